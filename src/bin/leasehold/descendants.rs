@@ -1,0 +1,143 @@
+//! Finding and killing every descendant of this process.
+//!
+//! This works only in a process that called [`adopt`]: then a descendant whose parent dies becomes a child of this
+//! process instead of init's, so that neither a double fork nor `setsid` leads out of the tree, and "no child is left"
+//! means "no descendant is left". That is what the kernel answers to `waitpid`, without a race.
+//!
+//! The tree is read from `/proc/*/stat`, in the order of the process ids, and each descendant gets its signal as soon
+//! as it is read. A process that has SIGKILL pending can't fork, so what escapes one sweep was forked by somebody the
+//! sweep had not reached yet, and the next sweep finds it. New processes get higher numbers, so the sweep follows a
+//! process that keeps forking and exiting.
+//!
+//! What stays out of reach: a descendant that this user may not signal (it ran a set-user-id program), and one in an
+//! uninterruptible sleep, which dies when its sleep ends. Both show up in [`living`].
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, pidfd_send_signal, set_child_subreaper, wait,
+};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It exited with this code, 0 to 255.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// From now on, orphaned descendants become children of this process.
+pub(crate) fn adopt() -> io::Result<()> {
+    Ok(set_child_subreaper(Some(getpid()))?)
+}
+
+/// What `/proc/PID/stat` says of a process.
+pub(crate) struct Stat {
+    pub(crate) parent: i32,
+    /// Not a zombie. A zombie may still have living threads, so this is for reports, not for the choice of whom to
+    /// kill.
+    pub(crate) alive: bool,
+}
+
+/// Reads `/proc/PID/stat`; `None` when there is no such process.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    // Longer than the fields up to the parent's id can be: the command's name has at most 64 bytes.
+    let mut buffer = [0; 256];
+    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
+    // The name is in parentheses and may itself have any byte.
+    let name_end = buffer[..length].iter().rposition(|byte| *byte == b')')?;
+    let text = str::from_utf8(&buffer[name_end + 1..length]).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let alive = !matches!(fields.next()?, "Z" | "X" | "x");
+    Some(Stat { parent: fields.next()?.parse().ok()?, alive })
+}
+
+/// Calls `found` for each descendant, parents mostly before children, while it reads the list of processes.
+fn for_each(mut found: impl FnMut(i32, &Stat, &BTreeSet<i32>)) -> io::Result<()> {
+    let mut family = BTreeSet::from([getpid().as_raw_nonzero().get()]);
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(stat) = stat(pid) else { continue };
+        if family.contains(&stat.parent) && family.insert(pid) {
+            found(pid, &stat, &family);
+        }
+    }
+    Ok(())
+}
+
+/// Sends the signals, in their order, to each descendant that one look at the list of processes finds.
+///
+/// # Errors
+/// `/proc` can't be read.
+pub(crate) fn signal(signals: &[Signal]) -> io::Result<()> {
+    for_each(|pid, _, family| {
+        // The number may already belong to somebody else. So: get hold of whatever process has it now, look whether
+        // that number is still in the family, and only then use the hold.
+        let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { return };
+        if stat(pid).is_some_and(|stat| family.contains(&stat.parent)) {
+            for signal in signals {
+                // It has ended, or is not ours to signal; `living` reports the latter.
+                let _ = pidfd_send_signal(&handle, *signal);
+            }
+        }
+    })
+}
+
+/// The descendants that one look at the list of processes finds, zombies left out.
+pub(crate) fn living() -> Vec<i32> {
+    let mut pids = Vec::new();
+    let read = for_each(|pid, stat, _| {
+        if stat.alive {
+            pids.push(pid);
+        }
+    });
+    if read.is_err() {
+        pids.clear();
+    }
+    pids
+}
+
+/// Takes in every child that has ended. True when no child is left, and so no descendant.
+pub(crate) fn reap(mut ended: impl FnMut(i32, Outcome)) -> bool {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                let outcome = match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Outcome::Code(code),
+                    (None, Some(signal)) => Outcome::Signal(signal),
+                    (None, None) => continue,
+                };
+                ended(pid.as_raw_nonzero().get(), outcome);
+            }
+            Ok(None) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            // ECHILD; nothing else can go wrong.
+            Err(_) => return true,
+        }
+    }
+}
+
+/// Kills all descendants, again and again until none is left or `patience` is over. Returns those that are left.
+pub(crate) fn kill_all(patience: Duration) -> Vec<i32> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if reap(|_, _| {}) {
+            return Vec::new();
+        }
+        // Without /proc there is nobody to find; the patience ends that.
+        let _ = signal(&[Signal::KILL]);
+        if reap(|_, _| {}) {
+            return Vec::new();
+        }
+        if start.elapsed() >= patience {
+            return living();
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}

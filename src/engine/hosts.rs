@@ -1,0 +1,113 @@
+//! Reads the delta records of a lockspace into the observer.
+//!
+//! Two kinds of scan: of the ids in use, often, to see who lives; and of all ids, when a ballot needs to know whose
+//! blocks it must read. A host that was not there when the latter began can't have written a block before it has
+//! completed a join, which takes 2T at least.
+
+use parking_lot::Mutex;
+
+use super::io::Io;
+use super::pulse::Pulse;
+use crate::disk::Lane;
+use crate::error::DiskError;
+use crate::format::{DeltaRecord, Geometry};
+use crate::protocol::Seen;
+use crate::protocol::liveness::Observer;
+use crate::timeouts::Timeouts;
+use crate::types::{HostId, Time};
+
+/// Which hosts' blocks a read must cover.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coverage {
+    /// The largest id in use.
+    pub(crate) highest: u64,
+    /// Start of the last scan of all ids; `None` before the first.
+    pub(crate) since: Option<Time>,
+}
+
+/// The delta records as last read.
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    geometry: Geometry,
+    timeouts: Timeouts,
+    state: Mutex<State>,
+    /// One scan at a time: their results are taken in in the order of their reads.
+    scanning: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    observer: Observer,
+    coverage: Coverage,
+}
+
+impl Hosts {
+    pub(crate) fn new(geometry: Geometry, timeouts: Timeouts) -> Hosts {
+        let coverage = Coverage { highest: 0, since: None };
+        let state = State { observer: Observer::new(timeouts), coverage };
+        Hosts { geometry, timeouts, state: Mutex::new(state), scanning: Mutex::new(()) }
+    }
+
+    pub(crate) fn coverage(&self) -> Coverage {
+        self.state.lock().coverage
+    }
+
+    pub(crate) fn with_observer<T>(&self, work: impl FnOnce(&mut Observer) -> T) -> T {
+        work(&mut self.state.lock().observer)
+    }
+
+    /// Reads the records of all ids.
+    pub(crate) fn scan_all(&self, io: &Io, own: Option<&Pulse>) -> Result<(), DiskError> {
+        let _one_at_a_time = self.scanning.lock();
+        self.scan(io, self.geometry.max_hosts(), own)
+    }
+
+    /// Reads the records of the ids in use.
+    pub(crate) fn scan_used(&self, io: &Io, own: Option<&Pulse>) -> Result<(), DiskError> {
+        let _one_at_a_time = self.scanning.lock();
+        let Coverage { highest, since } = self.coverage();
+        let all = self.geometry.max_hosts();
+        self.scan(io, if since.is_some() { highest.clamp(1, all) } else { all }, own)
+    }
+
+    fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>) -> Result<(), DiskError> {
+        let sector = self.geometry.sector_bytes();
+        let before = own.map(Pulse::tenure);
+        let (span, bytes) = io.read(Lane::General, 0, sector * hosts as usize, self.timeouts.io())?;
+        let records: Vec<(HostId, Seen<DeltaRecord>)> = bytes
+            .chunks_exact(sector)
+            .zip(1..)
+            .filter_map(|(sector, id)| Some((HostId::new(id)?, sector)))
+            .map(|(host, sector)| (host, decode(sector, self.geometry, host)))
+            .collect();
+        // An observer that is no host has nothing to read back: it judges for people only.
+        let mirrored = own.is_none_or(|pulse| {
+            let mine = pulse.me().host;
+            let shown = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good());
+            let known = |record: &DeltaRecord| {
+                before.as_ref().is_some_and(|tenure| tenure.recognises(record)) || pulse.tenure().recognises(record)
+            };
+            shown.is_some_and(known)
+        });
+        let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
+        let highest = records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get());
+        let mut state = self.state.lock();
+        if hosts == self.geometry.max_hosts() {
+            state.coverage = Coverage { highest, since: Some(span.started) };
+        } else {
+            state.coverage.highest = state.coverage.highest.max(highest);
+        }
+        for (host, seen) in records {
+            state.observer.observe(host, span, mirrored, seen);
+        }
+        Ok(())
+    }
+}
+
+/// The record of `host` in its sector of a lockspace at the start of its device.
+pub(crate) fn decode(sector: &[u8], geometry: Geometry, host: HostId) -> Seen<DeltaRecord> {
+    match DeltaRecord::decode(sector, geometry.delta_offset(host)) {
+        Ok(record) => Seen::Good(record),
+        Err(reason) => Seen::Bad(reason),
+    }
+}

@@ -1,0 +1,233 @@
+//! Acquires a host id: the one that was asked for, or one that is free.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use rand::RngExt;
+
+use super::hosts::{Hosts, decode};
+use super::identity::{self, LocalLock};
+use super::io::{Io, outcome};
+use super::member::{Member, Tell};
+use crate::disk::{Lane, LockOutcome};
+use crate::error::{Damage, JoinError};
+use crate::format::DeltaRecord;
+use crate::protocol::delta::{Acquire, Effect, Event, Identity, Refusal, Tenure, Terms};
+use crate::types::{HostId, Name, Time};
+
+/// What a join is given.
+pub(crate) struct Request {
+    pub(crate) host: Option<HostId>,
+    pub(crate) name: Name,
+    pub(crate) machine: Option<u64>,
+    pub(crate) tell: Option<Tell>,
+}
+
+/// Lets another thread end a join.
+#[derive(Debug, Default)]
+pub(crate) struct Cancel {
+    cancelled: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Cancel {
+    pub(crate) fn cancel(&self) {
+        *self.cancelled.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until `until`; false when the join was cancelled.
+    fn sleep(&self, io: &Io, until: Time) -> bool {
+        let mut cancelled = self.cancelled.lock();
+        while !*cancelled {
+            let now = io.now();
+            if now >= until {
+                return true;
+            }
+            self.changed.wait_for(&mut cancelled, until.since(now));
+        }
+        false
+    }
+}
+
+/// At most this many ids are tried before an automatic join gives up: each was taken by another host in between.
+const MAX_ATTEMPTS: usize = 16;
+
+pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> Result<Arc<Member>, JoinError> {
+    let identity = Identity {
+        name: request.name,
+        // An identity that nobody else has: nothing left behind can be proved to be this machine's.
+        machine: request.machine.or_else(identity::machine).unwrap_or_else(rand::random),
+        boot: identity::boot(),
+        session: rand::random(),
+    };
+    let hosts = Hosts::new(terms.geometry, terms.timeouts);
+    hosts.scan_all(&io, None)?;
+    let joiner = Joiner { io: &io, terms: &terms, identity: &identity, cancel };
+    let tenure = match request.host {
+        Some(host) => {
+            let max = terms.geometry.max_hosts();
+            if host.get() > max {
+                return Err(JoinError::TooLarge { device: io.device(), host: host.get(), max });
+            }
+            joiner.take(host)?
+        }
+        None => joiner.take_any(&hosts)?,
+    };
+    Member::start(io, terms, hosts, tenure, request.tell)
+}
+
+struct Joiner<'join> {
+    io: &'join Io,
+    terms: &'join Terms,
+    identity: &'join Identity,
+    cancel: &'join Cancel,
+}
+
+impl Joiner<'_> {
+    /// The id that this host held before, if it was released; else a free one; else one that this machine did not
+    /// release.
+    fn take_any(&self, hosts: &Hosts) -> Result<Tenure, JoinError> {
+        let mut tried = BTreeSet::new();
+        let mut last = JoinError::NoneFree { device: self.io.device() };
+        while tried.len() < MAX_ATTEMPTS {
+            let Some(host) = self.choose(hosts, &tried) else { break };
+            tried.insert(host);
+            match self.take(host) {
+                Ok(tenure) => return Ok(tenure),
+                Err(error @ (JoinError::Cancelled | JoinError::Disk(_) | JoinError::System { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => last = error,
+            }
+            hosts.scan_all(self.io, None)?;
+        }
+        Err(last)
+    }
+
+    fn choose(&self, hosts: &Hosts, tried: &BTreeSet<HostId>) -> Option<HostId> {
+        let records = hosts.with_observer(|observer| {
+            let ids: Vec<HostId> = observer.hosts().filter(|host| !tried.contains(host)).collect();
+            ids.into_iter()
+                .filter_map(|host| Some((host, observer.record(host)?.good()?.clone())))
+                .collect::<Vec<(HostId, DeltaRecord)>>()
+        });
+        let ours = |record: &DeltaRecord| {
+            record.extension.as_ref().is_some_and(|extension| extension.machine == self.identity.machine)
+        };
+        let rebooted = |record: &DeltaRecord| {
+            record.extension.as_ref().is_some_and(|extension| extension.boot != self.identity.boot)
+        };
+        let named = |record: &DeltaRecord| record.host_name == self.identity.name;
+        let find = |wanted: &dyn Fn(&DeltaRecord) -> bool| {
+            records.iter().find(|(_, record)| wanted(record)).map(|(host, _)| *host)
+        };
+        find(&|record| record.is_free() && ours(record) && named(record))
+            .or_else(|| find(&|record| ours(record) && named(record) && rebooted(record)))
+            .or_else(|| {
+                // Few ids in use keep what every ballot reads short; a random one of them keeps hosts that start
+                // together apart.
+                let free: Vec<HostId> =
+                    records.iter().filter(|(_, record)| record.is_free()).map(|(host, _)| *host).collect();
+                let used = records.len() - free.len();
+                let window = free.len().min(8 + used);
+                (window > 0).then(|| free[rand::rng().random_range(0..window)])
+            })
+            .or_else(|| find(&ours))
+    }
+
+    fn take(&self, host: HostId) -> Result<Tenure, JoinError> {
+        let sector = self.terms.geometry.sector_bytes();
+        let at = self.terms.geometry.delta_offset(host);
+        self.lock(host)?;
+        let result = self.attempt(host, at, sector);
+        // An id that may have been written stays locked while a write is in flight.
+        if result.is_err() && self.io.writes_in_flight() == 0 {
+            self.io.let_go();
+            let _ = self.io.disk().unlock(at, sector as u64);
+        }
+        result
+    }
+
+    /// One lock for processes that open this device node, one for those that came by another.
+    fn lock(&self, host: HostId) -> Result<(), JoinError> {
+        let held = || JoinError::HeldHere { device: self.io.device(), host };
+        let key = match self.terms.nonce {
+            0 => identity::hash(&[&self.terms.lockspace.to_string()]),
+            nonce => u64::from(nonce),
+        };
+        let taken = LocalLock::take(key, host)
+            .map_err(|source| JoinError::System { what: "the host-local lock could not be taken", source })?;
+        let local = taken.ok_or_else(held)?;
+        let at = self.terms.geometry.delta_offset(host);
+        let sector = self.terms.geometry.sector_bytes();
+        match self.io.disk().lock(at, sector as u64) {
+            Ok(LockOutcome::Locked | LockOutcome::Unsupported) => {}
+            Ok(LockOutcome::HeldByAnother) => return Err(held()),
+            Err(fault) => {
+                return Err(JoinError::System {
+                    what: "the device's record could not be locked",
+                    source: std::io::Error::other(fault),
+                });
+            }
+        }
+        self.io.keep(local);
+        Ok(())
+    }
+
+    fn attempt(&self, host: HostId, at: u64, sector: usize) -> Result<Tenure, JoinError> {
+        let io_timeout = self.terms.timeouts.io();
+        let mut machine = Acquire::new(host, self.identity.clone(), self.terms.clone(), rand::random());
+        let mut effect = Effect::Read;
+        let mut failure = None;
+        loop {
+            let event = match effect {
+                Effect::Read => match self.io.read(Lane::Renewal, at, sector, io_timeout) {
+                    Ok((span, bytes)) => Event::Read(span, decode(&bytes, self.terms.geometry, host)),
+                    Err(error) => {
+                        failure = Some(error);
+                        Event::ReadFailed
+                    }
+                },
+                Effect::Write(record) => {
+                    let writing = self.io.submit_write(Lane::Renewal, at, record.encode(at), io_timeout)?;
+                    let (span, result) = self.io.finish(&writing);
+                    let written = outcome(&result);
+                    failure = result.err();
+                    Event::Wrote(span, written)
+                }
+                Effect::Wait(until) => match self.cancel.sleep(self.io, until) {
+                    true => Event::Woke(self.io.now()),
+                    false => return Err(JoinError::Cancelled),
+                },
+                Effect::Done(Ok(tenure)) => return Ok(*tenure),
+                Effect::Done(Err(Refusal::Storage)) if failure.is_some() => {
+                    return Err(failure.map_or(JoinError::Cancelled, JoinError::Disk));
+                }
+                Effect::Done(Err(refusal)) => return Err(self.refused(host, at, refusal)),
+            };
+            effect = machine.step(event);
+        }
+    }
+
+    fn refused(&self, host: HostId, at: u64, refusal: Refusal) -> JoinError {
+        let device = self.io.device();
+        let attempt = |reason| JoinError::Attempt { device: device.clone(), host, reason };
+        match refusal {
+            Refusal::Live(record) => {
+                JoinError::Live { device, host, name: record.host_name, generation: record.generation }
+            }
+            Refusal::NotReleased(record) => {
+                JoinError::NotReleased { device, host, name: record.host_name, generation: record.generation }
+            }
+            Refusal::Damaged(reason) => Damage { device, offset: at, what: "host record", reason }.into(),
+            Refusal::Foreign(record) => {
+                JoinError::Foreign { device, host, found: record.owner_id, lockspace: record.lockspace }
+            }
+            Refusal::Outrun => attempt("another host took it at the same time"),
+            Refusal::Storage => attempt("the storage was too slow for it"),
+            Refusal::Exhausted => attempt("its generation number can't grow any more"),
+        }
+    }
+}

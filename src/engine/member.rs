@@ -1,0 +1,235 @@
+//! The membership of one host in one lockspace: its renewal, its scans, and the end of both.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::hosts::{Hosts, decode};
+use super::io::{Io, outcome};
+use super::pulse::{Pulse, Status, Until};
+use super::resources::Resources;
+use crate::disk::Lane;
+use crate::error::{DiskCause, DiskError, JoinError, LeaveError, LossReason};
+use crate::format::DeltaRecord;
+use crate::protocol::Seen;
+use crate::protocol::delta::{Tenure, Terms};
+use crate::types::{HostId, Time};
+
+/// How many renewal latencies are remembered.
+const HISTORY: usize = 1024;
+
+/// What a program is told of its membership's changes.
+pub(crate) type Tell = Box<dyn Fn(&Status) + Send>;
+
+/// Everything that the threads of a membership share.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) io: Io,
+    pub(crate) terms: Terms,
+    pub(crate) hosts: Hosts,
+    pub(crate) pulse: Pulse,
+    pub(crate) resources: Resources,
+    latencies: Mutex<VecDeque<Duration>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+/// A thread that panics has left something undone that nobody knows: the membership counts as lost.
+struct LostOnPanic<'member>(&'member Pulse);
+
+impl Drop for LostOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.lose(LossReason::Panicked);
+        }
+    }
+}
+
+impl Member {
+    /// Starts the threads of a host id that was just acquired.
+    pub(crate) fn start(
+        io: Io,
+        terms: Terms,
+        hosts: Hosts,
+        tenure: Tenure,
+        tell: Option<Tell>,
+    ) -> Result<Arc<Member>, JoinError> {
+        let timeouts = terms.timeouts;
+        let pulse = Pulse::new(tenure, io.clock().clone(), timeouts.late(), timeouts.fail());
+        let member = Arc::new(Member {
+            io,
+            terms,
+            hosts,
+            pulse,
+            resources: Resources::default(),
+            latencies: Mutex::default(),
+            threads: Mutex::default(),
+        });
+        let started = member
+            .spawn("leasehold-watch", move |member| {
+                member.pulse.watch(|status| {
+                    if let Some(tell) = &tell {
+                        tell(status);
+                    }
+                });
+            })
+            .and_then(|()| member.spawn("leasehold-renew", |member| member.renew()))
+            .and_then(|()| member.spawn("leasehold-scan", |member| member.scan()))
+            .and_then(|()| member.spawn("leasehold-undo", |member| member.undo()));
+        match started {
+            Ok(()) => Ok(member),
+            Err(source) => {
+                member.pulse.end(Until::Stopped);
+                Err(JoinError::System { what: "a thread of the membership could not be started", source })
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, work: impl FnOnce(&Member) + Send + 'static) -> std::io::Result<()> {
+        let member = self.clone();
+        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+            let _guard = LostOnPanic(&member.pulse);
+            work(&member);
+        })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    pub(crate) fn host(&self) -> HostId {
+        self.pulse.me().host
+    }
+
+    /// How long the latest renewals took, from the start of the read to the confirmed write; the oldest first.
+    pub(crate) fn latencies(&self) -> Vec<Duration> {
+        self.latencies.lock().iter().copied().collect()
+    }
+
+    fn read_own(&self, timeout: Duration) -> Result<Seen<DeltaRecord>, DiskError> {
+        let (geometry, host) = (self.terms.geometry, self.host());
+        let (_, bytes) =
+            self.io.read(Lane::Renewal, geometry.delta_offset(host), geometry.sector_bytes(), timeout)?;
+        Ok(decode(&bytes, geometry, host))
+    }
+
+    /// Renews every R. A read or write that is slow is waited for, up to the deadline: giving it up and starting
+    /// another would lose a lease on a disk that still answers.
+    fn renew(&self) {
+        let interval = self.terms.timeouts.renewal();
+        let mut next = self.io.now();
+        while self.pulse.sleep(next, Until::Stopped) {
+            let started = self.io.now();
+            next = match self.renew_once(started) {
+                true => started + interval,
+                // The disk reported a failure: it may be a passing one.
+                false => self.io.now() + interval / 4,
+            };
+        }
+    }
+
+    fn until_deadline(&self) -> Duration {
+        match self.pulse.held() {
+            Ok(deadline) => deadline.since(self.io.now()),
+            Err(_) => Duration::ZERO,
+        }
+    }
+
+    fn renew_once(&self, started: Time) -> bool {
+        let Ok(seen) = self.read_own(self.until_deadline()) else {
+            return false;
+        };
+        let Ok(record) = self.pulse.with_tenure(|tenure| tenure.renew(self.io.now(), &seen)) else {
+            return false;
+        };
+        let at = self.terms.geometry.delta_offset(self.host());
+        let left = self.until_deadline();
+        let Ok(writing) = self.io.submit_write(Lane::Renewal, at, record.encode(at), left) else {
+            return false;
+        };
+        let (span, result) = self.io.finish(&writing);
+        self.pulse.with_tenure(|tenure| tenure.renewed(span, outcome(&result)));
+        if result.is_ok() {
+            let mut latencies = self.latencies.lock();
+            if latencies.len() == HISTORY {
+                latencies.pop_front();
+            }
+            latencies.push_back(span.ended.since(started));
+        }
+        result.is_ok()
+    }
+
+    fn scan(&self) {
+        let interval = self.terms.timeouts.renewal() / 2;
+        let mut next = self.io.now();
+        while self.pulse.sleep(next, Until::Stopped) {
+            // A scan that fails shows nothing; the next one may.
+            let _ = self.hosts.scan_used(&self.io, Some(&self.pulse));
+            next = self.io.now() + interval;
+        }
+    }
+
+    /// Finishes what acquires and releases could not by their deadline.
+    fn undo(&self) {
+        while self.pulse.sleep(self.io.now() + self.terms.timeouts.io() / 4, Until::Stopped) {
+            self.undo_pending();
+        }
+    }
+
+    /// Leaves the lockspace in an orderly way.
+    pub(crate) fn leave(&self) -> Result<(), LeaveError> {
+        self.pulse.held().map_err(LeaveError::Lost)?;
+        self.pulse.end(Until::Closing);
+        // Acquires that wait end at once; one that is writing ends within a few I/Os.
+        let resources = self.resources.wait_idle(self.terms.timeouts.io() * 4);
+        if !resources.is_empty() {
+            self.pulse.reopen();
+            return Err(LeaveError::LeasesHeld { resources });
+        }
+        self.stop();
+        let result = self.release_id();
+        self.pulse.lose(LossReason::Left);
+        result
+    }
+
+    /// Stops renewing, without giving anything back.
+    pub(crate) fn stop(&self) {
+        self.pulse.end(Until::Stopped);
+        let this = thread::current().id();
+        for thread in self.threads.lock().drain(..) {
+            // A callback of the program's may be what drops the membership.
+            if thread.thread().id() != this {
+                // A panic was latched as a loss already.
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// Everything that this generation wrote must be over before others may have its id.
+    fn release_id(&self) -> Result<(), LeaveError> {
+        let host = self.host();
+        let at = self.terms.geometry.delta_offset(host);
+        let io_timeout = self.terms.timeouts.io();
+        if !self.io.settle(0..u64::MAX, io_timeout) {
+            return Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() });
+        }
+        let seen = self.read_own(io_timeout)?;
+        let record = self
+            .pulse
+            .with_tenure(|tenure| tenure.release(self.io.now(), &seen))
+            .map_err(|loss| LeaveError::Lost(loss.into()))?;
+        match self.io.write(Lane::Renewal, at, record.encode(at), io_timeout) {
+            Ok(_) => {
+                // Nothing is in flight: the id is anybody's.
+                self.io.let_go();
+                // A failure leaves the lock to end with the disk.
+                let _ = self.io.disk().unlock(at, self.terms.geometry.sector_bytes() as u64);
+                Ok(())
+            }
+            Err(DiskError { cause: DiskCause::TimedOut(_), .. }) => {
+                Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Runs the protocol on a disk: effects become I/O, the ends of I/O become events.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`io`] | reads and writes with a timeout, at most one write in flight for each sector |
+//! | [`pulse`] | until when the host id is held; told to whoever watches |
+//! | [`hosts`] | reads the delta records into the observer |
+//! | [`member`] | the membership of one host: its threads and its resources |
+//! | [`join`] | acquires a host id |
+//! | [`resources`] | drives operations on resources |
+//! | [`identity`] | which machine and boot this is; the host-local lock |
+//!
+//! Threads of one membership: `leasehold-renew` renews the host id, `leasehold-scan` reads the other hosts' records,
+//! `leasehold-watch` looks at the clock and does no I/O, so that storage can't keep it from telling that a lease is
+//! late or lost. Acquire and release run in the thread that calls them; what they can't finish by its deadline goes on in
+//! a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a timeout.
+
+pub(crate) mod hosts;
+pub(crate) mod identity;
+pub(crate) mod io;
+pub(crate) mod join;
+pub(crate) mod member;
+pub(crate) mod pulse;
+pub(crate) mod resources;

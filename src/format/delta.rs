@@ -1,0 +1,270 @@
+//! The delta record: who holds a host id of a lockspace, and how fresh that is.
+
+use std::time::Duration;
+
+use super::bytes::raw_record;
+use super::leader::{EXTENSION, RawLeader};
+use super::{Corrupt, Field, Geometry, SectorSize, extension};
+use crate::timeouts::Timeouts;
+use crate::types::{Generation, HostId, Name, Owner};
+
+const MAGIC: u32 = 0x1221_2010;
+const VERSION: u32 = 0x0003_0004;
+/// What a delta record has in the field that is the number of hosts of a paxos leader.
+const MAX_HOSTS: u64 = 1;
+
+raw_record! {
+    /// What follows the header of a delta record's extension.
+    RawDeltaExtension 208..256 {
+        208 nonce: u32 as Hex,
+        212 session: u32 as Hex,
+        216 boot: u32 as Hex,
+        220 counter: u32 as Number,
+        224 machine: u64 as Hex,
+        232 superseded: u32 as Number,
+        236 renewal_ms: u32 as Number,
+        240 io_ms: u32 as Number,
+        244 fail_ms: u32 as Number,
+        248 fence_ms: u32 as Number,
+        252 dead_ms: u32 as Number,
+    }
+}
+
+const EXTENSION_BYTES: u8 = 56;
+const CONFIRMED: u8 = 1;
+const _: () = assert!(EXTENSION + EXTENSION_BYTES as usize == BITMAP && EXTENSION + extension::HEADER == 208);
+
+/// Where the bitmap starts.
+const BITMAP: usize = 256;
+
+/// The record of one host id in a lockspace: sector N-1 of the area for host id N.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeltaRecord {
+    /// Sector and area size of the lockspace.
+    pub geometry: Geometry,
+    /// The lockspace's name.
+    pub lockspace: Name,
+    /// The host id; 0 when it was never held. At most [`Geometry::max_hosts`].
+    pub owner_id: u64,
+    /// Which holding of the id this is; 0 when it was never held.
+    pub generation: u64,
+    /// The name of the host that holds it or held it last.
+    pub host_name: Name,
+    /// The owner's clock in whole seconds; 0 means free.
+    pub timestamp: u64,
+    /// T in whole seconds; 0 means not said. A sanlock host writes no more than 255.
+    pub io_timeout: u16,
+    /// What only leasehold hosts write and read.
+    pub extension: Option<DeltaExtension>,
+}
+
+/// What a leasehold host adds to its delta record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeltaExtension {
+    /// The nonce of the lockspace, drawn when it was formatted.
+    pub nonce: u32,
+    /// The nonce of the engine that holds the id: two engines that claim the same generation differ in it.
+    pub session: u32,
+    /// A hash of the boot id of the host.
+    pub boot: u32,
+    /// Counts the writes of this generation: it changes more often than the timestamp, once a second.
+    pub counter: u32,
+    /// A hash of the identity of the machine.
+    pub machine: u64,
+    /// How many generations back the one is that this one took the id from; 0 when the id was free.
+    pub superseded: u32,
+    /// Whether this generation was renewed after its check, so that it surely held the id.
+    pub confirmed: bool,
+    /// The lockspace's timeouts.
+    pub timeouts: Timeouts,
+}
+
+impl DeltaRecord {
+    /// Whether nobody holds the id: it was released, or never held.
+    pub const fn is_free(&self) -> bool {
+        self.timestamp == 0
+    }
+
+    /// Who holds the id, or held it last. `None` when it was never held.
+    pub fn owner(&self) -> Option<Owner> {
+        Some(Owner { host: HostId::new(self.owner_id)?, generation: Generation::new(self.generation)? })
+    }
+
+    /// The timeouts that the owner keeps to: those of the extension, else sanlock's rule from the I/O timeout. A record
+    /// that says none stands for the reader's own, `own`, rounded up to whole seconds (from 1 to 65535).
+    pub fn timeouts(&self, own: Duration) -> Timeouts {
+        if let Some(extension) = &self.extension {
+            return extension.timeouts;
+        }
+        let seconds = match u64::from(self.io_timeout) {
+            0 => (own.as_secs() + u64::from(own.subsec_nanos() != 0)).clamp(1, u16::MAX.into()),
+            said => said,
+        };
+        Timeouts::from_sanlock_io_timeout(Duration::from_secs(seconds))
+    }
+
+    /// Reads a record from its sector, which stands at byte `at` of its device.
+    ///
+    /// # Errors
+    /// [`Corrupt`], with the first check that failed.
+    pub fn decode(sector: &[u8], at: u64) -> Result<DeltaRecord, Corrupt> {
+        SectorSize::of(sector)?;
+        let raw = RawLeader::read(sector);
+        if raw.magic != MAGIC {
+            return Err(Corrupt::Magic { found: raw.magic, expected: MAGIC });
+        }
+        let geometry = raw.check(sector, VERSION)?;
+        let extension = match extension::open(sector, EXTENSION, EXTENSION_BYTES, at)? {
+            Some(flags) => Some(DeltaExtension::from_raw(&RawDeltaExtension::read(sector), flags)?),
+            None => None,
+        };
+        Ok(DeltaRecord {
+            geometry,
+            lockspace: raw.space_name,
+            owner_id: raw.owner_id,
+            generation: raw.owner_generation,
+            host_name: raw.resource_name,
+            timestamp: raw.timestamp,
+            io_timeout: raw.io_timeout,
+            extension,
+        })
+    }
+
+    /// The sector that holds this record at byte `at` of its device, with an empty [`HostBitmap`].
+    pub fn encode(&self, at: u64) -> Vec<u8> {
+        self.encode_with_bitmap(at, &HostBitmap::default())
+    }
+
+    /// The sector that holds this record at byte `at` of its device, with the hosts of `bitmap` called.
+    pub fn encode_with_bitmap(&self, at: u64, bitmap: &HostBitmap) -> Vec<u8> {
+        let mut sector = vec![0; self.geometry.sector_bytes()];
+        let raw = RawLeader {
+            magic: MAGIC,
+            version: VERSION,
+            flags: self.geometry.area().leader_flag(),
+            sector_size: self.geometry.sector_bytes() as u32,
+            num_hosts: 0,
+            max_hosts: MAX_HOSTS,
+            owner_id: self.owner_id,
+            owner_generation: self.generation,
+            lver: 0,
+            space_name: self.lockspace,
+            resource_name: self.host_name,
+            timestamp: self.timestamp,
+            unused1: 0,
+            checksum: 0,
+            unused2: 0,
+            io_timeout: self.io_timeout,
+            write_id: 0,
+            write_generation: 0,
+            write_timestamp: 0,
+        };
+        raw.write_with_checksum(&mut sector);
+        sector[BITMAP..BITMAP + HostBitmap::BYTES].copy_from_slice(&bitmap.0);
+        if let Some(extension) = &self.extension {
+            extension.to_raw().write(&mut sector);
+            let flags = if extension.confirmed { CONFIRMED } else { 0 };
+            extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
+        }
+        sector
+    }
+}
+
+impl DeltaExtension {
+    fn from_raw(raw: &RawDeltaExtension, flags: u8) -> Result<DeltaExtension, Corrupt> {
+        let millis = [raw.renewal_ms, raw.io_ms, raw.fail_ms, raw.fence_ms, raw.dead_ms];
+        Ok(DeltaExtension {
+            nonce: raw.nonce,
+            session: raw.session,
+            boot: raw.boot,
+            counter: raw.counter,
+            machine: raw.machine,
+            superseded: raw.superseded,
+            confirmed: flags & CONFIRMED != 0,
+            timeouts: Timeouts::from_millis(millis).map_err(|_| Corrupt::ExtensionTimeouts { millis })?,
+        })
+    }
+
+    fn to_raw(&self) -> RawDeltaExtension {
+        let [renewal_ms, io_ms, fail_ms, fence_ms, dead_ms] = self.timeouts.millis();
+        RawDeltaExtension {
+            nonce: self.nonce,
+            session: self.session,
+            boot: self.boot,
+            counter: self.counter,
+            machine: self.machine,
+            superseded: self.superseded,
+            renewal_ms,
+            io_ms,
+            fail_ms,
+            fence_ms,
+            dead_ms,
+        }
+    }
+}
+
+/// The hosts that the owner of a delta record calls: "look, I have a request or an event for you".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HostBitmap([u8; HostBitmap::BYTES]);
+
+impl Default for HostBitmap {
+    fn default() -> HostBitmap {
+        HostBitmap([0; HostBitmap::BYTES])
+    }
+}
+
+impl HostBitmap {
+    const BYTES: usize = 256;
+
+    /// Reads the bitmap of a delta record's sector. Any bits are valid; whether the record is, [`DeltaRecord::decode`]
+    /// says.
+    ///
+    /// # Errors
+    /// When the slice isn't one sector.
+    pub fn decode(sector: &[u8]) -> Result<HostBitmap, Corrupt> {
+        SectorSize::of(sector)?;
+        let mut bits = [0; HostBitmap::BYTES];
+        bits.copy_from_slice(&sector[BITMAP..BITMAP + HostBitmap::BYTES]);
+        Ok(HostBitmap(bits))
+    }
+
+    /// Whether nobody is called.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+
+    /// Whether this host is called.
+    pub fn contains(&self, host: HostId) -> bool {
+        let (byte, bit) = HostBitmap::place(host);
+        self.0[byte] & bit != 0
+    }
+
+    /// Calls this host.
+    pub fn insert(&mut self, host: HostId) {
+        let (byte, bit) = HostBitmap::place(host);
+        self.0[byte] |= bit;
+    }
+
+    /// Ceases to call this host.
+    pub fn remove(&mut self, host: HostId) {
+        let (byte, bit) = HostBitmap::place(host);
+        self.0[byte] &= !bit;
+    }
+
+    fn place(host: HostId) -> (usize, u8) {
+        let index = host.get() as usize - 1;
+        (index / 8, 1 << (index % 8))
+    }
+}
+
+const _: () = assert!(HostId::MAX as usize <= HostBitmap::BYTES * 8 && BITMAP + HostBitmap::BYTES <= 512);
+
+/// The fields of a delta record's sector, valid or not.
+pub(super) fn fields(sector: &[u8]) -> Vec<Field> {
+    let mut fields = RawLeader::read(sector).fields();
+    if let Some(header) = extension::header_fields(sector, EXTENSION) {
+        fields.extend(header);
+        fields.extend(RawDeltaExtension::read(sector).fields());
+    }
+    fields
+}

@@ -1,0 +1,101 @@
+//! The resource index: which resource stands where. Its entries are hints; the leader of an area says what it is.
+
+use crate::disk::Lane;
+use crate::engine::io::Io;
+use crate::engine::resources::Resource;
+use crate::error::{Damage, FindError};
+use crate::format::{Corrupt, Geometry, IndexEntry, IndexHeader};
+use crate::protocol::delta::Terms;
+use crate::types::{Name, NameError};
+
+/// The name of the lease that guards the index.
+const GUARD: &str = "rindex_lease";
+
+/// The index as it was read.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) header: IndexHeader,
+    /// Every entry, free and damaged ones too, in their order.
+    pub(crate) entries: Vec<Result<Option<IndexEntry>, Corrupt>>,
+    device: String,
+    len: u64,
+}
+
+impl Index {
+    /// Where the index starts on a device that leasehold formatted.
+    pub(crate) const fn offset(geometry: Geometry) -> u64 {
+        geometry.area_bytes()
+    }
+
+    /// The lease that guards the index, one area further.
+    pub(crate) fn guard(geometry: Geometry) -> Result<Resource, NameError> {
+        Ok(Resource { name: Name::resource(GUARD)?, offset: 2 * geometry.area_bytes() })
+    }
+
+    pub(crate) fn read(io: &Io, terms: &Terms) -> Result<Index, FindError> {
+        let geometry = terms.geometry;
+        let at = Index::offset(geometry);
+        let sector = geometry.sector_bytes();
+        let timeout = terms.timeouts.io();
+        let damage = |offset, reason| Damage { device: io.device(), offset, what: "resource index", reason };
+        let (_, bytes) = io.read(Lane::General, at, sector, timeout)?;
+        let header = IndexHeader::decode(&bytes, at).map_err(|reason| damage(at, reason))?;
+        if header.geometry != geometry || header.lockspace != terms.lockspace {
+            return Err(damage(at, Corrupt::IndexEntry { offset: header.offset, name: header.lockspace }).into());
+        }
+        let len = (header.max_resources as usize * IndexEntry::BYTES).next_multiple_of(sector);
+        let (_, bytes) = io.read(Lane::General, at + sector as u64, len, timeout)?;
+        let (entries, _) = bytes.as_chunks::<{ IndexEntry::BYTES }>();
+        let entries = entries
+            .iter()
+            .zip(0..header.max_resources)
+            .map(|(bytes, number)| match IndexEntry::decode(bytes)? {
+                // An entry that points elsewhere is not one that anybody wrote here.
+                Some(entry) if entry.offset != header.resource_offset(number) => {
+                    Err(Corrupt::IndexEntry { offset: entry.offset, name: entry.name })
+                }
+                entry => Ok(entry),
+            })
+            .collect();
+        Ok(Index { header, entries, device: io.device(), len: io.disk().len() })
+    }
+
+    /// The resources that are listed, in the order of their areas.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = Resource> + '_ {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.as_ref().ok()?.as_ref())
+            .map(|entry| Resource { name: entry.name, offset: entry.offset })
+    }
+
+    /// The first resource of that name. When there is none, but an entry is damaged, that is the error.
+    pub(crate) fn find(&self, name: Name) -> Result<Resource, FindError> {
+        if let Some(found) = self.resources().find(|resource| resource.name == name) {
+            return Ok(found);
+        }
+        if let Some(damage) = self.damages().next() {
+            return Err(damage.into());
+        }
+        Err(FindError::NotFound {
+            device: self.device.clone(),
+            name,
+            known: self.resources().map(|resource| resource.name).collect(),
+        })
+    }
+
+    /// The entries that can't be read.
+    pub(crate) fn damages(&self) -> impl Iterator<Item = Damage> + '_ {
+        self.entries.iter().zip(0..).filter_map(|(entry, number)| {
+            let reason = entry.as_ref().err()?.clone();
+            let offset = self.header.offset + self.header.geometry.index_entry_offset(number);
+            Some(Damage { device: self.device.clone(), offset, what: "index entry", reason })
+        })
+    }
+
+    /// How many entries can be used: the index may have more than the device has room for.
+    pub(crate) fn room(&self) -> u32 {
+        let area = self.header.geometry.area_bytes();
+        let behind = self.len.saturating_sub(self.header.resource_offset(0)) / area;
+        self.header.max_resources.min(u32::try_from(behind).unwrap_or(u32::MAX))
+    }
+}

@@ -1,0 +1,70 @@
+//! Shared-storage leases: hosts that share nothing but a block device agree on who owns what.
+//!
+//! Each host holds a *host id* by a delta lease that it renews, and takes *resources* by Disk Paxos ballots, all in
+//! sectors of the device, in sanlock's disk format. A host that stops renewing is taken for dead after a time that is
+//! written on the device; then others take what it held. Every ownership of a resource has a version that grows: the
+//! fencing token.
+//!
+//! What it does not do: it does not start or stop what a lease protects (the `leasehold run` command does), and it can't
+//! keep a host that was paused together with its clock from writing; only a fencing token or a reset can. DESIGN.md
+//! argues what is safe when, and why.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use leasehold::disk::MemoryDisk;
+//! use leasehold::{FormatOptions, JoinOptions, Lockspace, Profile, Wait};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // On a real device: `DirectDisk::open("/dev/...", Access::ReadWrite)`.
+//! let disk = Arc::new(MemoryDisk::new(8 << 20, None));
+//! let options = FormatOptions { timeouts: Profile::Fast.timeouts(), ..FormatOptions::default() };
+//! leasehold::format(disk.clone(), &options)?;
+//!
+//! let lockspace = Lockspace::open(disk)?;
+//! let membership = lockspace.join(JoinOptions::new())?;
+//! let resource = membership.create("database", Wait::No)?;
+//!
+//! let lease = membership.acquire(&resource, Wait::No)?;
+//! assert!(lease.is_held());
+//! println!("the fencing token is {}", lease.version());
+//!
+//! lease.release()?;
+//! membership.leave()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where to look: [`Lockspace`] opens a device and lists its hosts and resources, [`Membership`] acquires and creates,
+//! [`Lease`] is what is held. [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk,
+//! [`protocol`] the pure state machines.
+
+#![deny(missing_docs, unsafe_code)]
+
+pub mod disk;
+mod engine;
+mod error;
+pub mod format;
+mod formatting;
+mod index;
+mod lease;
+mod lockspace;
+mod membership;
+pub mod protocol;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod timeouts;
+mod types;
+
+pub use engine::pulse::Status;
+pub use engine::resources::Resource;
+pub use error::{
+    AcquireError, CreateError, Damage, DiskCause, DiskError, FindError, FormatError, Holder, JoinError, LeaveError,
+    LossReason, OpenError, ReleaseError,
+};
+pub use formatting::{FormatOptions, format};
+pub use lease::Lease;
+pub use lockspace::{HostInfo, Lockspace, Mode, Ownership, ResourceInfo};
+pub use membership::{JoinOptions, Joining, Membership, Wait};
+pub use protocol::liveness::HostState;
+pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};
+pub use types::{Generation, HostId, Name, NameError, Owner, Time, Version};

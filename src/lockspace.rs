@@ -1,0 +1,327 @@
+//! A lockspace on a device: formatting it, opening it, looking at it. Whoever only looks needs no host id and writes
+//! nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::disk::{BootClock, Clock, Disk, Lane};
+use crate::engine::hosts::Hosts;
+use crate::engine::io::Io;
+use crate::engine::join::Cancel;
+use crate::engine::resources::{Resource, view};
+use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
+use crate::format::{Corrupt, DeltaRecord, Geometry, SectorSize};
+use crate::index::Index;
+use crate::membership::{JoinOptions, Joining, Membership};
+use crate::protocol::Seen;
+use crate::protocol::delta::Terms;
+use crate::protocol::liveness::HostState;
+use crate::timeouts::{Timeouts, stretched};
+use crate::types::{HostId, Name, Owner, Version};
+
+/// How long a read may take before the lockspace's own timeouts are known.
+const FIRST_READ: Duration = Duration::from_secs(10);
+/// How much of the device is searched for a delta record that is not damaged.
+const SEARCHED: u64 = 1 << 20;
+
+/// A lockspace that was opened.
+///
+/// Cheap to clone; all clones use one open file description of the device.
+#[derive(Clone, Debug)]
+pub struct Lockspace {
+    pub(crate) io: Io,
+    pub(crate) terms: Terms,
+}
+
+/// One host id that is or was in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostInfo {
+    /// The id.
+    pub host: HostId,
+    /// The name of the host that holds or held it; `None` when the record is damaged.
+    pub name: Option<Name>,
+    /// Which of the id's holdings; 0 when the record is damaged.
+    pub generation: u64,
+    /// The holder's clock in whole seconds at its last renewal; 0 when the id is free.
+    pub timestamp: u64,
+    /// What this observer saw of it.
+    pub state: HostState,
+    /// What is wrong with its record.
+    pub damage: Option<Damage>,
+}
+
+/// How a resource is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// By nobody.
+    Free,
+    /// By its owner alone.
+    Exclusive,
+    /// By any number of hosts that share it.
+    Shared,
+}
+
+/// One resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceInfo {
+    /// Name and place.
+    pub resource: Resource,
+    /// What its leader says, or what is wrong with it.
+    pub ownership: Result<Ownership, Damage>,
+    /// What is wrong with the hosts' blocks.
+    pub damages: Vec<Damage>,
+}
+
+/// Who owns a resource, as its leader says. The owner may be dead: see its state among the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ownership {
+    /// How.
+    pub mode: Mode,
+    /// The version of the last ownership.
+    pub version: Version,
+    /// Its owner, while it owns.
+    pub owner: Option<Owner>,
+}
+
+impl Lockspace {
+    /// Opens the lockspace at the start of `disk`, on this host's boot-time clock.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. One damaged record doesn't keep a lockspace from being opened.
+    pub fn open(disk: Arc<dyn Disk>) -> Result<Lockspace, OpenError> {
+        Lockspace::open_with_clock(disk, Arc::new(BootClock))
+    }
+
+    /// As [`Lockspace::open`], with another clock: for tests.
+    ///
+    /// # Errors
+    /// As [`Lockspace::open`].
+    pub fn open_with_clock(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Lockspace, OpenError> {
+        let io = Io::new(disk, clock);
+        let len = io.disk().len();
+        let device = io.device();
+        let smallest = SectorSize::B4096.bytes() as u64;
+        if len < smallest {
+            return Err(OpenError::TooSmall { device, len, needed: Geometry::default().area_bytes() });
+        }
+        let searched = len.min(SEARCHED) / smallest * smallest;
+        let (_, bytes) = io.read(Lane::General, 0, searched as usize, FIRST_READ)?;
+        let records = |size: SectorSize| {
+            bytes.chunks_exact(size.bytes()).zip(1..).filter_map(move |(sector, id)| {
+                let at = (id - 1) * size.bytes() as u64;
+                DeltaRecord::decode(sector, at).ok().filter(|record| HostId::new(id).is_some() && names(record, id))
+            })
+        };
+        let good: Vec<DeltaRecord> =
+            [SectorSize::B512, SectorSize::B4096].into_iter().map(|size| records(size).collect()).max_by_key(Vec::len)
+                .unwrap_or_default();
+        let Some(any) = good.iter().find(|record| record.extension.is_some()).or(good.first()) else {
+            let reason = match DeltaRecord::decode(&bytes[..SectorSize::B512.bytes()], 0) {
+                Err(reason) => reason,
+                Ok(record) => Corrupt::OwnerId { found: record.owner_id },
+            };
+            return Err(OpenError::NotALockspace { device, reason });
+        };
+        // Formatting begins by taking the first magic number away and ends by writing it.
+        if bytes[..4] == [0; 4] {
+            return Err(OpenError::Incomplete { device });
+        }
+        let geometry = any.geometry;
+        if let Some(actual) = io.disk().sector_size().filter(|actual| *actual != geometry.sector()) {
+            let (formatted, actual) = (geometry.sector_bytes(), actual.bytes());
+            return Err(OpenError::SectorSize { device, formatted, actual });
+        }
+        if len < geometry.area_bytes() {
+            return Err(OpenError::TooSmall { device, len, needed: geometry.area_bytes() });
+        }
+        let terms = Terms {
+            geometry,
+            lockspace: any.lockspace,
+            nonce: any.extension.as_ref().map_or(0, |extension| extension.nonce),
+            timeouts: any.timeouts(DEFAULT_IO_TIMEOUT),
+        };
+        Ok(Lockspace { io, terms })
+    }
+
+    /// The lockspace's name.
+    pub const fn name(&self) -> Name {
+        self.terms.lockspace
+    }
+
+    /// Its sector and area size.
+    pub const fn geometry(&self) -> Geometry {
+        self.terms.geometry
+    }
+
+    /// Its timeouts.
+    pub const fn timeouts(&self) -> Timeouts {
+        self.terms.timeouts
+    }
+
+    /// Path of the device.
+    pub fn device(&self) -> String {
+        self.io.device()
+    }
+
+    /// Acquires a host id, and waits until it is held: for 2T from a free id, for D where this machine died holding it.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    pub fn join(&self, options: JoinOptions) -> Result<Membership, JoinError> {
+        Membership::join(self, options, &Cancel::default())
+    }
+
+    /// Begins to acquire a host id, in a thread of its own. Any number of joins may be under way at once.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn start_join(&self, options: JoinOptions) -> Result<Joining, JoinError> {
+        Joining::start(self.clone(), options)
+    }
+
+    /// The host ids that are or were in use, watched for `watch_for`: one whose record changes in that time is live;
+    /// one that can't be judged in that time is unknown. Takes `watch_for` and two reads.
+    ///
+    /// # Errors
+    /// When the records can't be read.
+    pub fn hosts(&self, watch_for: Duration) -> Result<Vec<HostInfo>, DiskError> {
+        let Terms { geometry, timeouts, .. } = self.terms;
+        let hosts = Hosts::new(geometry, timeouts);
+        let end = self.io.now() + watch_for;
+        hosts.scan_all(&self.io, None)?;
+        while self.io.now() < end {
+            std::thread::sleep(end.since(self.io.now()).min(timeouts.renewal() / 2));
+            hosts.scan_used(&self.io, None)?;
+        }
+        let now = self.io.now();
+        let device = self.device();
+        Ok(hosts.with_observer(|observer| {
+            let seen = observer.hosts().filter_map(|host| Some((host, observer.record(host)?)));
+            let infos = seen.filter_map(|(host, seen)| match seen {
+                Seen::Good(record) if record.generation == 0 => None,
+                Seen::Good(record) => Some(HostInfo {
+                    host,
+                    name: Some(record.host_name),
+                    generation: record.generation,
+                    timestamp: record.timestamp,
+                    state: observer.state(host, now),
+                    damage: None,
+                }),
+                Seen::Bad(reason) => Some(HostInfo {
+                    host,
+                    name: None,
+                    generation: 0,
+                    timestamp: 0,
+                    state: HostState::Unknown,
+                    damage: Some(Damage {
+                        device: device.clone(),
+                        offset: geometry.delta_offset(host),
+                        what: "host record",
+                        reason: reason.clone(),
+                    }),
+                }),
+            });
+            infos.collect()
+        }))
+    }
+
+    /// The resource of that name.
+    ///
+    /// # Errors
+    /// See [`FindError`].
+    pub fn find(&self, name: &str) -> Result<Resource, FindError> {
+        let name = Name::resource(name)?;
+        Index::read(&self.io, &self.terms)?.find(name)
+    }
+
+    /// The resource of that name at that place, whether it stands in the index or not. What stands there is looked at
+    /// when it is acquired.
+    ///
+    /// # Errors
+    /// When it is no name, or no place for an area.
+    pub fn resource_at(&self, name: &str, offset: u64) -> Result<Resource, FindError> {
+        let (area, len) = (self.terms.geometry.area_bytes(), self.io.disk().len());
+        let name = Name::resource(name)?;
+        let fits = offset.checked_add(area).is_some_and(|end| end <= len);
+        match offset >= area && offset % area == 0 && fits {
+            true => Ok(Resource { name, offset }),
+            false => Err(FindError::Offset { device: self.device(), offset, area, len }),
+        }
+    }
+
+    /// All resources in the index, with what their leaders say.
+    ///
+    /// # Errors
+    /// When the index can't be read. A damaged entry is in the second list, a damaged leader with its resource.
+    pub fn resources(&self) -> Result<(Vec<ResourceInfo>, Vec<Damage>), FindError> {
+        let index = Index::read(&self.io, &self.terms)?;
+        let infos = index.resources().map(|resource| self.resource_info(resource)).collect::<Result<Vec<_>, _>>()?;
+        Ok((infos, index.damages().collect()))
+    }
+
+    fn resource_info(&self, resource: Resource) -> Result<ResourceInfo, DiskError> {
+        let geometry = self.terms.geometry;
+        let len = geometry.sector_bytes() * (geometry.max_hosts() as usize + 2);
+        let (_, bytes) = self.io.read(Lane::General, resource.offset, len, self.terms.timeouts.io())?;
+        let view = view(&bytes, geometry, resource.offset);
+        let damage = |offset, what, reason: &Corrupt| Damage {
+            device: self.device(),
+            offset,
+            what,
+            reason: reason.clone(),
+        };
+        let ownership = match &view.leader {
+            Seen::Bad(reason) => Err(damage(resource.offset, "leader", reason)),
+            Seen::Good(leader) => {
+                let owner =
+                    leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+                let shared = view.good_blocks().any(|(_, block)| block.shared.is_some());
+                let mode = match (owner, shared) {
+                    (Some(_), _) => Mode::Exclusive,
+                    (None, true) => Mode::Shared,
+                    (None, false) => Mode::Free,
+                };
+                Ok(Ownership { mode, version: leader.version, owner })
+            }
+        };
+        let damages = view.blocks.iter().filter_map(|(host, seen)| match seen {
+            Seen::Bad(reason) => Some(damage(resource.offset + geometry.block_offset(*host), "block", reason)),
+            Seen::Good(_) => None,
+        });
+        Ok(ResourceInfo { resource, ownership, damages: damages.collect() })
+    }
+}
+
+/// T for records that don't say one: sanlock's own default.
+const DEFAULT_IO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether `record` may stand in the sector of host id `id`.
+fn names(record: &DeltaRecord, id: u64) -> bool {
+    record.owner_id == id || record.owner_id == 0 && record.is_free()
+}
+
+impl Lockspace {
+    /// A host that is seen to renew its lease, watched for until everybody who might be could be judged: D, if there is
+    /// anybody.
+    pub(crate) fn live_host(&self) -> Result<Option<(HostId, Name)>, DiskError> {
+        let hosts = Hosts::new(self.terms.geometry, self.terms.timeouts);
+        hosts.scan_all(&self.io, None)?;
+        let longest = hosts.with_observer(|observer| {
+            let records = observer.hosts().filter_map(|host| observer.record(host)?.good());
+            records.filter(|record| !record.is_free()).map(|record| record.timeouts(DEFAULT_IO_TIMEOUT).dead()).max()
+        });
+        let end = self.io.now() + longest.map_or(Duration::ZERO, stretched);
+        loop {
+            let now = self.io.now();
+            let live = hosts.with_observer(|observer| {
+                let live = observer.hosts().find(|host| observer.state(*host, now) == HostState::Live)?;
+                Some((live, observer.record(live)?.good()?.host_name))
+            });
+            if live.is_some() || now >= end {
+                return Ok(live);
+            }
+            std::thread::sleep(end.since(now).min(self.terms.timeouts.renewal() / 2));
+            hosts.scan_used(&self.io, None)?;
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Being a host of a lockspace: joining, acquiring, creating resources, leaving.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::disk::Lane;
+use crate::engine::join::{self, Cancel};
+use crate::engine::member::{Member, Tell};
+use crate::engine::pulse::Status;
+use crate::engine::resources::{Resource, view};
+use crate::engine::identity;
+use crate::error::{AcquireError, CreateError, DiskError, FindError, JoinError, LeaveError};
+use crate::format::{IndexEntry, Leader};
+use crate::formatting::write_area;
+use crate::index::Index;
+use crate::lease::Lease;
+use crate::lockspace::Lockspace;
+use crate::protocol::area::claimed;
+use crate::types::{HostId, Name, Owner, Version};
+
+/// How to join a lockspace.
+#[derive(Default)]
+pub struct JoinOptions {
+    host_id: Option<HostId>,
+    host_name: Option<String>,
+    machine: Option<u64>,
+    tell: Option<Tell>,
+}
+
+impl fmt::Debug for JoinOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinOptions")
+            .field("host_id", &self.host_id)
+            .field("host_name", &self.host_name)
+            .field("machine", &self.machine)
+            .finish_non_exhaustive()
+    }
+}
+
+impl JoinOptions {
+    /// An automatic host id, and this machine's host name.
+    pub fn new() -> JoinOptions {
+        JoinOptions::default()
+    }
+
+    /// Asks for this host id. Without it the one that this host held before is taken, if that is quick and certain, or
+    /// one that is free.
+    #[must_use]
+    pub fn host_id(mut self, host: HostId) -> JoinOptions {
+        self.host_id = Some(host);
+        self
+    }
+
+    /// The name under which other hosts see this one: 1 to 47 bytes. A host that keeps its name finds its id again.
+    #[must_use]
+    pub fn host_name(mut self, name: impl Into<String>) -> JoinOptions {
+        self.host_name = Some(name.into());
+        self
+    }
+
+    /// What tells this machine from all others, across reboots: such as the hardware's UUID. Without it the machine id
+    /// and the board's UUID are used. Only the machine that held an id takes it again when it was not released, so two
+    /// machines that say the same here can take each other's leases.
+    #[must_use]
+    pub fn machine(mut self, identity: &str) -> JoinOptions {
+        self.machine = Some(identity::hash(&[identity]));
+        self
+    }
+
+    /// Calls `tell` with the status after the join and whenever it changes: renewed, late, lost. It is called by a
+    /// thread that does no I/O, so that storage can't hold it up; it must be quick.
+    #[must_use]
+    pub fn on_status(mut self, tell: impl Fn(&Status) + Send + 'static) -> JoinOptions {
+        self.tell = Some(Box::new(tell));
+        self
+    }
+}
+
+/// Until when an acquire waits for a resource that another host holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: it fails at once with who holds it.
+    No,
+    /// For this long. The answer comes at most three I/O timeouts later.
+    For(Duration),
+    /// Until it is acquired or the membership ends.
+    Forever,
+}
+
+/// A join that is under way.
+#[derive(Debug)]
+pub struct Joining {
+    cancel: Arc<Cancel>,
+    thread: Option<thread::JoinHandle<Result<Membership, JoinError>>>,
+}
+
+impl Joining {
+    pub(crate) fn start(lockspace: Lockspace, options: JoinOptions) -> Result<Joining, JoinError> {
+        let cancel = Arc::new(Cancel::default());
+        let cancelled = cancel.clone();
+        let thread = thread::Builder::new()
+            .name("leasehold-join".into())
+            .spawn(move || Membership::join(&lockspace, options, &cancelled))
+            .map_err(|source| JoinError::System { what: "the joining thread could not be started", source })?;
+        Ok(Joining { cancel, thread: Some(thread) })
+    }
+
+    /// Whether the outcome is there, so that [`Joining::wait`] doesn't wait.
+    pub fn is_done(&self) -> bool {
+        self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
+    }
+
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    pub fn wait(mut self) -> Result<Membership, JoinError> {
+        self.finish().unwrap_or(Err(JoinError::Cancelled))
+    }
+
+    /// Ends the join at once; a host id that was acquired meanwhile is released. At most one I/O is waited for.
+    pub fn cancel(self) {}
+
+    fn finish(&mut self) -> Option<Result<Membership, JoinError>> {
+        Some(match self.thread.take()?.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        // The membership that it may have become is left when it is dropped.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A host id that is held, and renewed until the membership is left or lost.
+///
+/// Dropping it leaves the lockspace as [`Membership::leave`] does, if no lease is held; else renewing just stops, and
+/// the leases run out at their deadline.
+#[derive(Debug)]
+pub struct Membership {
+    member: Arc<Member>,
+    lockspace: Lockspace,
+    left: Mutex<bool>,
+}
+
+impl Membership {
+    pub(crate) fn join(
+        lockspace: &Lockspace,
+        options: JoinOptions,
+        cancel: &Cancel,
+    ) -> Result<Membership, JoinError> {
+        let name = match options.host_name {
+            Some(name) => Name::host(&name)?,
+            None => own_host_name(),
+        };
+        let JoinOptions { host_id, machine, tell, .. } = options;
+        let request = join::Request { host: host_id, name, machine, tell };
+        let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
+        Ok(Membership { member, lockspace: lockspace.clone(), left: Mutex::new(false) })
+    }
+
+    /// Host id and generation.
+    pub fn owner(&self) -> Owner {
+        self.member.pulse.me()
+    }
+
+    /// The lockspace.
+    pub const fn lockspace(&self) -> &Lockspace {
+        &self.lockspace
+    }
+
+    /// Whether it is held, late or lost, and until when.
+    pub fn status(&self) -> Status {
+        self.member.pulse.status()
+    }
+
+    /// Waits until the status is another than `seen`, at most `timeout`: the deadline has moved, the renewal is late, or
+    /// the membership is lost. Storage can't hold this up.
+    pub fn status_change(&self, seen: &Status, timeout: Duration) -> Status {
+        self.member.pulse.changed(seen, timeout)
+    }
+
+    /// How long each of the latest renewals took, from the start of its read to its confirmed write; the oldest first,
+    /// 1024 at most.
+    pub fn renewal_latencies(&self) -> Vec<Duration> {
+        self.member.latencies()
+    }
+
+    /// Acquires an exclusive lease on a resource.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]: who holds it, or what is wrong. Except after `Unknown`, nothing is left behind, and
+    /// acquiring again is safe.
+    pub fn acquire(&self, resource: &Resource, wait: Wait) -> Result<Lease, AcquireError> {
+        let deadline = match wait {
+            Wait::No => None,
+            Wait::For(span) => Some(self.member.io.now() + span),
+            Wait::Forever => Some(crate::Time::MAX),
+        };
+        let version = self.member.acquire(resource, deadline)?;
+        Ok(Lease::new(self.member.clone(), *resource, version))
+    }
+
+    /// Creates a resource: takes the first free entry of the index and makes its area. Its first lease has a version
+    /// above any that the area held before.
+    ///
+    /// Waits at most `wait` for the lease that guards the index, and writes an area: 1 to 8 MiB.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub fn create(&self, name: &str, wait: Wait) -> Result<Resource, CreateError> {
+        let name = Name::resource(name).map_err(FindError::from)?;
+        let guard = Index::guard(self.lockspace.geometry()).map_err(FindError::from)?;
+        let guard = self.acquire(&guard, wait).map_err(CreateError::Guard)?;
+        let created = self.create_guarded(name);
+        // A write that is still in flight could spoil what the next one writes here.
+        let fail = self.lockspace.timeouts().fail();
+        self.member.io.settle(self.written_by_create(&created), fail);
+        // The resource is there, or the error is known, whatever becomes of the guard: the engine goes on with it.
+        let _ = guard.release();
+        created
+    }
+
+    /// All that a create may have written: the index, and every area behind it.
+    fn written_by_create(&self, created: &Result<Resource, CreateError>) -> std::ops::Range<u64> {
+        let from = Index::offset(self.lockspace.geometry());
+        match created {
+            Ok(_) => from..from,
+            Err(_) => from..u64::MAX,
+        }
+    }
+
+    fn create_guarded(&self, name: Name) -> Result<Resource, CreateError> {
+        let io = &self.member.io;
+        let geometry = self.lockspace.geometry();
+        let device = io.device();
+        let index = Index::read(io, &self.lockspace.terms)?;
+        if index.resources().any(|resource| resource.name == name) {
+            return Err(CreateError::Exists { device, name });
+        }
+        // Whose records have not been watched yet may be live: their areas are passed over.
+        self.member.hosts.scan_all(io, Some(&self.member.pulse))?;
+        let free = index.entries.iter().zip(0..index.room()).filter(|(entry, _)| matches!(entry, Ok(None)));
+        for (_, number) in free {
+            let resource = Resource { name, offset: index.header.resource_offset(number) };
+            let Some(version) = self.version_to_start_from(&resource)? else { continue };
+            let leader =
+                Leader::new_free(geometry, self.lockspace.name(), name, geometry.max_hosts(), version);
+            self.member.pulse.held().map_err(CreateError::Lost)?;
+            write_area(io, geometry, resource.offset, leader.encode(resource.offset))?;
+            self.member.pulse.held().map_err(CreateError::Lost)?;
+            self.write_entry(&index, number, &resource)?;
+            return Ok(resource);
+        }
+        let used = index.resources().count();
+        Err(CreateError::Full {
+            device,
+            used: u32::try_from(used).unwrap_or(u32::MAX),
+            max: index.room(),
+            len: io.disk().len(),
+        })
+    }
+
+    /// The largest version that the area ever had, as far as it shows; `None` when somebody may hold a lease there
+    /// though the index has lost it.
+    fn version_to_start_from(&self, resource: &Resource) -> Result<Option<Version>, DiskError> {
+        let io = &self.member.io;
+        let geometry = self.lockspace.geometry();
+        let len = geometry.sector_bytes() * (geometry.max_hosts() as usize + 2);
+        let (_, bytes) = io.read(Lane::General, resource.offset, len, self.lockspace.timeouts().io())?;
+        let view = view(&bytes, geometry, resource.offset);
+        let Some(leader) = view.leader.good().filter(|leader| !leader.cleared) else {
+            let leader = view.leader.good().map_or(Version::default(), |leader| leader.version);
+            return Ok(Some(leader.max(view.latest_instance())));
+        };
+        let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+        let claims = view.good_blocks().filter_map(|(host, block)| claimed(host, block));
+        let now = io.now();
+        let held = self.member.hosts.with_observer(|observer| {
+            owner.into_iter().chain(claims).any(|owner| !observer.judge(owner, now).is_gone())
+        });
+        Ok((!held).then_some(leader.version.max(view.latest_instance())))
+    }
+
+    /// Entries share a sector: the others in it are written as they were read, under the guard.
+    fn write_entry(&self, index: &Index, number: u32, resource: &Resource) -> Result<(), CreateError> {
+        let io = &self.member.io;
+        let geometry = self.lockspace.geometry();
+        let sector = geometry.sector_bytes() as u64;
+        let at = index.header.offset + geometry.index_entry_offset(number);
+        let timeout = self.lockspace.timeouts().io();
+        let (_, mut bytes) = io.read(Lane::General, at / sector * sector, sector as usize, timeout)?;
+        let within = (at % sector) as usize;
+        let entry = IndexEntry { offset: resource.offset, name: resource.name };
+        bytes[within..within + IndexEntry::BYTES].copy_from_slice(&entry.encode());
+        io.write(Lane::General, at / sector * sector, bytes, timeout)?;
+        Ok(())
+    }
+
+    /// Gives the host id back. Acquires that wait in other threads end at once.
+    ///
+    /// # Errors
+    /// See [`LeaveError`]. After `LeasesHeld` the membership goes on; after any other error it is over.
+    pub fn leave(self) -> Result<(), LeaveError> {
+        let result = self.member.leave();
+        *self.left.lock() = !matches!(result, Err(LeaveError::LeasesHeld { .. }));
+        result
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if !*self.left.lock() && self.member.leave().is_err() {
+            self.member.stop();
+        }
+    }
+}
+
+/// The system's host name as a name in the lockspace; characters that can't stand there are replaced.
+fn own_host_name() -> Name {
+    let system = rustix::system::uname();
+    let name: String = system.nodename().to_string_lossy().chars().map(|c| if Name::host(c.encode_utf8(&mut [0; 4])).is_ok() { c } else { '-' }).collect();
+    let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= Name::MAX_TERMINATED);
+    Name::host(&name[..end.last().unwrap_or(0)]).or_else(|_| Name::host("unnamed")).unwrap_or(Name::EMPTY)
+}

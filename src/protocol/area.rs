@@ -1,0 +1,66 @@
+//! What one read of a resource's area showed: its leader and the host blocks.
+
+use std::collections::BTreeMap;
+
+use super::Seen;
+use crate::format::{Block, Leader};
+use crate::types::{HostId, Owner, Version};
+
+/// The leader and every block that is not empty. A host that is missing here has an empty block.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AreaView {
+    /// Sector 0.
+    pub leader: Seen<Leader>,
+    /// The blocks that hold something, damaged ones included.
+    pub blocks: BTreeMap<HostId, Seen<Block>>,
+}
+
+impl AreaView {
+    /// The block of `host`, if it is readable; an empty one if nothing was ever written there.
+    pub fn block(&self, host: HostId) -> Option<Block> {
+        match self.blocks.get(&host) {
+            Some(seen) => seen.good().cloned(),
+            None => Some(Block::default()),
+        }
+    }
+
+    /// The readable blocks.
+    pub fn good_blocks(&self) -> impl Iterator<Item = (HostId, &Block)> {
+        self.blocks.iter().filter_map(|(host, seen)| Some((*host, seen.good()?)))
+    }
+
+    /// Hosts whose block is damaged.
+    pub fn bad_blocks(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.blocks.iter().filter(|(_, seen)| seen.good().is_none()).map(|(host, _)| *host)
+    }
+
+    /// The latest instance that any readable block belongs to.
+    pub fn latest_instance(&self) -> Version {
+        self.good_blocks().map(|(_, block)| block.instance).max().unwrap_or_default()
+    }
+
+    /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no
+    /// host starts while it holds an earlier one.
+    pub fn released(&self, owner: Owner, version: Version) -> bool {
+        self.block(owner.host).is_some_and(|block| {
+            block.instance > version
+                || block.instance == version && block.released && block.inp == Some(owner)
+        })
+    }
+
+    /// The versions strictly between `after` and `before` that a host's own unreleased block names it in: it may hold
+    /// them.
+    pub fn claims(&self, after: Version, before: Version) -> impl Iterator<Item = (Version, Owner)> + '_ {
+        self.good_blocks().filter_map(move |(host, block)| {
+            let version = block.instance;
+            let owner = claimed(host, block)?;
+            (version > after && version < before).then_some((version, owner))
+        })
+    }
+}
+
+/// The owner that `block`, which is `host`'s own, names for its instance, if that is `host` itself and it did not give
+/// the version up.
+pub fn claimed(host: HostId, block: &Block) -> Option<Owner> {
+    block.inp.filter(|owner| owner.host == host && block.bal > 0 && !block.released)
+}

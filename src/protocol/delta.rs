@@ -1,0 +1,368 @@
+//! The delta lease: who holds a host id. After "Light-weight leases for storage-centric coordination" (Chockler and
+//! Malkhi, 2004), with generations, and with the rules of a disk where a write may land late.
+//!
+//! Not in here: the local lock that keeps two processes of one machine from one host id (the caller holds it before it
+//! begins), and the choice of the id.
+//!
+//! Invariants:
+//! - The write of an attempt starts within T of the start of the read that justifies it and completes within T, or the
+//!   attempt is over. An attempt that is over writes nothing more, not to clean up either.
+//! - The lease is held until F after the *start* of the last confirmed write. Lost is latched.
+//! - An id that was not released is taken again only by the machine that held it.
+
+use std::time::Duration;
+
+use super::{Seen, Span, Written};
+use crate::format::{Corrupt, DeltaExtension, DeltaRecord, Geometry};
+use crate::timeouts::{Timeouts, stretched};
+use crate::types::{Generation, HostId, Name, Owner, Time};
+
+/// Who asks for a host id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The host's name, for people.
+    pub name: Name,
+    /// Hash of what tells this machine from all others, across reboots.
+    pub machine: u64,
+    /// Hash of what tells this boot of the machine from the others.
+    pub boot: u32,
+    /// Drawn at random for each holding.
+    pub session: u32,
+}
+
+/// What a joiner knows of the lockspace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// Sizes.
+    pub geometry: Geometry,
+    /// Its name.
+    pub lockspace: Name,
+    /// Drawn when it was formatted.
+    pub nonce: u32,
+    /// Its timeouts.
+    pub timeouts: Timeouts,
+}
+
+/// What the caller of a machine does next, and reports back as an [`Event`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Read the own sector.
+    Read,
+    /// Write the own sector.
+    Write(DeltaRecord),
+    /// Do nothing until then.
+    Wait(Time),
+    /// The attempt is over.
+    Done(Result<Box<Tenure>, Refusal>),
+}
+
+/// What happened to the last [`Effect`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The sector was read.
+    Read(Span, Seen<DeltaRecord>),
+    /// The sector could not be read (or not in time).
+    ReadFailed,
+    /// The write ended, or its time did.
+    Wrote(Span, Written),
+    /// The wait is over.
+    Woke(Time),
+}
+
+/// Why a host id was not acquired. After each of these nothing is held; whether the sector was written is said.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Its holder renewed it while we watched. Nothing was written.
+    Live(Box<DeltaRecord>),
+    /// Another machine held it and did not release it, though it shows no life. Nothing was written.
+    NotReleased(Box<DeltaRecord>),
+    /// The record is damaged, or belongs to another lockspace or another id. Nothing was written.
+    Damaged(Corrupt),
+    /// Belongs to another lockspace, or names another id. Nothing was written.
+    Foreign(Box<DeltaRecord>),
+    /// Another host wrote the record after us and has it.
+    Outrun,
+    /// Reading failed, or an I/O took longer than an attempt may. The record may have been written.
+    Storage,
+    /// The generation number can't grow any more. Nothing was written.
+    Exhausted,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    First,
+    Watching { first: DeltaRecord, until: Time, may_take: bool },
+    Writing { read_started: Time, record: DeltaRecord },
+    Settling { record: DeltaRecord, write_started: Time },
+    Checking { record: DeltaRecord, write_started: Time },
+}
+
+/// An attempt to acquire one host id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Acquire {
+    host: HostId,
+    identity: Identity,
+    terms: Terms,
+    /// Added to the next generation, so that two hosts that start from one record differ.
+    skip: u64,
+    /// The largest T of anyone who may write the sector.
+    slowest_io: Duration,
+    step: Step,
+}
+
+/// At most this is skipped between two generations.
+const MAX_SKIP: u64 = 15;
+
+impl Acquire {
+    /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of this id. `random` is any number.
+    pub fn new(host: HostId, identity: Identity, terms: Terms, random: u64) -> Acquire {
+        let slowest_io = terms.timeouts.io();
+        Acquire { host, identity, terms, skip: random % (MAX_SKIP + 1), slowest_io, step: Step::First }
+    }
+
+    /// Takes in what happened and says what to do next.
+    pub fn step(&mut self, event: Event) -> Effect {
+        match (std::mem::replace(&mut self.step, Step::First), event) {
+            (Step::First, Event::Read(span, Seen::Good(record))) => self.first(span, record),
+            (Step::Watching { first, until, may_take }, Event::Read(span, Seen::Good(record))) => {
+                self.watched(span, record, first, until, may_take)
+            }
+            (Step::Checking { record, write_started }, Event::Read(span, Seen::Good(seen))) => {
+                self.checked(span, &seen, record, write_started)
+            }
+            (_, Event::Read(_, Seen::Bad(reason))) => refuse(Refusal::Damaged(reason)),
+            (Step::Writing { read_started, record }, Event::Wrote(span, Written::Done))
+                if span.started.since(read_started) <= self.terms.timeouts.io()
+                    && span.ended.since(span.started) <= self.terms.timeouts.io() =>
+            {
+                let write_started = span.started;
+                self.step = Step::Settling { record, write_started };
+                Effect::Wait(span.ended + stretched(self.slowest_io * 2))
+            }
+            (Step::Settling { record, write_started }, Event::Woke(_)) => {
+                self.step = Step::Checking { record, write_started };
+                Effect::Read
+            }
+            (step @ Step::Watching { .. }, Event::Woke(_)) => {
+                self.step = step;
+                Effect::Read
+            }
+            (_, Event::ReadFailed | Event::Wrote(..) | Event::Woke(_) | Event::Read(..)) => refuse(Refusal::Storage),
+        }
+    }
+
+    fn first(&mut self, span: Span, record: DeltaRecord) -> Effect {
+        let names_this_id = record.owner_id == self.host.get() || record.owner_id == 0 && record.is_free();
+        if record.lockspace != self.terms.lockspace || !names_this_id {
+            return refuse(Refusal::Foreign(Box::new(record)));
+        }
+        let timeouts = record.timeouts(self.terms.timeouts.io());
+        self.slowest_io = self.slowest_io.max(timeouts.io());
+        if record.is_free() {
+            return self.write(span, &record);
+        }
+        // The holder is gone for certain when its machine rebooted since; else, as the local lock is ours, when nothing
+        // that it started can be active any more, which is after D.
+        let held_here = record.extension.as_ref().filter(|extension| extension.machine == self.identity.machine);
+        let rebooted =
+            held_here.is_some_and(|extension| extension.confirmed && extension.boot != self.identity.boot);
+        let quiet = match rebooted {
+            true => timeouts.renewal() * 2 + timeouts.io() * 2,
+            false => timeouts.dead(),
+        };
+        let may_take = held_here.is_some();
+        let until = span.ended + stretched(quiet);
+        self.step = Step::Watching { first: record, until, may_take };
+        Effect::Wait(self.next_look(span.ended, until))
+    }
+
+    fn watched(&mut self, span: Span, record: DeltaRecord, first: DeltaRecord, until: Time, may_take: bool) -> Effect {
+        if record != first {
+            return match record.is_free() && record.lockspace == self.terms.lockspace {
+                true => self.write(span, &record),
+                false => refuse(Refusal::Live(Box::new(record))),
+            };
+        }
+        if span.started < until {
+            self.step = Step::Watching { first, until, may_take };
+            return Effect::Wait(self.next_look(span.ended, until));
+        }
+        match may_take {
+            true => self.write(span, &record),
+            false => refuse(Refusal::NotReleased(Box::new(record))),
+        }
+    }
+
+    fn next_look(&self, now: Time, until: Time) -> Time {
+        until.min(now + self.terms.timeouts.renewal() / 2)
+    }
+
+    fn write(&mut self, read: Span, seen: &DeltaRecord) -> Effect {
+        let next = seen.generation.checked_add(1 + self.skip).and_then(Generation::new);
+        let Some(generation) = next.filter(|generation| generation.get() < u64::MAX / 2) else {
+            return refuse(Refusal::Exhausted);
+        };
+        let superseded = u32::try_from(generation.get() - seen.generation).unwrap_or(0);
+        let terms = &self.terms;
+        let record = DeltaRecord {
+            geometry: terms.geometry,
+            lockspace: terms.lockspace,
+            owner_id: self.host.get(),
+            generation: generation.get(),
+            host_name: self.identity.name,
+            timestamp: read.ended.as_timestamp(),
+            io_timeout: terms.timeouts.io_seconds(),
+            extension: Some(DeltaExtension {
+                nonce: terms.nonce,
+                session: self.identity.session,
+                boot: self.identity.boot,
+                counter: 0,
+                machine: self.identity.machine,
+                superseded: if seen.generation == 0 { 0 } else { superseded },
+                confirmed: false,
+                timeouts: terms.timeouts,
+            }),
+        };
+        if read.ended.since(read.started) > terms.timeouts.io() {
+            // Too old to justify a write.
+            return refuse(Refusal::Storage);
+        }
+        self.step = Step::Writing { read_started: read.started, record: record.clone() };
+        Effect::Write(record)
+    }
+
+    fn checked(&mut self, span: Span, seen: &DeltaRecord, record: DeltaRecord, write_started: Time) -> Effect {
+        if *seen != record {
+            return refuse(Refusal::Outrun);
+        }
+        let Some(me) = record.owner() else {
+            return refuse(Refusal::Outrun);
+        };
+        let tenure = Tenure {
+            me,
+            timeouts: self.terms.timeouts,
+            last: record,
+            pending: None,
+            deadline: write_started + self.terms.timeouts.fail(),
+            lost: None,
+        };
+        match tenure.held(span.ended) {
+            true => Effect::Done(Ok(Box::new(tenure))),
+            false => refuse(Refusal::Storage),
+        }
+    }
+}
+
+fn refuse(refusal: Refusal) -> Effect {
+    Effect::Done(Err(refusal))
+}
+
+/// Why a held host id, and with it every lease, was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// No renewal was confirmed for F.
+    Expired,
+    /// The own record showed something that this holder didn't write.
+    Overwritten(Box<DeltaRecord>),
+    /// The own record is damaged.
+    Damaged(Corrupt),
+}
+
+/// A host id that is held: decides what a renewal writes, and until when the id is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tenure {
+    me: Owner,
+    timeouts: Timeouts,
+    last: DeltaRecord,
+    /// Written, but not known to have reached the disk.
+    pending: Option<DeltaRecord>,
+    deadline: Time,
+    lost: Option<Loss>,
+}
+
+impl Tenure {
+    /// Host id and generation.
+    pub const fn me(&self) -> Owner {
+        self.me
+    }
+
+    /// Until when the id is held if no further renewal is confirmed: F after the start of the last confirmed write.
+    pub const fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// Whether the id is held at `now`. Once untrue it stays so.
+    pub fn held(&self, now: Time) -> bool {
+        self.lost.is_none() && now < self.deadline
+    }
+
+    /// Why it was lost.
+    pub const fn lost(&self) -> Option<&Loss> {
+        self.lost.as_ref()
+    }
+
+    /// Latches the loss if the deadline has passed.
+    pub fn tick(&mut self, now: Time) {
+        if now >= self.deadline {
+            self.lost.get_or_insert(Loss::Expired);
+        }
+    }
+
+    /// Whether `record` is one that this holder wrote last: a read that shows it did not come from a stale copy.
+    pub fn recognises(&self, record: &DeltaRecord) -> bool {
+        *record == self.last || self.pending.as_ref() == Some(record)
+    }
+
+    /// A renewal has read the own sector: what to write.
+    ///
+    /// # Errors
+    /// The id is lost: its deadline has passed, or the sector holds what this holder didn't write.
+    pub fn renew(&mut self, now: Time, seen: &Seen<DeltaRecord>) -> Result<DeltaRecord, Loss> {
+        self.tick(now);
+        if self.lost.is_none() {
+            match seen {
+                Seen::Bad(reason) => self.lost = Some(Loss::Damaged(reason.clone())),
+                Seen::Good(record) if !self.recognises(record) => {
+                    self.lost = Some(Loss::Overwritten(Box::new(record.clone())));
+                }
+                Seen::Good(record) => self.last = record.clone(),
+            }
+        }
+        if let Some(loss) = &self.lost {
+            return Err(loss.clone());
+        }
+        let mut next = self.pending.take().unwrap_or_else(|| self.last.clone());
+        next.timestamp = now.as_timestamp().max(next.timestamp);
+        if let Some(extension) = &mut next.extension {
+            extension.counter = extension.counter.wrapping_add(1);
+            extension.confirmed = true;
+        }
+        self.pending = Some(next.clone());
+        Ok(next)
+    }
+
+    /// The renewal's write has ended, or its time has. Only a confirmed write that ended before the deadline moves it.
+    pub fn renewed(&mut self, span: Span, written: Written) {
+        self.tick(span.ended);
+        if written == Written::Done
+            && let Some(record) = self.pending.take()
+        {
+            self.last = record;
+            if self.lost.is_none() {
+                self.deadline = self.deadline.max(span.started + self.timeouts.fail());
+            }
+        }
+    }
+
+    /// What a release writes: the record with timestamp 0. The caller has made sure that every write of this
+    /// generation, to any sector, is over, and that everything that was protected has stopped.
+    ///
+    /// # Errors
+    /// The id is lost: nothing may be written.
+    pub fn release(&mut self, now: Time, seen: &Seen<DeltaRecord>) -> Result<DeltaRecord, Loss> {
+        let mut record = self.renew(now, seen)?;
+        record.timestamp = 0;
+        self.pending = Some(record.clone());
+        Ok(record)
+    }
+}

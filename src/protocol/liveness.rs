@@ -1,0 +1,240 @@
+//! Which hosts are live, judged only from changes that this observer itself saw in their delta records.
+//!
+//! Invariants:
+//! - A remote timestamp is never compared with a local clock. A change is life; nothing else is.
+//! - "Dead" needs D of the *observed* host's own timeouts, stretched for clock rates, from the end of the read that
+//!   first showed the present value, and a read started after that which still shows it.
+//! - Such a confirming read counts only if it also showed the observer's own latest record: else it may have come from
+//!   a stale copy of the disk.
+//! - "Over" and "dead" are facts about one generation and never become untrue; "active" may be out of date.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Seen, Span};
+use crate::format::DeltaRecord;
+use crate::timeouts::{Timeouts, stretched};
+use crate::types::{Generation, HostId, Owner, Time};
+
+/// What is known of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Its record shows it, or a later one, released; or was taken by a generation that proved it over.
+    Over,
+    /// It showed no change for D.
+    Dead,
+    /// It may be active.
+    Active {
+        /// When it will count as dead if it shows no further change; `None` when its record was not read yet.
+        dead_at: Option<Time>,
+    },
+}
+
+impl Verdict {
+    /// Whether nothing of that generation can be active any more.
+    pub const fn is_gone(self) -> bool {
+        matches!(self, Verdict::Over | Verdict::Dead)
+    }
+}
+
+/// The state of a host id, as people are shown it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostState {
+    /// Nobody holds the id.
+    Free,
+    /// Not watched for long enough, or its record is damaged.
+    Unknown,
+    /// Its record changed within F.
+    Live,
+    /// Its record did change, but not for F: the holder has lost its leases or is about to.
+    Failing,
+    /// Its record did not change for D.
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct View {
+    value: Seen<DeltaRecord>,
+    /// End of the read that first showed `value`.
+    first_seen: Time,
+    /// Start of the latest read that showed `value` together with the observer's own latest record.
+    confirmed: Option<Time>,
+    /// Whether `value` replaced another one before our eyes.
+    changed: bool,
+    /// End of the read that first showed the generation of `value`; reads since then showed no other.
+    generation_since: Time,
+    /// Start of the latest confirming read, whatever value it showed.
+    mirrored: Option<Time>,
+}
+
+/// A generation that somebody asked about and that is newer than the one its record shows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Missing {
+    generation: Generation,
+    asked: Time,
+    /// End of the first read, started after the question, that didn't show it.
+    since: Option<Time>,
+}
+
+/// Watches the delta records of a lockspace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Observer {
+    timeouts: Timeouts,
+    views: BTreeMap<HostId, View>,
+    missing: BTreeMap<HostId, Missing>,
+}
+
+impl Observer {
+    /// An observer that has seen nothing. `timeouts` are the lockspace's, for records that carry none of their own.
+    pub fn new(timeouts: Timeouts) -> Observer {
+        Observer { timeouts, views: BTreeMap::new(), missing: BTreeMap::new() }
+    }
+
+    /// Takes in one read of `host`'s sector. `mirrored`: the same I/O showed the observer's own latest record.
+    pub fn observe(&mut self, host: HostId, span: Span, mirrored: bool, value: Seen<DeltaRecord>) {
+        if let Some(missing) = self.missing.get_mut(&host) {
+            let shown = value.good().is_some_and(|record| record.generation >= missing.generation.get());
+            if shown {
+                self.missing.remove(&host);
+            } else if missing.since.is_none() && span.started >= missing.asked {
+                missing.since = Some(span.ended);
+            }
+        }
+        let confirmed = mirrored.then_some(span.started);
+        let Some(view) = self.views.get_mut(&host) else {
+            let view = View {
+                value,
+                first_seen: span.ended,
+                confirmed,
+                changed: false,
+                generation_since: span.ended,
+                mirrored: confirmed,
+            };
+            self.views.insert(host, view);
+            return;
+        };
+        view.mirrored = view.mirrored.max(confirmed);
+        if view.value == value {
+            view.confirmed = view.confirmed.max(confirmed);
+            return;
+        }
+        let generation = |value: &Seen<DeltaRecord>| value.good().map(|record| record.generation);
+        if generation(&view.value) != generation(&value) {
+            view.generation_since = span.ended;
+        }
+        // Damage is no sign of life, but it does restart the count.
+        view.changed = matches!(value, Seen::Good(_)) && matches!(view.value, Seen::Good(_));
+        view.value = value;
+        view.first_seen = span.ended;
+        view.confirmed = confirmed;
+    }
+
+    /// Judges one generation at `now`. Asking about a generation that is newer than the record shows starts a count
+    /// for it: its record may have been read before it joined.
+    pub fn judge(&mut self, owner: Owner, now: Time) -> Verdict {
+        let largest = self.largest_dead();
+        let Some(view) = self.views.get(&owner.host) else {
+            return Verdict::Active { dead_at: None };
+        };
+        let asked = owner.generation.get();
+        let Some(record) = view.value.good() else {
+            return counted(view.first_seen, view.confirmed, largest);
+        };
+        let dead = self.timeouts.dead().max(record.timeouts(self.timeouts.io()).dead());
+        if record.generation >= asked && record.is_free() {
+            return Verdict::Over;
+        }
+        if record.generation == asked {
+            return counted(view.first_seen, view.confirmed, dead);
+        }
+        if record.generation > asked {
+            if superseded(record) == Some(asked) {
+                return Verdict::Over;
+            }
+            return counted(view.generation_since, view.mirrored, largest);
+        }
+        let mirrored = view.mirrored;
+        let missing = self
+            .missing
+            .entry(owner.host)
+            .and_modify(|missing| {
+                if missing.generation < owner.generation {
+                    *missing = Missing { generation: owner.generation, asked: now, since: None };
+                }
+            })
+            .or_insert(Missing { generation: owner.generation, asked: now, since: None });
+        match missing.since {
+            Some(since) => counted(since, mirrored, largest),
+            None => Verdict::Active { dead_at: None },
+        }
+    }
+
+    /// Judges whatever generation holds `host` now: of a host whose block can't be read.
+    pub fn judge_host(&self, host: HostId) -> Verdict {
+        let Some(view) = self.views.get(&host) else {
+            return Verdict::Active { dead_at: None };
+        };
+        match view.value.good() {
+            Some(record) if record.is_free() => Verdict::Over,
+            Some(record) => {
+                let dead = self.timeouts.dead().max(record.timeouts(self.timeouts.io()).dead());
+                counted(view.first_seen, view.confirmed, dead)
+            }
+            None => counted(view.first_seen, view.confirmed, self.largest_dead()),
+        }
+    }
+
+    /// The state of `host` at `now`, for people.
+    pub fn state(&self, host: HostId, now: Time) -> HostState {
+        let Some((view, record)) = self.views.get(&host).and_then(|view| Some((view, view.value.good()?))) else {
+            return HostState::Unknown;
+        };
+        if record.is_free() {
+            return HostState::Free;
+        }
+        if self.judge_host(host).is_gone() {
+            return HostState::Dead;
+        }
+        let fail = record.timeouts(self.timeouts.io()).fail();
+        match view.changed {
+            true if now < view.first_seen + fail => HostState::Live,
+            true => HostState::Failing,
+            false => HostState::Unknown,
+        }
+    }
+
+    /// What `host`'s sector showed last.
+    pub fn record(&self, host: HostId) -> Option<&Seen<DeltaRecord>> {
+        self.views.get(&host).map(|view| &view.value)
+    }
+
+    /// Every host that was observed.
+    pub fn hosts(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.views.keys().copied()
+    }
+
+    /// The largest D in the lockspace: for a record that can't say its own.
+    fn largest_dead(&self) -> Duration {
+        let own = self.timeouts.io();
+        self.views
+            .values()
+            .filter_map(|view| view.value.good())
+            .map(|record| record.timeouts(own).dead())
+            .fold(self.timeouts.dead(), Duration::max)
+    }
+}
+
+/// The generation that the record's holder proved to be over when it took the id.
+fn superseded(record: &DeltaRecord) -> Option<u64> {
+    let distance = u64::from(record.extension.as_ref()?.superseded);
+    if distance == 0 { None } else { record.generation.checked_sub(distance) }
+}
+
+fn counted(since: Time, confirmed: Option<Time>, dead: Duration) -> Verdict {
+    let dead_at = since + stretched(dead);
+    if confirmed.is_some_and(|started| started >= dead_at) {
+        Verdict::Dead
+    } else {
+        Verdict::Active { dead_at: Some(dead_at) }
+    }
+}

@@ -1,0 +1,63 @@
+//! The protocol as pure state machines: event in, effect out.
+//!
+//! There is no clock, file, thread or random source in here. Every event carries its time and, where a choice must
+//! differ from host to host, a random number. The engine, the simulator and the model run this same code.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`delta`] | who holds a host id: acquire, renew, release |
+//! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
+//! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
+//! | [`resource`] | an exclusive lease: judge, ballot, commit, wait, take over, repair, release, give up |
+//!
+//! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
+//! coordination" (Chockler and Malkhi, 2004) for the delta lease. DESIGN.md argues what was added to them.
+
+pub mod area;
+pub mod ballot;
+pub mod delta;
+pub mod liveness;
+pub mod resource;
+
+use crate::format::Corrupt;
+use crate::types::Time;
+
+/// What a read showed where a record belongs. A sector that couldn't be read at all is not `Seen`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Seen<T> {
+    /// A valid record.
+    Good(T),
+    /// Bytes that are no valid record: damage, or something else's data. Never taken for "free".
+    Bad(Corrupt),
+}
+
+impl<T> Seen<T> {
+    /// The record, if it is valid.
+    pub fn good(&self) -> Option<&T> {
+        match self {
+            Seen::Good(record) => Some(record),
+            Seen::Bad(_) => None,
+        }
+    }
+}
+
+/// When an I/O was submitted and when its completion was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// Not after the submission.
+    pub started: Time,
+    /// Not before the completion.
+    pub ended: Time,
+}
+
+/// How a write ended, as far as can be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Written {
+    /// It is durable.
+    Done,
+    /// It is over and was reported as failed: it may have reached the disk or not.
+    Failed,
+    /// It wasn't over in time. It may reach the disk at any later moment, and nothing else may be written to that
+    /// sector until it is over.
+    InFlight,
+}

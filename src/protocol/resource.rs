@@ -1,0 +1,839 @@
+//! An exclusive lease on a resource: one consensus instance for each version, a leader record that says what was decided
+//! last, and the rules for when the next version may be begun.
+//!
+//! Not in here: I/O, timers, the caller's deadline, and which hosts' blocks a read covers (the caller says how old its
+//! knowledge of that is, see [`Event::Read`]).
+//!
+//! Words: a host *claims* a version when its own block, not released, belongs to that instance and names it as owner. It
+//! may hold a version only if it claims it, so ownership can be rebuilt from the blocks; the leader is a record of what
+//! was decided that a late write can set back.
+//!
+//! Invariants:
+//! - Instance n is begun only when the owner that the leader names is gone or gave its version up, and no generation
+//!   that may be active claims a version between the leader's and n.
+//! - The own block is overwritten only by a later step of its instance or by a later instance, so an accepted value and
+//!   a release are never erased.
+//! - From the submission of phase 2 on the outcome is open: this machine ends only when it holds, or when its block says
+//!   that it gave the version up.
+//! - "Held" is said only of a version that is decided, that the own block claims, and that a fresh read or a confirmed
+//!   write of the leader shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::area::{AreaView, claimed};
+use super::ballot::{Ballot, Phase, Progress, next_mbal};
+use super::liveness::{Observer, Verdict};
+use super::{Seen, Span, Written};
+use crate::format::{Block, BlockExtension, Corrupt, Geometry, Leader, Writer};
+use crate::timeouts::Timeouts;
+use crate::types::{HostId, Name, Owner, Time, Version};
+
+/// Whose lease on what.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// The host that acts.
+    pub me: Owner,
+    /// Sizes of the lockspace, which the resource must share.
+    pub geometry: Geometry,
+    /// The lockspace's name.
+    pub lockspace: Name,
+    /// The resource's name.
+    pub resource: Name,
+    /// The lockspace's timeouts.
+    pub timeouts: Timeouts,
+    /// How many disks hold a copy of the resource area; a majority of them decides.
+    pub disks: usize,
+}
+
+/// What the caller of the machine does next. An effect with a round is reported back with it; an answer of an earlier
+/// round is ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// On every disk, read the leader and the blocks of all hosts in use, in one I/O.
+    Read(u32),
+    /// Write the own block to every disk.
+    WriteBlock(u32, Block),
+    /// Write the leader to every disk.
+    WriteLeader(u32, Leader),
+    /// Read the delta records of all host ids into the observer.
+    Scan(u32),
+    /// Wait until no write of this host to this area is in flight.
+    Settle(u32),
+    /// Do nothing until then.
+    Wait(u32, Time),
+    /// The operation is over.
+    Done(Outcome),
+}
+
+/// What happened to an effect, or to one disk's part in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// `disk` was read. `since` is the start of the scan of all host ids that chose which blocks were read; `None` when
+    /// the whole area was.
+    Read {
+        /// Which disk.
+        disk: usize,
+        /// When.
+        span: Span,
+        /// See above.
+        since: Option<Time>,
+        /// What it showed.
+        view: AreaView,
+    },
+    /// `disk` could not be read, or not in time.
+    ReadFailed {
+        /// Which disk.
+        disk: usize,
+    },
+    /// A write to `disk` ended, or its time did.
+    Wrote {
+        /// Which disk.
+        disk: usize,
+        /// How.
+        written: Written,
+    },
+    /// The scan is complete, or failed: judging goes by what the observer has.
+    Scanned,
+    /// Nothing is in flight any more.
+    Settled,
+    /// The wait is over.
+    Woke,
+}
+
+/// Who is in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Blocker {
+    /// The owner, or the host whose block is damaged.
+    pub host: HostId,
+    /// The generation that owns, when it is known.
+    pub owner: Option<Owner>,
+    /// The version that it has or may have.
+    pub version: Version,
+    /// When it could be taken over if its host shows no further life. `None`: not known yet.
+    pub free_at: Option<Time>,
+    /// The block of `host` is damaged: it may hold anything until `host` writes it anew or is gone.
+    pub damaged: bool,
+}
+
+/// Why an operation can't be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The leader record is damaged.
+    LeaderDamaged(Corrupt),
+    /// The area was given up: there is no resource here.
+    Cleared,
+    /// The leader names another resource, another lockspace or other sizes.
+    Foreign(Box<Leader>),
+    /// The resource has room for fewer hosts.
+    HostIdTooLarge {
+        /// How many.
+        num_hosts: u64,
+    },
+    /// A read or write failed.
+    Storage,
+    /// The own block holds what this host did not write.
+    OwnBlockChanged,
+    /// A version or ballot number can't grow any more.
+    Exhausted,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The lease is held.
+    Held(Version),
+    /// The lease is not held, and nothing of this attempt is left behind that another host would respect.
+    Blocked(Blocker),
+    /// The lease is not held; the attempt was called off. As above.
+    GaveUp,
+    /// The lease is not held. As above.
+    Refused(Refusal),
+    /// The lease was held, and is free on disk.
+    Released,
+}
+
+/// What the operation is to achieve. It only ever moves down this list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Goal {
+    Acquire { wait: bool },
+    /// Leave nothing on disk that others respect, then end with this.
+    Leave(Outcome),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    /// Reading, to judge anew.
+    Looking,
+    /// Running a ballot: writing its block, then reading.
+    Writing(Ballot),
+    /// With the disks where the block is durable: only they count.
+    Reading(Ballot, BTreeSet<usize>),
+    /// Writing what was decided into the leader; then look again, or hold.
+    Committing { version: Version, hold: bool },
+    /// Writing the waiting mark.
+    Marking,
+    /// Writing the released flag.
+    Resigning,
+    /// Freeing the leader.
+    Freeing,
+    /// Waiting for time, a scan or the end of a late write; then look again.
+    Pausing,
+}
+
+/// An operation on one resource: an acquire, which may turn into its undoing, or a release.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Operation {
+    subject: Subject,
+    goal: Goal,
+    step: Step,
+    round: u32,
+    /// What a majority was collected of in this round.
+    durable: BTreeSet<usize>,
+    views: BTreeMap<usize, AreaView>,
+    failed: BTreeSet<usize>,
+    in_flight: bool,
+    /// The own block as this host last knew it to be on disk in this generation, to restore it from when it rots.
+    own: Option<Block>,
+    /// The latest version for which a phase 2 block was submitted in this operation.
+    open: Option<Version>,
+    /// The waiting mark: the version that was current when the wait began.
+    ticket: Option<Version>,
+    /// How often this host stood back for one that has waited longer.
+    stood_back: u32,
+    /// A scan that was asked for because judging needed fresher records.
+    scanned: bool,
+    aborts: u32,
+    started: Time,
+    blocker: Option<Blocker>,
+}
+
+/// How often a host lets one that has waited longer go first before it takes a free lease itself.
+const MAX_STAND_BACK: u32 = 2;
+
+impl Operation {
+    /// An acquire. `own` is the block that this host knows it wrote last in this generation, if any. When `wait` is
+    /// false it ends at once with [`Outcome::Blocked`] where a lease is held; else the caller ends it with
+    /// [`Operation::call_off`].
+    pub fn acquire(subject: Subject, own: Option<Block>, wait: bool, now: Time) -> (Operation, Effect) {
+        let mut operation = Operation::new(subject, Goal::Acquire { wait }, own, now);
+        let effect = operation.look();
+        (operation, effect)
+    }
+
+    /// A release of the version that `own` claims, which this host holds.
+    pub fn release(subject: Subject, own: Block, now: Time) -> (Operation, Effect) {
+        let mut operation = Operation::new(subject, Goal::Leave(Outcome::Released), Some(own.clone()), now);
+        let effect = operation.resign(own);
+        (operation, effect)
+    }
+
+    fn new(subject: Subject, goal: Goal, own: Option<Block>, started: Time) -> Operation {
+        Operation {
+            subject,
+            goal,
+            step: Step::Looking,
+            round: 0,
+            durable: BTreeSet::new(),
+            views: BTreeMap::new(),
+            failed: BTreeSet::new(),
+            in_flight: false,
+            own,
+            open: None,
+            ticket: None,
+            stood_back: 0,
+            scanned: false,
+            aborts: 0,
+            started,
+            blocker: None,
+        }
+    }
+
+    /// The own block as last known to be on disk.
+    pub const fn own_block(&self) -> Option<&Block> {
+        self.own.as_ref()
+    }
+
+    /// Who was in the way when the resource was judged last.
+    pub const fn blocker(&self) -> Option<&Blocker> {
+        self.blocker.as_ref()
+    }
+
+    /// Whether the operation must still write before it may end: others could respect what it has on disk.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some() || self.ticket.is_some() || self.goal == Goal::Leave(Outcome::Released)
+    }
+
+    /// Turns an acquire into its undoing. The effect under way is carried out and reported first, as always.
+    pub fn call_off(&mut self) {
+        if let Goal::Acquire { .. } = self.goal {
+            self.goal = Goal::Leave(self.blocker.clone().map_or(Outcome::GaveUp, Outcome::Blocked));
+        }
+    }
+
+    /// Takes in what happened. `None`: wait for what the other disks say. `random` is any number.
+    pub fn step(&mut self, round: u32, event: Event, observer: &mut Observer, now: Time, random: u64) -> Option<Effect> {
+        if round != self.round {
+            return None;
+        }
+        match event {
+            Event::Woke | Event::Settled => Some(self.look()),
+            Event::Scanned => {
+                self.scanned = true;
+                match std::mem::replace(&mut self.step, Step::Pausing) {
+                    // The blocks were read too long after the last scan: read them again, in the same phase.
+                    Step::Reading(ballot, durable) => Some(self.read(ballot, durable)),
+                    _ => Some(self.look()),
+                }
+            }
+            Event::Wrote { disk, written } => self.wrote(disk, written, now, random),
+            Event::ReadFailed { disk } => {
+                self.failed.insert(disk);
+                self.without_majority().then(|| self.retry(now, random))
+            }
+            Event::Read { disk, span, since, view } => {
+                // A host that joined after the scan can't have written a block before it checked its delta lease.
+                let covered = since.is_none_or(|since| span.ended.since(since) < self.subject.timeouts.io() * 2);
+                if !covered {
+                    return Some(self.scan());
+                }
+                self.saw(disk, view, observer, now, random)
+            }
+        }
+    }
+
+    // What is collected from the disks in a round.
+
+    fn next_round(&mut self) -> u32 {
+        self.round = self.round.wrapping_add(1);
+        self.durable.clear();
+        self.views.clear();
+        self.failed.clear();
+        self.in_flight = false;
+        self.round
+    }
+
+    const fn is_majority(&self, count: usize) -> bool {
+        count * 2 > self.subject.disks
+    }
+
+    fn without_majority(&self) -> bool {
+        !self.is_majority(self.subject.disks - self.failed.len())
+    }
+
+    fn wrote(&mut self, disk: usize, written: Written, now: Time, random: u64) -> Option<Effect> {
+        match written {
+            Written::Done => self.durable.insert(disk),
+            Written::Failed => self.failed.insert(disk),
+            Written::InFlight => {
+                self.in_flight = true;
+                self.failed.insert(disk)
+            }
+        };
+        if self.is_majority(self.durable.len()) {
+            return Some(self.written(now));
+        }
+        if !self.without_majority() {
+            return None;
+        }
+        // The released flag is what frees the lease; a leader that can't be freed is only out of date.
+        if self.step == Step::Freeing {
+            return Some(self.end());
+        }
+        if self.in_flight {
+            self.step = Step::Pausing;
+            return Some(Effect::Settle(self.next_round()));
+        }
+        Some(self.retry(now, random))
+    }
+
+    /// The step's write is durable on a majority.
+    fn written(&mut self, now: Time) -> Effect {
+        match std::mem::replace(&mut self.step, Step::Pausing) {
+            Step::Writing(ballot) => {
+                self.own = Some(ballot.block().clone());
+                let durable = std::mem::take(&mut self.durable);
+                self.read(ballot, durable)
+            }
+            Step::Committing { version, hold } if hold && self.wants() => {
+                self.step = Step::Committing { version, hold };
+                Effect::Done(Outcome::Held(version))
+            }
+            Step::Freeing => self.end(),
+            Step::Marking => {
+                self.step = Step::Pausing;
+                Effect::Wait(self.next_round(), now + self.poll())
+            }
+            _ => self.look(),
+        }
+    }
+
+    fn saw(
+        &mut self,
+        disk: usize,
+        view: AreaView,
+        observer: &mut Observer,
+        now: Time,
+        random: u64,
+    ) -> Option<Effect> {
+        if self.failed.contains(&disk) {
+            return None;
+        }
+        match std::mem::replace(&mut self.step, Step::Pausing) {
+            Step::Reading(mut ballot, durable) => {
+                let progress = match leader_version(&view) > ballot.instance().get().checked_sub(1) {
+                    // The leader shows that this instance, or a later one, was decided and committed by another host.
+                    true => Progress::Superseded,
+                    false => ballot.read(disk, &view),
+                };
+                self.views.insert(disk, view);
+                match progress {
+                    Progress::Waiting => {
+                        self.step = Step::Reading(ballot, durable);
+                        None
+                    }
+                    Progress::Prepared => Some(self.propose(ballot, observer, now, random)),
+                    Progress::Decided(owner) => Some(self.commit(owner, ballot.instance(), now, random)),
+                    Progress::Superseded => Some(self.look()),
+                    Progress::Aborted => {
+                        self.aborts += 1;
+                        Some(self.back_off(now, random))
+                    }
+                    Progress::Damaged(_) | Progress::OwnBlockChanged if self.subject.disks > 1 => {
+                        self.failed.insert(disk);
+                        if self.without_majority() {
+                            return Some(self.retry(now, random));
+                        }
+                        self.step = Step::Reading(ballot, durable);
+                        None
+                    }
+                    Progress::Damaged(_) => Some(self.look()),
+                    Progress::OwnBlockChanged => Some(self.refuse(Refusal::OwnBlockChanged)),
+                }
+            }
+            step => {
+                self.step = step;
+                if self.subject.disks > 1 && view.bad_blocks().next().is_some() {
+                    self.failed.insert(disk);
+                    return self.without_majority().then(|| self.retry(now, random));
+                }
+                self.views.insert(disk, view);
+                if !self.is_majority(self.views.len()) {
+                    return None;
+                }
+                let view = merged(std::mem::take(&mut self.views));
+                Some(self.judge(&view, observer, now, random))
+            }
+        }
+    }
+
+    // Effects.
+
+    fn look(&mut self) -> Effect {
+        self.step = Step::Looking;
+        Effect::Read(self.next_round())
+    }
+
+    fn scan(&mut self) -> Effect {
+        Effect::Scan(self.next_round())
+    }
+
+    fn read(&mut self, ballot: Ballot, durable: BTreeSet<usize>) -> Effect {
+        let round = self.next_round();
+        self.failed = (0..self.subject.disks).filter(|disk| !durable.contains(disk)).collect();
+        self.step = Step::Reading(ballot, durable);
+        Effect::Read(round)
+    }
+
+    fn pause(&mut self, until: Time) -> Effect {
+        self.step = Step::Pausing;
+        Effect::Wait(self.next_round(), until)
+    }
+
+    /// How long a host that waits lets pass between two looks.
+    fn poll(&self) -> Duration {
+        (self.subject.timeouts.renewal() / 8).clamp(Duration::from_millis(5), Duration::from_millis(500))
+    }
+
+    /// Another look after a time between one and two polls, so that those who wait don't march in step.
+    fn look_later(&mut self, now: Time, random: u64, until: Option<Time>) -> Effect {
+        let poll = self.poll();
+        let later = now + poll + fraction(poll, random);
+        self.pause(until.filter(|until| *until > now).map_or(later, |until| until.min(later)))
+    }
+
+    /// An I/O failed on too many disks. Who waits goes on until called off, and so does an undoing.
+    fn retry(&mut self, now: Time, random: u64) -> Effect {
+        match self.goal {
+            Goal::Acquire { wait: false } => self.refuse(Refusal::Storage),
+            Goal::Acquire { wait: true } | Goal::Leave(_) => self.look_later(now, random, None),
+        }
+    }
+
+    /// After an abort: at random within the time an attempt takes, growing with every abort.
+    fn back_off(&mut self, now: Time, random: u64) -> Effect {
+        let attempt = now.since(self.started).clamp(Duration::from_micros(100), self.subject.timeouts.io());
+        let bound = (attempt * 2u32.saturating_pow(self.aborts.min(6))).min(self.poll() * 4);
+        self.pause(now + fraction(bound, random))
+    }
+
+    /// Ends without the lease: undoes first what others could respect.
+    fn refuse(&mut self, refusal: Refusal) -> Effect {
+        self.leave(Outcome::Refused(refusal))
+    }
+
+    fn leave(&mut self, outcome: Outcome) -> Effect {
+        if let Goal::Acquire { .. } = self.goal {
+            self.goal = Goal::Leave(outcome);
+        }
+        match self.is_open() {
+            true => self.look(),
+            false => self.end(),
+        }
+    }
+
+    fn end(&mut self) -> Effect {
+        match &self.goal {
+            Goal::Leave(outcome) => Effect::Done(outcome.clone()),
+            Goal::Acquire { .. } => Effect::Done(Outcome::GaveUp),
+        }
+    }
+
+    const fn wants(&self) -> bool {
+        matches!(self.goal, Goal::Acquire { .. })
+    }
+
+    fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {
+        BlockExtension { generation: self.subject.me.generation.get(), waiting, burned }
+    }
+
+    /// The own block with another waiting mark; what it says of its instance stays.
+    fn marked(&self, own: Block, waiting: Option<Version>) -> Block {
+        let burned = own.extension.as_ref().and_then(|extension| extension.burned);
+        Block { extension: Some(self.extension(waiting, burned)), ..own }
+    }
+
+    fn resign(&mut self, own: Block) -> Effect {
+        let released = own.released || claimed(self.subject.me.host, &own).is_some();
+        let block = self.marked(Block { released, ..own }, None);
+        self.write_own(Step::Resigning, block)
+    }
+
+    /// Until the write is confirmed nobody knows what the own block holds.
+    fn write_own(&mut self, step: Step, block: Block) -> Effect {
+        self.own = None;
+        self.step = step;
+        Effect::WriteBlock(self.next_round(), block)
+    }
+
+    // Judging.
+
+    fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
+        let me = self.subject.me;
+        if let Some(own) = view.block(me.host) {
+            self.own = Some(own);
+        }
+        let leader = match self.validated(view) {
+            Ok(leader) => leader.clone(),
+            Err(refusal) => return self.refuse_or_end(refusal, now, random),
+        };
+        if !self.wants() {
+            return self.undo(view, &leader, now, random);
+        }
+        // What a damaged block held before this generation touched it belonged to a generation that is gone.
+        let own = self.own.clone().unwrap_or_default();
+        // Our own phase 2 value was adopted and committed by another host.
+        if leader.owner == Some(me)
+            && self.open == Some(leader.version)
+            && !leader.is_free()
+            && own.instance == leader.version
+            && claimed(me.host, &own) == Some(me)
+        {
+            self.step = Step::Committing { version: leader.version, hold: true };
+            return Effect::Done(Outcome::Held(leader.version));
+        }
+        let plan = match self.plan(view, &leader, observer, now) {
+            Ok(Some(plan)) => plan,
+            Ok(None) => return self.refuse(Refusal::Exhausted),
+            Err(blocker) => return self.blocked(blocker, &leader, now, random),
+        };
+        self.blocker = None;
+        if self.stood_back < MAX_STAND_BACK && self.somebody_waited_longer(view, &leader, observer, now) {
+            self.stood_back += 1;
+            return self.look_later(now, random, None);
+        }
+        let seen = view.good_blocks().map(|(_, block)| block.mbal);
+        let Some(mbal) = next_mbal(me.host, self.subject.geometry.max_hosts(), seen) else {
+            return self.refuse(Refusal::Exhausted);
+        };
+        self.started = now;
+        let extension = self.extension(None, plan.burned);
+        let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, extension);
+        self.write(ballot)
+    }
+
+    fn write(&mut self, ballot: Ballot) -> Effect {
+        let block = ballot.block().clone();
+        self.write_own(Step::Writing(ballot), block)
+    }
+
+    fn validated<'view>(&self, view: &'view AreaView) -> Result<&'view Leader, Refusal> {
+        let leader = match &view.leader {
+            Seen::Good(leader) => leader,
+            Seen::Bad(reason) => return Err(Refusal::LeaderDamaged(reason.clone())),
+        };
+        if leader.cleared {
+            return Err(Refusal::Cleared);
+        }
+        let subject = &self.subject;
+        if (leader.geometry, leader.lockspace, leader.resource)
+            != (subject.geometry, subject.lockspace, subject.resource)
+        {
+            return Err(Refusal::Foreign(Box::new(leader.clone())));
+        }
+        if subject.me.host.get() > leader.num_hosts {
+            return Err(Refusal::HostIdTooLarge { num_hosts: leader.num_hosts });
+        }
+        Ok(leader)
+    }
+
+    /// The leader tells nothing: what others could respect is in the own block alone.
+    fn refuse_or_end(&mut self, refusal: Refusal, now: Time, random: u64) -> Effect {
+        if self.wants() {
+            self.goal = Goal::Leave(Outcome::Refused(refusal));
+        }
+        match self.is_open() {
+            true => self.take_back(false, now, random).unwrap_or_else(|| self.end()),
+            false => self.end(),
+        }
+    }
+
+    /// Which instance may be run, and beyond which damaged blocks; or who is in the way. `Ok(None)`: the version numbers
+    /// are exhausted.
+    fn plan(
+        &self,
+        view: &AreaView,
+        leader: &Leader,
+        observer: &mut Observer,
+        now: Time,
+    ) -> Result<Option<Plan>, Blocker> {
+        let latest = view.latest_instance();
+        let damaged: BTreeSet<HostId> = view.bad_blocks().filter(|host| *host != self.subject.me.host).collect();
+        let own_is_lost = view.block(self.subject.me.host).is_none() && self.own.is_none();
+        if latest.max(leader.version).get() > u64::MAX / 2 {
+            return Ok(None);
+        }
+        let plan = if damaged.is_empty() && !own_is_lost {
+            // A block beyond the next version: the leader was set back by a late write.
+            Plan { instance: latest.max(leader.version.after(1)), ignored: damaged, burned: None }
+        } else {
+            for host in &damaged {
+                if let Verdict::Active { dead_at } = observer.judge_host(*host) {
+                    let version = leader.version;
+                    return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, damaged: true });
+                }
+            }
+            // What the damaged block held may have decided the instance after all that is seen. Burn that one: begin
+            // beyond it. Others who burn the same one join in.
+            let joined = view.good_blocks().map(|(_, block)| block).find_map(|block| {
+                let burned = block.extension.as_ref()?.burned?;
+                (block.instance == latest && latest > leader.version && burned.after(1) == latest)
+                    .then_some((burned, latest))
+            });
+            let (burned, instance) = match joined {
+                Some(joined) => joined,
+                None => {
+                    let seen = latest.max(leader.version);
+                    (seen.after(1), seen.after(2))
+                }
+            };
+            Plan { instance, ignored: damaged, burned: Some(burned) }
+        };
+        match self.blocker_of(plan.instance, view, leader, observer, now) {
+            Some(blocker) => Err(blocker),
+            None => Ok(Some(plan)),
+        }
+    }
+
+    /// Who may hold a version below `instance`.
+    fn blocker_of(
+        &self,
+        instance: Version,
+        view: &AreaView,
+        leader: &Leader,
+        observer: &mut Observer,
+        now: Time,
+    ) -> Option<Blocker> {
+        let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+        let claims = view.claims(leader.version, instance);
+        named.map(|owner| (leader.version, owner)).into_iter().chain(claims).find_map(|(version, owner)| {
+            if owner == self.subject.me {
+                // Left by an attempt of ours that a later one overwrites; nothing of ours is held while we acquire.
+                return None;
+            }
+            match observer.judge(owner, now) {
+                Verdict::Active { dead_at } => Some(Blocker {
+                    host: owner.host,
+                    owner: Some(owner),
+                    version,
+                    free_at: dead_at,
+                    damaged: false,
+                }),
+                Verdict::Over | Verdict::Dead => None,
+            }
+        })
+    }
+
+    fn blocked(&mut self, blocker: Blocker, leader: &Leader, now: Time, random: u64) -> Effect {
+        let due = blocker.free_at.is_none_or(|at| at <= now);
+        let free_at = blocker.free_at;
+        self.blocker = Some(blocker.clone());
+        self.stood_back = 0;
+        if due && !std::mem::take(&mut self.scanned) {
+            // Its record was not read, or not since it must have changed.
+            self.step = Step::Pausing;
+            return self.scan();
+        }
+        match (&self.goal, &self.own) {
+            // A damaged own block is not marked: what it may have held would look as if it had never been.
+            (Goal::Acquire { wait: true }, Some(own)) if self.ticket.is_none() => {
+                let block = self.marked(own.clone(), Some(leader.version));
+                self.ticket = Some(leader.version);
+                self.write_own(Step::Marking, block)
+            }
+            (Goal::Acquire { wait: true }, _) => self.look_later(now, random, free_at),
+            _ => self.leave(Outcome::Blocked(blocker)),
+        }
+    }
+
+    /// Whether a host that may be active has waited since an earlier version, or as long with a smaller id.
+    fn somebody_waited_longer(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> bool {
+        let mine = (self.ticket.unwrap_or(leader.version.after(1)), self.subject.me.host);
+        view.good_blocks().filter(|(host, _)| *host != self.subject.me.host).any(|(host, block)| {
+            let waiting = block.extension.as_ref().and_then(|extension| {
+                let generation = crate::types::Generation::new(extension.generation)?;
+                Some((extension.waiting?, Owner { host, generation }))
+            });
+            waiting.is_some_and(|(since, owner)| (since, host) < mine && !observer.judge(owner, now).is_gone())
+        })
+    }
+
+    /// Phase 1 is complete: judges again with what was read since the own block was visible, then proposes.
+    fn propose(&mut self, mut ballot: Ballot, observer: &mut Observer, now: Time, random: u64) -> Effect {
+        if !self.wants() {
+            return self.look();
+        }
+        let view = merged(std::mem::take(&mut self.views));
+        let leader = match self.validated(&view) {
+            Ok(leader) => leader.clone(),
+            Err(refusal) => return self.refuse_or_end(refusal, now, random),
+        };
+        if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now) {
+            self.blocker = Some(blocker);
+            return self.look();
+        }
+        ballot.propose(now);
+        debug_assert_eq!(ballot.phase(), Phase::Two);
+        self.open = Some(ballot.instance());
+        self.write(ballot)
+    }
+
+    /// The instance is decided: writes it into the leader.
+    fn commit(&mut self, owner: Owner, version: Version, now: Time, random: u64) -> Effect {
+        let view = merged(std::mem::take(&mut self.views));
+        let given_up = view.released(owner, version);
+        let hold = owner == self.subject.me && !given_up;
+        let num_hosts = match &view.leader {
+            Seen::Good(leader) => leader.num_hosts,
+            Seen::Bad(reason) => return self.refuse_or_end(Refusal::LeaderDamaged(reason.clone()), now, random),
+        };
+        let me = self.subject.me;
+        let timestamp = now.as_timestamp();
+        let leader = Leader {
+            owner: Some(owner),
+            timestamp: if given_up { 0 } else { timestamp },
+            writer: Writer { id: me.host.get(), generation: me.generation.get(), timestamp },
+            version,
+            ..Leader::new_free(
+                self.subject.geometry,
+                self.subject.lockspace,
+                self.subject.resource,
+                num_hosts,
+                version,
+            )
+        };
+        self.step = Step::Committing { version, hold };
+        Effect::WriteLeader(self.next_round(), leader)
+    }
+
+    /// Takes back what the own block says, then what the leader says, then ends.
+    fn undo(&mut self, view: &AreaView, leader: &Leader, now: Time, random: u64) -> Effect {
+        let me = self.subject.me;
+        if let Some(effect) = self.take_back(view.block(me.host).is_none(), now, random) {
+            return effect;
+        }
+        let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
+        if leader.owner == Some(me) && !leader.is_free() && written_by_us && view.released(me, leader.version) {
+            self.step = Step::Freeing;
+            let freed = Leader { timestamp: 0, ..leader.clone() };
+            return Effect::WriteLeader(self.next_round(), freed);
+        }
+        self.end()
+    }
+
+    /// The write that takes back what the own block says, if it says anything that others respect.
+    fn take_back(&mut self, damaged: bool, now: Time, random: u64) -> Option<Effect> {
+        let me = self.subject.me;
+        let Some(own) = self.own.clone() else {
+            // Damaged after a write whose outcome is unknown: others will judge it when this generation is over, and
+            // nothing true can be said before.
+            return self.is_open().then(|| self.look_later(now, random, None));
+        };
+        let waits = own.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
+        (claimed(me.host, &own) == Some(me) || waits || damaged).then(|| self.resign(own))
+    }
+}
+
+struct Plan {
+    instance: Version,
+    ignored: BTreeSet<HostId>,
+    burned: Option<Version>,
+}
+
+fn leader_version(view: &AreaView) -> Option<u64> {
+    view.leader.good().map(|leader| leader.version.get())
+}
+
+/// `part` of a whole that `random` picks.
+fn fraction(whole: Duration, random: u64) -> Duration {
+    let nanos = u128::from(random) * whole.as_nanos() >> 64;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// One view out of those of a majority of disks: the latest leader, and each host's latest block. A disk with a damaged
+/// block is not among them, unless it is the only one.
+fn merged(mut views: BTreeMap<usize, AreaView>) -> AreaView {
+    let Some((_, mut all)) = views.pop_first() else {
+        unreachable!("a majority of the disks was read");
+    };
+    for view in views.into_values() {
+        let newer = match (view.leader.good(), all.leader.good()) {
+            (Some(leader), Some(best)) => leader.version > best.version,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if newer {
+            all.leader = view.leader;
+        }
+        for (host, seen) in view.blocks {
+            let order = |seen: &Seen<Block>| {
+                seen.good().map(|block| (block.instance, block.mbal, block.bal, block.released))
+            };
+            let best = all.blocks.entry(host).or_insert_with(|| seen.clone());
+            if order(&seen) > order(best) {
+                *best = seen;
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,314 @@
+//! `leasehold run` and its guard process: the command and everything it started are gone when the lease may be.
+//!
+//! Everything that a test starts carries a mark in its environment, by which it is found whatever it did to get away.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// For what must come at some time. Only a failing test waits that long.
+const PATIENCE: Duration = Duration::from_secs(30);
+const MARK: &str = "LEASEHOLD_GUARD_TEST";
+
+/// A folder with its own lockspace, in which one supervisor runs one command.
+struct Scene {
+    folder: TempDir,
+    mark: String,
+    supervisor: Child,
+}
+
+impl Scene {
+    /// Runs a shell script under a lease.
+    fn script(script: &str) -> Scene {
+        Scene::start(&["sh", "-c", script])
+    }
+
+    fn start(command: &[&str]) -> Scene {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        run.args(["run", "demo", "--"]).args(command);
+        Scene::spawn(run)
+    }
+
+    fn spawn(mut run: Command) -> Scene {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = tempfile::tempdir().unwrap();
+        run.current_dir(folder.path()).env(MARK, &mark);
+        run.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let supervisor = run.spawn().unwrap();
+        Scene { folder, mark, supervisor }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// Waits until the command has written a file.
+    fn await_file(&self, name: &str) {
+        until(name, || self.path(name).exists());
+    }
+
+    /// Waits until a process runs this program with these words.
+    fn await_running(&self, words: &str) {
+        until(words, || self.living().iter().any(|pid| command_line(*pid) == words));
+    }
+
+    /// Every process that was started here and is not dead, supervisor and guard among them.
+    fn living(&self) -> Vec<i32> {
+        let mark = format!("{MARK}={}", self.mark);
+        let marked = |pid: &i32| {
+            let env = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            env.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+        };
+        processes().filter(marked).collect()
+    }
+
+    /// The same without the supervisor.
+    fn living_below(&self) -> Vec<i32> {
+        self.living().into_iter().filter(|pid| *pid != self.supervisor.id() as i32).collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        signal_process(self.supervisor.id() as i32, signal);
+    }
+
+    fn guard(&self) -> i32 {
+        let is_guard = |pid: &i32| read(Path::new(&format!("/proc/{pid}/comm"))) == "leasehold-guard\n";
+        self.living().into_iter().find(is_guard).expect("no guard process")
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.supervisor.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the supervisor does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn code(&mut self) -> i32 {
+        self.wait().code().expect("the supervisor was killed")
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        for pid in self.living() {
+            signal_process(pid, Signal::KILL);
+        }
+        let _ = self.supervisor.wait();
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn command_line(pid: i32) -> String {
+    read(Path::new(&format!("/proc/{pid}/cmdline"))).trim_end_matches('\0').replace('\0', " ")
+}
+
+fn signal_process(pid: i32, signal: Signal) {
+    // It may be gone already.
+    let _ = kill_process(Pid::from_raw(pid).unwrap(), signal);
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A command that starts processes which do what they can to get away, and writes a file when it gets SIGTERM.
+const ESCAPERS: &str = "
+    trap 'echo > term; exit' TERM
+    setsid sleep 1001 &
+    (setsid sh -c 'nohup sleep 1002 > /dev/null & exit' &)
+    (sh -c 'trap \"\" TERM HUP; exec sleep 1003' &)
+    echo > ready
+    while :; do sleep 0.05; done";
+
+fn escaped(scene: &Scene) {
+    for sleeper in ["sleep 1001", "sleep 1002", "sleep 1003"] {
+        scene.await_running(sleeper);
+    }
+    scene.await_file("ready");
+}
+
+#[test]
+fn a_killed_supervisor_takes_everything_with_it_at_once() {
+    let mut scene = Scene::script(ESCAPERS);
+    escaped(&scene);
+    scene.signal(Signal::KILL);
+    let killed = Instant::now();
+    until("the end of all processes", || scene.living().is_empty());
+    println!("all gone {:?} after kill -9 of the supervisor", killed.elapsed());
+    assert_eq!(scene.wait().signal(), Some(9));
+    // At the deadline SIGTERM would have come first.
+    assert!(!scene.path("term").exists(), "the guard waited for the deadline");
+}
+
+#[test]
+fn a_stopped_supervisor_loses_its_command_at_the_deadline() {
+    let mut scene = Scene::script(ESCAPERS);
+    escaped(&scene);
+    scene.signal(Signal::STOP);
+    until("the end of all processes but the supervisor", || scene.living_below().is_empty());
+    assert!(scene.path("term").exists(), "the command was not asked to end");
+    scene.signal(Signal::CONT);
+    assert_eq!(scene.code(), 69);
+}
+
+#[test]
+fn a_dead_guard_is_replaced_by_the_supervisor() {
+    let mut scene = Scene::script(ESCAPERS);
+    escaped(&scene);
+    signal_process(scene.guard(), Signal::KILL);
+    assert_ne!(scene.code(), 0);
+    // Not "soon after": the supervisor releases the lease before it ends.
+    assert_eq!(scene.living(), []);
+    assert!(!scene.path("term").exists(), "the command outlived its guard");
+}
+
+#[test]
+fn the_command_lives_as_long_as_the_deadline_is_moved() {
+    // Several times the profile's longest time without a renewal.
+    let mut scene = Scene::script("trap 'echo > term' TERM; sleep 4; echo > done");
+    assert_eq!(scene.code(), 0);
+    assert!(scene.path("done").exists());
+    assert!(!scene.path("term").exists());
+}
+
+#[test]
+fn the_commands_own_end_is_the_exit_code() {
+    for (script, code) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("exit 255", 255),
+        ("kill -KILL $$", 137),
+        ("kill -TERM $$", 143),
+        ("kill -INT $$", 130),
+        // A broken pipe must end it: the Rust runtime ignores this signal for itself.
+        ("kill -PIPE $$; exit 1", 141),
+    ] {
+        assert_eq!(Scene::script(script).code(), code, "{script}");
+    }
+    assert_eq!(Scene::start(&["no-such-program-anywhere"]).code(), 127);
+    assert_eq!(Scene::start(&["/proc/self/status"]).code(), 126);
+}
+
+#[test]
+fn signals_to_the_supervisor_reach_the_command_once() {
+    let mut scene = Scene::script(
+        "for signal in HUP INT QUIT TERM USR1 USR2; do trap \"echo $signal >> got\" $signal; done
+         echo > ready
+         while [ ! -e stop ]; do sleep 0.02; done; exit 5",
+    );
+    scene.await_file("ready");
+    let signals = [
+        (Signal::HUP, "HUP"),
+        (Signal::INT, "INT"),
+        (Signal::QUIT, "QUIT"),
+        (Signal::TERM, "TERM"),
+        (Signal::USR1, "USR1"),
+        (Signal::USR2, "USR2"),
+    ];
+    let mut expected = String::new();
+    for (signal, name) in signals {
+        scene.signal(signal);
+        expected += &format!("{name}\n");
+        until(name, || scene.read("got").len() >= expected.len());
+    }
+    fs::write(scene.path("stop"), "").unwrap();
+    assert_eq!(scene.code(), 5);
+    assert_eq!(scene.read("got"), expected);
+}
+
+#[test]
+fn a_stop_signal_stops_the_command_and_not_its_supervisor() {
+    let mut scene = Scene::script("echo > ready; while [ ! -e stop ]; do sleep 0.02; done; exit 6");
+    scene.await_file("ready");
+    let shell = scene.living_below().into_iter().find(|pid| command_line(*pid).starts_with("sh -c echo")).unwrap();
+    let state = |pid: u32| {
+        let stat = read(Path::new(&format!("/proc/{pid}/stat")));
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+    };
+    scene.signal(Signal::TSTP);
+    until("the stopped command", || state(shell as u32) == Some('T'));
+    assert_ne!(state(scene.supervisor.id()), Some('T'));
+    fs::write(scene.path("stop"), "").unwrap();
+    scene.signal(Signal::CONT);
+    assert_eq!(scene.code(), 6);
+}
+
+#[test]
+fn what_the_command_leaves_behind_ends_before_the_supervisor_does() {
+    let mut scene = Scene::script(
+        "setsid sleep 1001 &
+         (sh -c 'trap \"\" TERM; echo > ignoring; exec sleep 1002' &)
+         while [ ! -e ignoring ]; do sleep 0.01; done
+         exit 3",
+    );
+    assert_eq!(scene.code(), 3);
+    assert_eq!(scene.living(), []);
+}
+
+#[test]
+fn a_process_that_forks_and_exits_without_end_does_not_get_away() {
+    let mut scene = Scene::script("fly() { echo >> sign; fly & }; fly & while :; do sleep 0.05; done");
+    until("some generations", || scene.read("sign").len() > 50);
+    scene.signal(Signal::KILL);
+    until("the end of all processes", || scene.living().is_empty());
+    scene.wait();
+    let generations = scene.read("sign").len();
+    // One look at a process list can miss it, what it writes can't.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(scene.read("sign").len(), generations);
+}
+
+#[test]
+fn the_command_has_the_supervisors_streams_folder_and_environment() {
+    let mut scene =
+        Scene::script("cat > heard; echo $LEASEHOLD_VERSION > version; ls -l /proc/self/fd > fds; echo said");
+    scene.supervisor.stdin.take().unwrap().write_all(b"words\n").unwrap();
+    assert_eq!(scene.code(), 0);
+    assert_eq!(scene.read("heard"), "words\n");
+    assert_ne!(scene.read("version").trim(), "");
+    let mut said = String::new();
+    std::io::Read::read_to_string(scene.supervisor.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert_eq!(said, "said\n");
+    // Not the guard's socket: whoever holds that could play the supervisor.
+    assert!(!scene.read("fds").contains("socket:"), "{}", scene.read("fds"));
+}
+
+#[test]
+fn a_signal_that_was_ignored_stays_ignored_for_the_command() {
+    let mut run = Command::new("sh");
+    run.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_leasehold")]);
+    run.args(["run", "demo", "--", "sh", "-c", "kill -HUP $$; echo > survived"]);
+    let mut scene = Scene::spawn(run);
+    assert_eq!(scene.code(), 0);
+    assert!(scene.path("survived").exists());
+}
