@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::disk::Fault;
 use crate::format::Corrupt;
+use crate::protocol::Defect;
 use crate::protocol::resource::Blocker;
 use crate::timeouts::TimeoutsError;
 use crate::types::{HostId, Name, NameError, Version};
@@ -49,7 +50,7 @@ pub struct Damage {
     /// What belongs there.
     pub what: &'static str,
     /// What is wrong.
-    pub reason: Corrupt,
+    pub reason: Defect,
 }
 
 /// Why a lockspace was not formatted.
@@ -521,7 +522,7 @@ pub enum LossReason {
     },
     /// The own delta record is damaged.
     #[error("the host's record is damaged: {0}")]
-    Damaged(Corrupt),
+    Damaged(Defect),
     /// A thread of the engine panicked: what it left undone can't be known.
     #[error("the engine panicked")]
     Panicked,
@@ -539,6 +540,7 @@ impl From<crate::protocol::delta::Loss> for LossReason {
                 LossReason::Overwritten { name: record.host_name, generation: record.generation }
             }
             Loss::Damaged(reason) => LossReason::Damaged(reason),
+            Loss::Released => LossReason::Left,
         }
     }
 }

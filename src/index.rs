@@ -37,7 +37,12 @@ impl Index {
         let at = Index::offset(geometry);
         let sector = geometry.sector_bytes();
         let timeout = terms.timeouts.io();
-        let damage = |offset, reason| Damage { device: io.device(), offset, what: "resource index", reason };
+        let damage = |offset, reason: Corrupt| Damage {
+            device: io.device(),
+            offset,
+            what: "resource index",
+            reason: reason.into(),
+        };
         let (_, bytes) = io.read(Lane::General, at, sector, timeout)?;
         let header = IndexHeader::decode(&bytes, at).map_err(|reason| damage(at, reason))?;
         if header.geometry != geometry || header.lockspace != terms.lockspace {
@@ -86,7 +91,7 @@ impl Index {
     /// The entries that can't be read.
     pub(crate) fn damages(&self) -> impl Iterator<Item = Damage> + '_ {
         self.entries.iter().zip(0..).filter_map(|(entry, number)| {
-            let reason = entry.as_ref().err()?.clone();
+            let reason = entry.as_ref().err()?.clone().into();
             let offset = self.header.offset + self.header.geometry.index_entry_offset(number);
             Some(Damage { device: self.device.clone(), offset, what: "index entry", reason })
         })

@@ -8,14 +8,14 @@ use crate::disk::{BootClock, Clock, Disk, Lane};
 use crate::engine::hosts::Hosts;
 use crate::engine::io::Io;
 use crate::engine::join::Cancel;
-use crate::engine::resources::{Resource, view};
+use crate::engine::resources::{Resource, whole_view};
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
 use crate::format::{Corrupt, DeltaRecord, Geometry, SectorSize};
 use crate::index::Index;
 use crate::membership::{JoinOptions, Joining, Membership};
-use crate::protocol::Seen;
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::HostState;
+use crate::protocol::{Defect, Seen};
 use crate::timeouts::{Timeouts, stretched};
 use crate::types::{HostId, Name, Owner, Version};
 
@@ -112,9 +112,11 @@ impl Lockspace {
                 DeltaRecord::decode(sector, at).ok().filter(|record| HostId::new(id).is_some() && names(record, id))
             })
         };
-        let good: Vec<DeltaRecord> =
-            [SectorSize::B512, SectorSize::B4096].into_iter().map(|size| records(size).collect()).max_by_key(Vec::len)
-                .unwrap_or_default();
+        let good: Vec<DeltaRecord> = [SectorSize::B512, SectorSize::B4096]
+            .into_iter()
+            .map(|size| records(size).collect())
+            .max_by_key(Vec::len)
+            .unwrap_or_default();
         let Some(any) = good.iter().find(|record| record.extension.is_some()).or(good.first()) else {
             let reason = match DeltaRecord::decode(&bytes[..SectorSize::B512.bytes()], 0) {
                 Err(reason) => reason,
@@ -261,20 +263,13 @@ impl Lockspace {
 
     fn resource_info(&self, resource: Resource) -> Result<ResourceInfo, DiskError> {
         let geometry = self.terms.geometry;
-        let len = geometry.sector_bytes() * (geometry.max_hosts() as usize + 2);
-        let (_, bytes) = self.io.read(Lane::General, resource.offset, len, self.terms.timeouts.io())?;
-        let view = view(&bytes, geometry, resource.offset);
-        let damage = |offset, what, reason: &Corrupt| Damage {
-            device: self.device(),
-            offset,
-            what,
-            reason: reason.clone(),
-        };
+        let view = whole_view(&self.io, geometry, &resource, self.terms.timeouts.io())?;
+        let damage =
+            |offset, what, reason: &Defect| Damage { device: self.device(), offset, what, reason: reason.clone() };
         let ownership = match &view.leader {
             Seen::Bad(reason) => Err(damage(resource.offset, "leader", reason)),
             Seen::Good(leader) => {
-                let owner =
-                    leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+                let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
                 let shared = view.good_blocks().any(|(_, block)| block.shared.is_some());
                 let mode = match (owner, shared) {
                     (Some(_), _) => Mode::Exclusive,

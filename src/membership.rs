@@ -8,11 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::disk::Lane;
+use crate::engine::identity;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::{Member, Tell};
 use crate::engine::pulse::Status;
-use crate::engine::resources::{Resource, view};
-use crate::engine::identity;
+use crate::engine::resources::{Resource, whole_view};
 use crate::error::{AcquireError, CreateError, DiskError, FindError, JoinError, LeaveError};
 use crate::format::{IndexEntry, Leader};
 use crate::formatting::write_area;
@@ -155,11 +155,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    pub(crate) fn join(
-        lockspace: &Lockspace,
-        options: JoinOptions,
-        cancel: &Cancel,
-    ) -> Result<Membership, JoinError> {
+    pub(crate) fn join(lockspace: &Lockspace, options: JoinOptions, cancel: &Cancel) -> Result<Membership, JoinError> {
         let name = match options.host_name {
             Some(name) => Name::host(&name)?,
             None => own_host_name(),
@@ -255,8 +251,7 @@ impl Membership {
         for (_, number) in free {
             let resource = Resource { name, offset: index.header.resource_offset(number) };
             let Some(version) = self.version_to_start_from(&resource)? else { continue };
-            let leader =
-                Leader::new_free(geometry, self.lockspace.name(), name, geometry.max_hosts(), version);
+            let leader = Leader::new_free(geometry, self.lockspace.name(), name, geometry.max_hosts(), version);
             self.member.pulse.held().map_err(CreateError::Lost)?;
             write_area(io, geometry, resource.offset, leader.encode(resource.offset))?;
             self.member.pulse.held().map_err(CreateError::Lost)?;
@@ -277,9 +272,7 @@ impl Membership {
     fn version_to_start_from(&self, resource: &Resource) -> Result<Option<Version>, DiskError> {
         let io = &self.member.io;
         let geometry = self.lockspace.geometry();
-        let len = geometry.sector_bytes() * (geometry.max_hosts() as usize + 2);
-        let (_, bytes) = io.read(Lane::General, resource.offset, len, self.lockspace.timeouts().io())?;
-        let view = view(&bytes, geometry, resource.offset);
+        let view = whole_view(io, geometry, resource, self.lockspace.timeouts().io())?;
         let Some(leader) = view.leader.good().filter(|leader| !leader.cleared) else {
             let leader = view.leader.good().map_or(Version::default(), |leader| leader.version);
             return Ok(Some(leader.max(view.latest_instance())));
@@ -330,7 +323,12 @@ impl Drop for Membership {
 /// The system's host name as a name in the lockspace; characters that can't stand there are replaced.
 fn own_host_name() -> Name {
     let system = rustix::system::uname();
-    let name: String = system.nodename().to_string_lossy().chars().map(|c| if Name::host(c.encode_utf8(&mut [0; 4])).is_ok() { c } else { '-' }).collect();
+    let name: String = system
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .map(|c| if Name::host(c.encode_utf8(&mut [0; 4])).is_ok() { c } else { '-' })
+        .collect();
     let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= Name::MAX_TERMINATED);
     Name::host(&name[..end.last().unwrap_or(0)]).or_else(|_| Name::host("unnamed")).unwrap_or(Name::EMPTY)
 }

@@ -39,7 +39,9 @@ pub enum TimeoutsError {
         value: Duration,
     },
     /// R + 2T > F: one renewal whose read and write both take as long as they may would lose the lease.
-    #[error("renewal {renewal_ms} ms + 2 x io {io_ms} ms is more than fail {fail_ms} ms: a slow renewal would lose the lease")]
+    #[error(
+        "renewal {renewal_ms} ms + 2 x io {io_ms} ms is more than fail {fail_ms} ms: a slow renewal would lose the lease"
+    )]
     RenewalTooSlow {
         /// R
         renewal_ms: u64,
@@ -57,7 +59,9 @@ pub enum TimeoutsError {
         fail_ms: u64,
     },
     /// F + G > D: a holder could still be active when others take it for dead.
-    #[error("fail {fail_ms} ms + fence {fence_ms} ms is more than dead {dead_ms} ms: a holder could act after others take its leases")]
+    #[error(
+        "fail {fail_ms} ms + fence {fence_ms} ms is more than dead {dead_ms} ms: a holder could act after others take its leases"
+    )]
     DeadTooSoon {
         /// F
         fail_ms: u64,
@@ -120,10 +124,16 @@ impl Profile {
             Duration::from_millis(u64::try_from(whole.as_millis()).unwrap_or(u64::MAX))
         };
         match self {
-            Profile::Fast => Timeouts::new(in_proportion(100), io, in_proportion(550), in_proportion(250), in_proportion(800)),
-            Profile::Balanced => {
-                Timeouts::new(in_proportion(1_000), io, in_proportion(6_000), in_proportion(3_000), in_proportion(9_000))
+            Profile::Fast => {
+                Timeouts::new(in_proportion(100), io, in_proportion(550), in_proportion(250), in_proportion(800))
             }
+            Profile::Balanced => Timeouts::new(
+                in_proportion(1_000),
+                io,
+                in_proportion(6_000),
+                in_proportion(3_000),
+                in_proportion(9_000),
+            ),
             Profile::Sanlock if io.subsec_nanos() != 0 || io.is_zero() || io.as_secs() > 255 => {
                 Err(TimeoutsError::Range { which: "io", value: io })
             }
@@ -149,9 +159,7 @@ impl Timeouts {
         dead: Duration,
     ) -> Result<Timeouts, TimeoutsError> {
         let timeouts = Timeouts { renewal, io, fail, fence, dead };
-        for (which, value) in
-            [("renewal", renewal), ("io", io), ("fail", fail), ("fence", fence), ("dead", dead)]
-        {
+        for (which, value) in [("renewal", renewal), ("io", io), ("fail", fail), ("fence", fence), ("dead", dead)] {
             if value.is_zero() || value > MAX || value.subsec_nanos() % 1_000_000 != 0 {
                 return Err(TimeoutsError::Range { which, value });
             }

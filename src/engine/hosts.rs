@@ -8,11 +8,10 @@ use parking_lot::Mutex;
 
 use super::io::Io;
 use super::pulse::Pulse;
-use crate::disk::Lane;
 use crate::error::DiskError;
 use crate::format::{DeltaRecord, Geometry};
-use crate::protocol::Seen;
 use crate::protocol::liveness::Observer;
+use crate::protocol::{Defect, Seen};
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, Time};
 
@@ -73,12 +72,12 @@ impl Hosts {
     fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>) -> Result<(), DiskError> {
         let sector = self.geometry.sector_bytes();
         let before = own.map(Pulse::tenure);
-        let (span, bytes) = io.read(Lane::General, 0, sector * hosts as usize, self.timeouts.io())?;
-        let records: Vec<(HostId, Seen<DeltaRecord>)> = bytes
-            .chunks_exact(sector)
+        let (span, sectors) = io.read_sectors(0, 0..hosts, sector, self.timeouts.io())?;
+        let records: Vec<(HostId, Seen<DeltaRecord>)> = sectors
+            .iter()
             .zip(1..)
             .filter_map(|(sector, id)| Some((HostId::new(id)?, sector)))
-            .map(|(host, sector)| (host, decode(sector, self.geometry, host)))
+            .map(|(host, sector)| (host, sector.and_then(|sector| decode(sector, self.geometry, host)).into()))
             .collect();
         // An observer that is no host has nothing to read back: it judges for people only.
         let mirrored = own.is_none_or(|pulse| {
@@ -105,9 +104,6 @@ impl Hosts {
 }
 
 /// The record of `host` in its sector of a lockspace at the start of its device.
-pub(crate) fn decode(sector: &[u8], geometry: Geometry, host: HostId) -> Seen<DeltaRecord> {
-    match DeltaRecord::decode(sector, geometry.delta_offset(host)) {
-        Ok(record) => Seen::Good(record),
-        Err(reason) => Seen::Bad(reason),
-    }
+pub(crate) fn decode(sector: &[u8], geometry: Geometry, host: HostId) -> Result<DeltaRecord, Defect> {
+    Ok(DeltaRecord::decode(sector, geometry.delta_offset(host))?)
 }

@@ -3,7 +3,7 @@
 //! A write that timed out is still in flight. Until the disk reports its end nothing else is written to its sectors:
 //! [`Io::write`] refuses, and [`Io::settle`] waits. What must outlive such writes, the host-local lock, is kept here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::identity::LocalLock;
-use crate::disk::{Clock, Disk, Lane, Op, Pending, Request, channel, channel_with};
+use crate::disk::{Clock, Disk, Fault, Lane, Op, Pending, Request, channel, channel_with};
 use crate::error::{DiskCause, DiskError};
-use crate::protocol::{Span, Written};
+use crate::protocol::{Defect, Span, Written};
 use crate::types::Time;
 
 /// One disk as the engine uses it.
@@ -41,6 +41,24 @@ struct InFlight {
 impl InFlight {
     fn touches(&self, range: &Range<u64>) -> bool {
         self.ranges.range(..range.end).next_back().is_some_and(|(_, end)| *end > range.start)
+    }
+}
+
+/// Sectors as they were read.
+#[derive(Debug)]
+pub(crate) struct Sectors {
+    size: usize,
+    bytes: Vec<u8>,
+    unreadable: BTreeSet<u64>,
+}
+
+impl Sectors {
+    /// Every sector in turn, from the first one read on.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Result<&[u8], Defect>> {
+        self.bytes.chunks_exact(self.size).zip(0..).map(|(bytes, number)| match self.unreadable.contains(&number) {
+            true => Err(Defect::Unreadable),
+            false => Ok(bytes),
+        })
     }
 }
 
@@ -100,6 +118,44 @@ impl Io {
         }
     }
 
+    /// Reads whole sectors. When the disk can't read all of them, each is read alone: one that can't be read doesn't
+    /// keep the others from being seen.
+    ///
+    /// # Errors
+    /// When none can be read, or not in time.
+    pub(crate) fn read_sectors(
+        &self,
+        offset: u64,
+        sectors: Range<u64>,
+        size: usize,
+        timeout: Duration,
+    ) -> Result<(Span, Sectors), DiskError> {
+        let count = (sectors.end - sectors.start) as usize;
+        let at = |number: u64| offset + number * size as u64;
+        let started = self.now();
+        let failure = match self.read(Lane::General, at(sectors.start), count * size, timeout) {
+            Ok((span, bytes)) => return Ok((span, Sectors { size, bytes, unreadable: BTreeSet::new() })),
+            Err(DiskError { cause: DiskCause::Fault(Fault::Os { source, .. }), .. }) if count > 1 => source,
+            Err(error) => return Err(error),
+        };
+        let mut all = Sectors { size, bytes: vec![0; count * size], unreadable: BTreeSet::new() };
+        for (number, slot) in sectors.clone().zip(all.bytes.chunks_exact_mut(size)) {
+            let left = timeout.saturating_sub(self.now().since(started));
+            match self.read(Lane::General, at(number), size, left) {
+                Ok((_, bytes)) => slot.copy_from_slice(&bytes),
+                Err(DiskError { cause: DiskCause::Fault(Fault::Os { .. }), .. }) => {
+                    all.unreadable.insert(number - sectors.start);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if all.unreadable.len() == count {
+            let fault = Fault::Os { doing: "reading", source: failure };
+            return Err(self.error(at(sectors.start), count * size, false, fault.into()));
+        }
+        Ok((Span { started, ended: self.now() }, all))
+    }
+
     /// Submits a write, unless one is in flight for any of its sectors: then that one's timeout is reported.
     pub(crate) fn submit_write(
         &self,
@@ -143,13 +199,7 @@ impl Io {
     }
 
     /// Submits a write and waits for it.
-    pub(crate) fn write(
-        &self,
-        lane: Lane,
-        offset: u64,
-        data: Vec<u8>,
-        timeout: Duration,
-    ) -> Result<Span, DiskError> {
+    pub(crate) fn write(&self, lane: Lane, offset: u64, data: Vec<u8>, timeout: Duration) -> Result<Span, DiskError> {
         let writing = self.submit_write(lane, offset, data, timeout)?;
         let (span, result) = self.finish(&writing);
         result.map(|()| span)

@@ -184,7 +184,7 @@ impl Joiner<'_> {
         loop {
             let event = match effect {
                 Effect::Read => match self.io.read(Lane::Renewal, at, sector, io_timeout) {
-                    Ok((span, bytes)) => Event::Read(span, decode(&bytes, self.terms.geometry, host)),
+                    Ok((span, bytes)) => Event::Read(span, decode(&bytes, self.terms.geometry, host).into()),
                     Err(error) => {
                         failure = Some(error);
                         Event::ReadFailed

@@ -108,9 +108,8 @@ impl Member {
 
     fn read_own(&self, timeout: Duration) -> Result<Seen<DeltaRecord>, DiskError> {
         let (geometry, host) = (self.terms.geometry, self.host());
-        let (_, bytes) =
-            self.io.read(Lane::Renewal, geometry.delta_offset(host), geometry.sector_bytes(), timeout)?;
-        Ok(decode(&bytes, geometry, host))
+        let (_, bytes) = self.io.read(Lane::Renewal, geometry.delta_offset(host), geometry.sector_bytes(), timeout)?;
+        Ok(decode(&bytes, geometry, host).into())
     }
 
     /// Renews every R. A read or write that is slow is waited for, up to the deadline: giving it up and starting
@@ -148,7 +147,7 @@ impl Member {
             return false;
         };
         let (span, result) = self.io.finish(&writing);
-        self.pulse.with_tenure(|tenure| tenure.renewed(span, outcome(&result)));
+        self.pulse.with_tenure(|tenure| tenure.renewed(span, outcome(&result), self.io.now()));
         if result.is_ok() {
             let mut latencies = self.latencies.lock();
             if latencies.len() == HISTORY {

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::io::outcome;
+use super::io::{Io, Sectors, outcome};
 use super::member::Member;
 use super::pulse::Until;
 use crate::disk::Lane;
 use crate::error::{AcquireError, Damage, DiskError, Holder, LossReason, ReleaseError};
-use crate::format::{Block, Corrupt, Geometry, Leader};
+use crate::format::{Block, Geometry, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::resource::{Blocker, Effect, Event, Operation, Outcome, Refusal, Subject};
-use crate::protocol::Seen;
+use crate::protocol::{Defect, Seen};
 use crate::types::{HostId, Name, Time, Version};
 
 /// A resource by name and place.
@@ -120,7 +120,7 @@ enum Driven {
 #[derive(Default)]
 struct Trouble {
     io: Option<DiskError>,
-    blocks: BTreeMap<HostId, Corrupt>,
+    blocks: BTreeMap<HostId, Defect>,
 }
 
 impl Member {
@@ -288,12 +288,13 @@ impl Member {
             Effect::Read(round) => {
                 let coverage = self.hosts.coverage();
                 let highest = coverage.highest.max(self.host().get());
-                let len = geometry.sector_bytes() * (highest as usize + 2);
-                let event = match self.io.read(Lane::General, resource.offset, len, io_timeout) {
-                    Ok((span, bytes)) => {
-                        let view = view(&bytes, geometry, resource.offset);
+                let sectors = 0..highest + 2;
+                let read = self.io.read_sectors(resource.offset, sectors, geometry.sector_bytes(), io_timeout);
+                let event = match read {
+                    Ok((span, sectors)) => {
+                        let view = view(&sectors, geometry, resource.offset);
                         trouble.blocks = damaged(&view);
-                        Event::Read { disk: DISK, span, since: Some(coverage.since.unwrap_or_default()), view }
+                        Event::Read { disk: DISK, span, since: coverage.since.unwrap_or_default(), view }
                     }
                     Err(error) => {
                         trouble.io = Some(error);
@@ -355,9 +356,7 @@ impl Member {
                     None => AcquireError::Held { resource: name, holder },
                 }
             }
-            Outcome::Blocked(blocker) => {
-                AcquireError::Held { resource: name, holder: self.holder(&blocker) }
-            }
+            Outcome::Blocked(blocker) => AcquireError::Held { resource: name, holder: self.holder(&blocker) },
             Outcome::Refused(Refusal::LeaderDamaged(reason)) => {
                 Damage { device, offset: resource.offset, what: "leader", reason }.into()
             }
@@ -389,31 +388,39 @@ impl Member {
     }
 }
 
-/// What the bytes of an area from its start say.
-pub(crate) fn view(bytes: &[u8], geometry: Geometry, area: u64) -> AreaView {
-    let mut sectors = bytes.chunks_exact(geometry.sector_bytes());
-    let leader = match Leader::decode(sectors.next().unwrap_or_default(), area) {
-        Ok(leader) => Seen::Good(leader),
-        Err(reason) => Seen::Bad(reason),
-    };
+/// The leader and the blocks of all hosts that there is room for.
+pub(crate) fn whole_view(
+    io: &Io,
+    geometry: Geometry,
+    resource: &Resource,
+    timeout: Duration,
+) -> Result<AreaView, DiskError> {
+    let sectors = 0..geometry.max_hosts() + 2;
+    let (_, sectors) = io.read_sectors(resource.offset, sectors, geometry.sector_bytes(), timeout)?;
+    Ok(view(&sectors, geometry, resource.offset))
+}
+
+/// What the sectors of an area from its start say.
+fn view(sectors: &Sectors, geometry: Geometry, area: u64) -> AreaView {
+    let mut sectors = sectors.iter();
+    let first = sectors.next().unwrap_or(Err(Defect::Unreadable));
+    let leader = first.and_then(|sector| Ok(Leader::decode(sector, area)?)).into();
     // The request record comes first.
-    let blocks = sectors.skip(1).zip(1..).filter(|(sector, _)| sector.iter().any(|byte| *byte != 0));
-    let blocks = blocks.filter_map(|(sector, id)| {
+    let blocks = sectors.skip(1).zip(1..).filter_map(|(sector, id)| {
         let host = HostId::new(id)?;
-        let seen = match Block::decode(sector, area + geometry.block_offset(host)) {
-            Ok(block) => Seen::Good(block),
-            Err(reason) => Seen::Bad(reason),
-        };
-        Some((host, seen))
+        if sector.as_ref().is_ok_and(|sector| sector.iter().all(|byte| *byte == 0)) {
+            return None;
+        }
+        let block = sector.and_then(|sector| Ok(Block::decode(sector, area + geometry.block_offset(host))?));
+        Some((host, block.into()))
     });
     AreaView { leader, blocks: blocks.collect() }
 }
 
-fn damaged(view: &AreaView) -> BTreeMap<HostId, Corrupt> {
+fn damaged(view: &AreaView) -> BTreeMap<HostId, Defect> {
     let bad = view.blocks.iter().filter_map(|(host, seen)| match seen {
-        Seen::Bad(reason) => Some((*host, reason.clone())),
+        Seen::Bad(defect) => Some((*host, defect.clone())),
         Seen::Good(_) => None,
     });
     bad.collect()
 }
-

@@ -43,19 +43,23 @@ impl AreaView {
     /// host starts while it holds an earlier one.
     pub fn released(&self, owner: Owner, version: Version) -> bool {
         self.block(owner.host).is_some_and(|block| {
-            block.instance > version
-                || block.instance == version && block.released && block.inp == Some(owner)
+            block.instance > version || block.instance == version && block.released && block.inp == Some(owner)
         })
     }
 
-    /// The versions strictly between `after` and `before` that a host's own unreleased block names it in: it may hold
+    /// The versions from `first` up to, but without, `end` that a host's own unreleased block names it in: it may hold
     /// them.
-    pub fn claims(&self, after: Version, before: Version) -> impl Iterator<Item = (Version, Owner)> + '_ {
+    pub fn claims(&self, first: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> + '_ {
         self.good_blocks().filter_map(move |(host, block)| {
             let version = block.instance;
             let owner = claimed(host, block)?;
-            (version > after && version < before).then_some((version, owner))
+            (version >= first && version < end).then_some((version, owner))
         })
+    }
+
+    /// The generations that say they share the resource.
+    pub fn sharers(&self) -> impl Iterator<Item = Owner> + '_ {
+        self.good_blocks().filter_map(|(host, block)| Some(Owner { host, generation: block.shared? }))
     }
 }
 

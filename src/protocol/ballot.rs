@@ -92,13 +92,18 @@ impl Ballot {
         self.block.instance
     }
 
+    /// The damaged blocks that don't count in this ballot.
+    pub const fn ignored(&self) -> &BTreeSet<HostId> {
+        &self.ignored
+    }
+
     /// Takes in a read of `disk` that began after this phase's block was durable there.
     pub fn read(&mut self, disk: usize, view: &AreaView) -> Progress {
         let mut accepted = None;
         for (host, seen) in &view.blocks {
             let block = match seen {
                 Seen::Good(block) => block,
-                Seen::Bad(_) if self.ignored.contains(host) && *host != self.me.host => continue,
+                _ if self.ignored.contains(host) && *host != self.me.host => continue,
                 Seen::Bad(_) => return Progress::Damaged(*host),
             };
             if block.instance > self.block.instance {

@@ -12,8 +12,8 @@
 
 use std::time::Duration;
 
-use super::{Seen, Span, Written};
-use crate::format::{Corrupt, DeltaExtension, DeltaRecord, Geometry};
+use super::{Defect, Seen, Span, Written};
+use crate::format::{DeltaExtension, DeltaRecord, Geometry};
 use crate::timeouts::{Timeouts, stretched};
 use crate::types::{Generation, HostId, Name, Owner, Time};
 
@@ -77,7 +77,7 @@ pub enum Refusal {
     /// Another machine held it and did not release it, though it shows no life. Nothing was written.
     NotReleased(Box<DeltaRecord>),
     /// The record is damaged, or belongs to another lockspace or another id. Nothing was written.
-    Damaged(Corrupt),
+    Damaged(Defect),
     /// Belongs to another lockspace, or names another id. Nothing was written.
     Foreign(Box<DeltaRecord>),
     /// Another host wrote the record after us and has it.
@@ -91,10 +91,27 @@ pub enum Refusal {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     First,
-    Watching { first: DeltaRecord, until: Time, may_take: bool },
-    Writing { read_started: Time, record: DeltaRecord },
-    Settling { record: DeltaRecord, write_started: Time },
-    Checking { record: DeltaRecord, write_started: Time },
+    Watching {
+        first: DeltaRecord,
+        until: Time,
+        may_take: bool,
+    },
+    Writing {
+        read_started: Time,
+        record: DeltaRecord,
+    },
+    Settling {
+        record: DeltaRecord,
+        write_started: Time,
+        until: Time,
+    },
+    Checking {
+        record: DeltaRecord,
+        write_started: Time,
+        until: Time,
+    },
+    /// Nothing more is read or written, whatever happens.
+    Over,
 }
 
 /// An attempt to acquire one host id.
@@ -111,7 +128,7 @@ pub struct Acquire {
 }
 
 /// At most this is skipped between two generations.
-const MAX_SKIP: u64 = 15;
+const MAX_SKIP: u64 = 4_095;
 
 impl Acquire {
     /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of this id. `random` is any number.
@@ -122,12 +139,14 @@ impl Acquire {
 
     /// Takes in what happened and says what to do next.
     pub fn step(&mut self, event: Event) -> Effect {
-        match (std::mem::replace(&mut self.step, Step::First), event) {
+        match (std::mem::replace(&mut self.step, Step::Over), event) {
             (Step::First, Event::Read(span, Seen::Good(record))) => self.first(span, record),
             (Step::Watching { first, until, may_take }, Event::Read(span, Seen::Good(record))) => {
                 self.watched(span, record, first, until, may_take)
             }
-            (Step::Checking { record, write_started }, Event::Read(span, Seen::Good(seen))) => {
+            (Step::Checking { record, write_started, until }, Event::Read(span, Seen::Good(seen)))
+                if span.started >= until =>
+            {
                 self.checked(span, &seen, record, write_started)
             }
             (_, Event::Read(_, Seen::Bad(reason))) => refuse(Refusal::Damaged(reason)),
@@ -136,11 +155,12 @@ impl Acquire {
                     && span.ended.since(span.started) <= self.terms.timeouts.io() =>
             {
                 let write_started = span.started;
-                self.step = Step::Settling { record, write_started };
-                Effect::Wait(span.ended + stretched(self.slowest_io * 2))
+                let until = span.ended + stretched(self.slowest_io * 2);
+                self.step = Step::Settling { record, write_started, until };
+                Effect::Wait(until)
             }
-            (Step::Settling { record, write_started }, Event::Woke(_)) => {
-                self.step = Step::Checking { record, write_started };
+            (Step::Settling { record, write_started, until }, Event::Woke(_)) => {
+                self.step = Step::Checking { record, write_started, until };
                 Effect::Read
             }
             (step @ Step::Watching { .. }, Event::Woke(_)) => {
@@ -152,20 +172,17 @@ impl Acquire {
     }
 
     fn first(&mut self, span: Span, record: DeltaRecord) -> Effect {
-        let names_this_id = record.owner_id == self.host.get() || record.owner_id == 0 && record.is_free();
-        if record.lockspace != self.terms.lockspace || !names_this_id {
+        if !self.belongs(&record) {
             return refuse(Refusal::Foreign(Box::new(record)));
         }
         let timeouts = record.timeouts(self.terms.timeouts.io());
-        self.slowest_io = self.slowest_io.max(timeouts.io());
         if record.is_free() {
             return self.write(span, &record);
         }
         // The holder is gone for certain when its machine rebooted since; else, as the local lock is ours, when nothing
         // that it started can be active any more, which is after D.
         let held_here = record.extension.as_ref().filter(|extension| extension.machine == self.identity.machine);
-        let rebooted =
-            held_here.is_some_and(|extension| extension.confirmed && extension.boot != self.identity.boot);
+        let rebooted = held_here.is_some_and(|extension| extension.confirmed && extension.boot != self.identity.boot);
         let quiet = match rebooted {
             true => timeouts.renewal() * 2 + timeouts.io() * 2,
             false => timeouts.dead(),
@@ -178,7 +195,7 @@ impl Acquire {
 
     fn watched(&mut self, span: Span, record: DeltaRecord, first: DeltaRecord, until: Time, may_take: bool) -> Effect {
         if record != first {
-            return match record.is_free() && record.lockspace == self.terms.lockspace {
+            return match record.is_free() && self.belongs(&record) {
                 true => self.write(span, &record),
                 false => refuse(Refusal::Live(Box::new(record))),
             };
@@ -193,11 +210,20 @@ impl Acquire {
         }
     }
 
+    /// Whether the record is one of this lockspace and this id.
+    fn belongs(&self, record: &DeltaRecord) -> bool {
+        let named = record.owner_id == self.host.get() || record.owner_id == 0 && record.is_free();
+        let nonce = record.extension.as_ref().is_none_or(|extension| extension.nonce == self.terms.nonce);
+        named && nonce && record.lockspace == self.terms.lockspace
+    }
+
     fn next_look(&self, now: Time, until: Time) -> Time {
         until.min(now + self.terms.timeouts.renewal() / 2)
     }
 
     fn write(&mut self, read: Span, seen: &DeltaRecord) -> Effect {
+        // Others who read this record may write too, each within its own T.
+        self.slowest_io = self.slowest_io.max(seen.timeouts(self.terms.timeouts.io()).io());
         let next = seen.generation.checked_add(1 + self.skip).and_then(Generation::new);
         let Some(generation) = next.filter(|generation| generation.get() < u64::MAX / 2) else {
             return refuse(Refusal::Exhausted);
@@ -265,7 +291,9 @@ pub enum Loss {
     /// The own record showed something that this holder didn't write.
     Overwritten(Box<DeltaRecord>),
     /// The own record is damaged.
-    Damaged(Corrupt),
+    Damaged(Defect),
+    /// It was given back: the id may be anybody's.
+    Released,
 }
 
 /// A host id that is held: decides what a renewal writes, and until when the id is held.
@@ -325,6 +353,8 @@ impl Tenure {
                 Seen::Good(record) if !self.recognises(record) => {
                     self.lost = Some(Loss::Overwritten(Box::new(record.clone())));
                 }
+                // A release of ours has landed, whatever was reported of it: writing again could hit the next holder.
+                Seen::Good(record) if record.is_free() => self.lost = Some(Loss::Released),
                 Seen::Good(record) => self.last = record.clone(),
             }
         }
@@ -341,9 +371,10 @@ impl Tenure {
         Ok(next)
     }
 
-    /// The renewal's write has ended, or its time has. Only a confirmed write that ended before the deadline moves it.
-    pub fn renewed(&mut self, span: Span, written: Written) {
-        self.tick(span.ended);
+    /// The renewal's write has ended, or its time has. Only a confirmed write that is known of before the deadline moves
+    /// it.
+    pub fn renewed(&mut self, span: Span, written: Written, now: Time) {
+        self.tick(now);
         if written == Written::Done
             && let Some(record) = self.pending.take()
         {
@@ -358,7 +389,7 @@ impl Tenure {
     /// generation, to any sector, is over, and that everything that was protected has stopped.
     ///
     /// # Errors
-    /// The id is lost: nothing may be written.
+    /// The id is lost: nothing may be written. [`Loss::Released`]: a release that was written before has landed.
     pub fn release(&mut self, now: Time, seen: &Seen<DeltaRecord>) -> Result<DeltaRecord, Loss> {
         let mut record = self.renew(now, seen)?;
         record.timestamp = 0;

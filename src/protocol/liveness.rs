@@ -6,7 +6,8 @@
 //!   first showed the present value, and a read started after that which still shows it.
 //! - Such a confirming read counts only if it also showed the observer's own latest record: else it may have come from
 //!   a stale copy of the disk.
-//! - "Over" and "dead" are facts about one generation and never become untrue; "active" may be out of date.
+//! - "Over" and "dead" are facts about one generation: nothing of it is active from then on, whatever its record shows
+//!   later (a lost holder's last write may still change it, and count as life here). "Active" may be out of date.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -153,7 +154,7 @@ impl Observer {
             }
             return counted(view.generation_since, view.mirrored, largest);
         }
-        let mirrored = view.mirrored;
+        let (mirrored, other_since) = (view.mirrored, view.generation_since);
         let missing = self
             .missing
             .entry(owner.host)
@@ -164,7 +165,7 @@ impl Observer {
             })
             .or_insert(Missing { generation: owner.generation, asked: now, since: None });
         match missing.since {
-            Some(since) => counted(since, mirrored, largest),
+            Some(since) => counted(since.max(other_since), mirrored, largest),
             None => Verdict::Active { dead_at: None },
         }
     }

@@ -22,13 +22,33 @@ pub mod resource;
 use crate::format::Corrupt;
 use crate::types::Time;
 
-/// What a read showed where a record belongs. A sector that couldn't be read at all is not `Seen`.
+/// What a read showed where a record belongs. A read that showed nothing of all it was for is not `Seen`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Seen<T> {
     /// A valid record.
     Good(T),
-    /// Bytes that are no valid record: damage, or something else's data. Never taken for "free".
-    Bad(Corrupt),
+    /// No valid record. It may hold anything, and is never taken for "free".
+    Bad(Defect),
+}
+
+/// Why a sector shows no valid record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Defect {
+    /// Its bytes are damaged, or something else's.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// It can't be read, though its neighbours can.
+    #[error("the sector can't be read")]
+    Unreadable,
+}
+
+impl<T> From<Result<T, Defect>> for Seen<T> {
+    fn from(read: Result<T, Defect>) -> Seen<T> {
+        match read {
+            Ok(record) => Seen::Good(record),
+            Err(defect) => Seen::Bad(defect),
+        }
+    }
 }
 
 impl<T> Seen<T> {

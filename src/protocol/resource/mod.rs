@@ -18,14 +18,16 @@
 //! - "Held" is said only of a version that is decided, that the own block claims, and that a fresh read or a confirmed
 //!   write of the leader shows.
 
+mod judging;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::area::{AreaView, claimed};
-use super::ballot::{Ballot, Phase, Progress, next_mbal};
-use super::liveness::{Observer, Verdict};
-use super::{Seen, Span, Written};
-use crate::format::{Block, BlockExtension, Corrupt, Geometry, Leader, Writer};
+use super::ballot::{Ballot, Progress};
+use super::liveness::Observer;
+use super::{Defect, Seen, Span, Written};
+use crate::format::{Block, BlockExtension, Geometry, Leader};
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, Name, Owner, Time, Version};
 
@@ -69,15 +71,14 @@ pub enum Effect {
 /// What happened to an effect, or to one disk's part in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// `disk` was read. `since` is the start of the scan of all host ids that chose which blocks were read; `None` when
-    /// the whole area was.
+    /// `disk` was read. `since` is the start of the last scan of all host ids, which chose which blocks were read.
     Read {
         /// Which disk.
         disk: usize,
         /// When.
         span: Span,
         /// See above.
-        since: Option<Time>,
+        since: Time,
         /// What it showed.
         view: AreaView,
     },
@@ -120,7 +121,7 @@ pub struct Blocker {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// The leader record is damaged.
-    LeaderDamaged(Corrupt),
+    LeaderDamaged(Defect),
     /// The area was given up: there is no resource here.
     Cleared,
     /// The leader names another resource, another lockspace or other sizes.
@@ -156,7 +157,9 @@ pub enum Outcome {
 /// What the operation is to achieve. It only ever moves down this list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Goal {
-    Acquire { wait: bool },
+    Acquire {
+        wait: bool,
+    },
     /// Leave nothing on disk that others respect, then end with this.
     Leave(Outcome),
 }
@@ -172,9 +175,9 @@ enum Step {
     /// Writing what was decided into the leader; then look again, or hold.
     Committing { version: Version, hold: bool },
     /// Writing the waiting mark.
-    Marking,
+    Marking(Block),
     /// Writing the released flag.
-    Resigning,
+    Resigning(Block),
     /// Freeing the leader.
     Freeing,
     /// Waiting for time, a scan or the end of a late write; then look again.
@@ -195,6 +198,10 @@ pub struct Operation {
     in_flight: bool,
     /// The own block as this host last knew it to be on disk in this generation, to restore it from when it rots.
     own: Option<Block>,
+    /// The own block that was submitted last: it may be on disk though nobody confirmed it.
+    attempt: Option<Block>,
+    /// Whether a damaged own block was written anew already.
+    restored: bool,
     /// The latest version for which a phase 2 block was submitted in this operation.
     open: Option<Version>,
     /// The waiting mark: the version that was current when the wait began.
@@ -203,11 +210,16 @@ pub struct Operation {
     stood_back: u32,
     /// A scan that was asked for because judging needed fresher records.
     scanned: bool,
+    /// The last read came too long after the last scan.
+    stale: bool,
     aborts: u32,
     started: Time,
     blocker: Option<Blocker>,
 }
 
+/// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which nothing
+/// is seen any more, then hardly ever stood at the same instance.
+const BURN_DISTANCE: u64 = 1_000;
 /// How often a host lets one that has waited longer go first before it takes a free lease itself.
 const MAX_STAND_BACK: u32 = 2;
 
@@ -239,10 +251,13 @@ impl Operation {
             failed: BTreeSet::new(),
             in_flight: false,
             own,
+            attempt: None,
+            restored: false,
             open: None,
             ticket: None,
             stood_back: 0,
             scanned: false,
+            stale: false,
             aborts: 0,
             started,
             blocker: None,
@@ -261,7 +276,8 @@ impl Operation {
 
     /// Whether the operation must still write before it may end: others could respect what it has on disk.
     pub fn is_open(&self) -> bool {
-        self.open.is_some() || self.ticket.is_some() || self.goal == Goal::Leave(Outcome::Released)
+        let claims = self.own.as_ref().is_some_and(|own| claimed(self.subject.me.host, own) == Some(self.subject.me));
+        claims || self.open.is_some() || self.ticket.is_some() || self.goal == Goal::Leave(Outcome::Released)
     }
 
     /// Turns an acquire into its undoing. The effect under way is carried out and reported first, as always.
@@ -272,7 +288,14 @@ impl Operation {
     }
 
     /// Takes in what happened. `None`: wait for what the other disks say. `random` is any number.
-    pub fn step(&mut self, round: u32, event: Event, observer: &mut Observer, now: Time, random: u64) -> Option<Effect> {
+    pub fn step(
+        &mut self,
+        round: u32,
+        event: Event,
+        observer: &mut Observer,
+        now: Time,
+        random: u64,
+    ) -> Option<Effect> {
         if round != self.round {
             return None;
         }
@@ -292,12 +315,18 @@ impl Operation {
                 self.without_majority().then(|| self.retry(now, random))
             }
             Event::Read { disk, span, since, view } => {
-                // A host that joined after the scan can't have written a block before it checked its delta lease.
-                let covered = since.is_none_or(|since| span.ended.since(since) < self.subject.timeouts.io() * 2);
-                if !covered {
-                    return Some(self.scan());
+                // A host that joined after the scan can't have written a block before it checked its delta lease. Who
+                // only takes back what is its own needs no other host's block.
+                let fresh = span.ended.since(since) < self.subject.timeouts.io() * 2;
+                if fresh || !self.wants() {
+                    self.stale = false;
+                    self.saw(disk, view, observer, now, random)
+                } else if std::mem::replace(&mut self.stale, true) {
+                    // Scanning and reading take too long, or scanning fails.
+                    Some(self.retry(now, random))
+                } else {
+                    Some(self.scan())
                 }
-                self.saw(disk, view, observer, now, random)
             }
         }
     }
@@ -360,31 +389,32 @@ impl Operation {
                 Effect::Done(Outcome::Held(version))
             }
             Step::Freeing => self.end(),
-            Step::Marking => {
-                self.step = Step::Pausing;
-                Effect::Wait(self.next_round(), now + self.poll())
+            Step::Marking(block) => {
+                self.own = Some(block);
+                self.pause(now + self.poll())
+            }
+            Step::Resigning(block) => {
+                self.own = Some(block);
+                self.look()
             }
             _ => self.look(),
         }
     }
 
-    fn saw(
-        &mut self,
-        disk: usize,
-        view: AreaView,
-        observer: &mut Observer,
-        now: Time,
-        random: u64,
-    ) -> Option<Effect> {
+    fn saw(&mut self, disk: usize, view: AreaView, observer: &mut Observer, now: Time, random: u64) -> Option<Effect> {
         if self.failed.contains(&disk) {
             return None;
         }
         match std::mem::replace(&mut self.step, Step::Pausing) {
             Step::Reading(mut ballot, durable) => {
-                let progress = match leader_version(&view) > ballot.instance().get().checked_sub(1) {
-                    // The leader shows that this instance, or a later one, was decided and committed by another host.
-                    true => Progress::Superseded,
-                    false => ballot.read(disk, &view),
+                let committed = view.leader.good().is_some_and(|leader| leader.version >= ballot.instance());
+                let back = ballot.ignored().iter().find(|host| !observer.judge_host(**host).is_gone()).copied();
+                let progress = match back {
+                    // Another host committed this instance, or a later one.
+                    _ if committed => Progress::Superseded,
+                    // Somebody has taken that host id since: what its damaged block holds counts again.
+                    Some(host) if view.block(host).is_none() => Progress::Damaged(host),
+                    _ => ballot.read(disk, &view),
                 };
                 self.views.insert(disk, view);
                 match progress {
@@ -392,8 +422,8 @@ impl Operation {
                         self.step = Step::Reading(ballot, durable);
                         None
                     }
-                    Progress::Prepared => Some(self.propose(ballot, observer, now, random)),
-                    Progress::Decided(owner) => Some(self.commit(owner, ballot.instance(), now, random)),
+                    Progress::Prepared => Some(self.propose(ballot, observer, now)),
+                    Progress::Decided(owner) => Some(self.commit(owner, &ballot, now)),
                     Progress::Superseded => Some(self.look()),
                     Progress::Aborted => {
                         self.aborts += 1;
@@ -407,6 +437,8 @@ impl Operation {
                         self.step = Step::Reading(ballot, durable);
                         None
                     }
+                    // Written a moment ago: writing it at once again would only spin.
+                    Progress::Damaged(host) if host == self.subject.me.host => Some(self.retry(now, random)),
                     Progress::Damaged(_) => Some(self.look()),
                     Progress::OwnBlockChanged => Some(self.refuse(Refusal::OwnBlockChanged)),
                 }
@@ -507,301 +539,25 @@ impl Operation {
         BlockExtension { generation: self.subject.me.generation.get(), waiting, burned }
     }
 
-    /// The own block with another waiting mark; what it says of its instance stays.
-    fn marked(&self, own: Block, waiting: Option<Version>) -> Block {
+    /// The own block with its claim given up, and with another waiting mark.
+    fn given_up(&self, own: Block, waiting: Option<Version>) -> Block {
+        let released = own.released || claimed(self.subject.me.host, &own).is_some();
         let burned = own.extension.as_ref().and_then(|extension| extension.burned);
-        Block { extension: Some(self.extension(waiting, burned)), ..own }
+        Block { released, extension: Some(self.extension(waiting, burned)), ..own }
     }
 
     fn resign(&mut self, own: Block) -> Effect {
-        let released = own.released || claimed(self.subject.me.host, &own).is_some();
-        let block = self.marked(Block { released, ..own }, None);
-        self.write_own(Step::Resigning, block)
+        let block = self.given_up(own, None);
+        self.write_own(Step::Resigning(block.clone()), block)
     }
 
     /// Until the write is confirmed nobody knows what the own block holds.
     fn write_own(&mut self, step: Step, block: Block) -> Effect {
         self.own = None;
+        self.attempt = Some(block.clone());
         self.step = step;
         Effect::WriteBlock(self.next_round(), block)
     }
-
-    // Judging.
-
-    fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
-        let me = self.subject.me;
-        if let Some(own) = view.block(me.host) {
-            self.own = Some(own);
-        }
-        let leader = match self.validated(view) {
-            Ok(leader) => leader.clone(),
-            Err(refusal) => return self.refuse_or_end(refusal, now, random),
-        };
-        if !self.wants() {
-            return self.undo(view, &leader, now, random);
-        }
-        // What a damaged block held before this generation touched it belonged to a generation that is gone.
-        let own = self.own.clone().unwrap_or_default();
-        // Our own phase 2 value was adopted and committed by another host.
-        if leader.owner == Some(me)
-            && self.open == Some(leader.version)
-            && !leader.is_free()
-            && own.instance == leader.version
-            && claimed(me.host, &own) == Some(me)
-        {
-            self.step = Step::Committing { version: leader.version, hold: true };
-            return Effect::Done(Outcome::Held(leader.version));
-        }
-        let plan = match self.plan(view, &leader, observer, now) {
-            Ok(Some(plan)) => plan,
-            Ok(None) => return self.refuse(Refusal::Exhausted),
-            Err(blocker) => return self.blocked(blocker, &leader, now, random),
-        };
-        self.blocker = None;
-        if self.stood_back < MAX_STAND_BACK && self.somebody_waited_longer(view, &leader, observer, now) {
-            self.stood_back += 1;
-            return self.look_later(now, random, None);
-        }
-        let seen = view.good_blocks().map(|(_, block)| block.mbal);
-        let Some(mbal) = next_mbal(me.host, self.subject.geometry.max_hosts(), seen) else {
-            return self.refuse(Refusal::Exhausted);
-        };
-        self.started = now;
-        let extension = self.extension(None, plan.burned);
-        let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, extension);
-        self.write(ballot)
-    }
-
-    fn write(&mut self, ballot: Ballot) -> Effect {
-        let block = ballot.block().clone();
-        self.write_own(Step::Writing(ballot), block)
-    }
-
-    fn validated<'view>(&self, view: &'view AreaView) -> Result<&'view Leader, Refusal> {
-        let leader = match &view.leader {
-            Seen::Good(leader) => leader,
-            Seen::Bad(reason) => return Err(Refusal::LeaderDamaged(reason.clone())),
-        };
-        if leader.cleared {
-            return Err(Refusal::Cleared);
-        }
-        let subject = &self.subject;
-        if (leader.geometry, leader.lockspace, leader.resource)
-            != (subject.geometry, subject.lockspace, subject.resource)
-        {
-            return Err(Refusal::Foreign(Box::new(leader.clone())));
-        }
-        if subject.me.host.get() > leader.num_hosts {
-            return Err(Refusal::HostIdTooLarge { num_hosts: leader.num_hosts });
-        }
-        Ok(leader)
-    }
-
-    /// The leader tells nothing: what others could respect is in the own block alone.
-    fn refuse_or_end(&mut self, refusal: Refusal, now: Time, random: u64) -> Effect {
-        if self.wants() {
-            self.goal = Goal::Leave(Outcome::Refused(refusal));
-        }
-        match self.is_open() {
-            true => self.take_back(false, now, random).unwrap_or_else(|| self.end()),
-            false => self.end(),
-        }
-    }
-
-    /// Which instance may be run, and beyond which damaged blocks; or who is in the way. `Ok(None)`: the version numbers
-    /// are exhausted.
-    fn plan(
-        &self,
-        view: &AreaView,
-        leader: &Leader,
-        observer: &mut Observer,
-        now: Time,
-    ) -> Result<Option<Plan>, Blocker> {
-        let latest = view.latest_instance();
-        let damaged: BTreeSet<HostId> = view.bad_blocks().filter(|host| *host != self.subject.me.host).collect();
-        let own_is_lost = view.block(self.subject.me.host).is_none() && self.own.is_none();
-        if latest.max(leader.version).get() > u64::MAX / 2 {
-            return Ok(None);
-        }
-        let plan = if damaged.is_empty() && !own_is_lost {
-            // A block beyond the next version: the leader was set back by a late write.
-            Plan { instance: latest.max(leader.version.after(1)), ignored: damaged, burned: None }
-        } else {
-            for host in &damaged {
-                if let Verdict::Active { dead_at } = observer.judge_host(*host) {
-                    let version = leader.version;
-                    return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, damaged: true });
-                }
-            }
-            // What the damaged block held may have decided the instance after all that is seen. Burn that one: begin
-            // beyond it. Others who burn the same one join in.
-            let joined = view.good_blocks().map(|(_, block)| block).find_map(|block| {
-                let burned = block.extension.as_ref()?.burned?;
-                (block.instance == latest && latest > leader.version && burned.after(1) == latest)
-                    .then_some((burned, latest))
-            });
-            let (burned, instance) = match joined {
-                Some(joined) => joined,
-                None => {
-                    let seen = latest.max(leader.version);
-                    (seen.after(1), seen.after(2))
-                }
-            };
-            Plan { instance, ignored: damaged, burned: Some(burned) }
-        };
-        match self.blocker_of(plan.instance, view, leader, observer, now) {
-            Some(blocker) => Err(blocker),
-            None => Ok(Some(plan)),
-        }
-    }
-
-    /// Who may hold a version below `instance`.
-    fn blocker_of(
-        &self,
-        instance: Version,
-        view: &AreaView,
-        leader: &Leader,
-        observer: &mut Observer,
-        now: Time,
-    ) -> Option<Blocker> {
-        let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-        let claims = view.claims(leader.version, instance);
-        named.map(|owner| (leader.version, owner)).into_iter().chain(claims).find_map(|(version, owner)| {
-            if owner == self.subject.me {
-                // Left by an attempt of ours that a later one overwrites; nothing of ours is held while we acquire.
-                return None;
-            }
-            match observer.judge(owner, now) {
-                Verdict::Active { dead_at } => Some(Blocker {
-                    host: owner.host,
-                    owner: Some(owner),
-                    version,
-                    free_at: dead_at,
-                    damaged: false,
-                }),
-                Verdict::Over | Verdict::Dead => None,
-            }
-        })
-    }
-
-    fn blocked(&mut self, blocker: Blocker, leader: &Leader, now: Time, random: u64) -> Effect {
-        let due = blocker.free_at.is_none_or(|at| at <= now);
-        let free_at = blocker.free_at;
-        self.blocker = Some(blocker.clone());
-        self.stood_back = 0;
-        if due && !std::mem::take(&mut self.scanned) {
-            // Its record was not read, or not since it must have changed.
-            self.step = Step::Pausing;
-            return self.scan();
-        }
-        match (&self.goal, &self.own) {
-            // A damaged own block is not marked: what it may have held would look as if it had never been.
-            (Goal::Acquire { wait: true }, Some(own)) if self.ticket.is_none() => {
-                let block = self.marked(own.clone(), Some(leader.version));
-                self.ticket = Some(leader.version);
-                self.write_own(Step::Marking, block)
-            }
-            (Goal::Acquire { wait: true }, _) => self.look_later(now, random, free_at),
-            _ => self.leave(Outcome::Blocked(blocker)),
-        }
-    }
-
-    /// Whether a host that may be active has waited since an earlier version, or as long with a smaller id.
-    fn somebody_waited_longer(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> bool {
-        let mine = (self.ticket.unwrap_or(leader.version.after(1)), self.subject.me.host);
-        view.good_blocks().filter(|(host, _)| *host != self.subject.me.host).any(|(host, block)| {
-            let waiting = block.extension.as_ref().and_then(|extension| {
-                let generation = crate::types::Generation::new(extension.generation)?;
-                Some((extension.waiting?, Owner { host, generation }))
-            });
-            waiting.is_some_and(|(since, owner)| (since, host) < mine && !observer.judge(owner, now).is_gone())
-        })
-    }
-
-    /// Phase 1 is complete: judges again with what was read since the own block was visible, then proposes.
-    fn propose(&mut self, mut ballot: Ballot, observer: &mut Observer, now: Time, random: u64) -> Effect {
-        if !self.wants() {
-            return self.look();
-        }
-        let view = merged(std::mem::take(&mut self.views));
-        let leader = match self.validated(&view) {
-            Ok(leader) => leader.clone(),
-            Err(refusal) => return self.refuse_or_end(refusal, now, random),
-        };
-        if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now) {
-            self.blocker = Some(blocker);
-            return self.look();
-        }
-        ballot.propose(now);
-        debug_assert_eq!(ballot.phase(), Phase::Two);
-        self.open = Some(ballot.instance());
-        self.write(ballot)
-    }
-
-    /// The instance is decided: writes it into the leader.
-    fn commit(&mut self, owner: Owner, version: Version, now: Time, random: u64) -> Effect {
-        let view = merged(std::mem::take(&mut self.views));
-        let given_up = view.released(owner, version);
-        let hold = owner == self.subject.me && !given_up;
-        let num_hosts = match &view.leader {
-            Seen::Good(leader) => leader.num_hosts,
-            Seen::Bad(reason) => return self.refuse_or_end(Refusal::LeaderDamaged(reason.clone()), now, random),
-        };
-        let me = self.subject.me;
-        let timestamp = now.as_timestamp();
-        let leader = Leader {
-            owner: Some(owner),
-            timestamp: if given_up { 0 } else { timestamp },
-            writer: Writer { id: me.host.get(), generation: me.generation.get(), timestamp },
-            version,
-            ..Leader::new_free(
-                self.subject.geometry,
-                self.subject.lockspace,
-                self.subject.resource,
-                num_hosts,
-                version,
-            )
-        };
-        self.step = Step::Committing { version, hold };
-        Effect::WriteLeader(self.next_round(), leader)
-    }
-
-    /// Takes back what the own block says, then what the leader says, then ends.
-    fn undo(&mut self, view: &AreaView, leader: &Leader, now: Time, random: u64) -> Effect {
-        let me = self.subject.me;
-        if let Some(effect) = self.take_back(view.block(me.host).is_none(), now, random) {
-            return effect;
-        }
-        let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
-        if leader.owner == Some(me) && !leader.is_free() && written_by_us && view.released(me, leader.version) {
-            self.step = Step::Freeing;
-            let freed = Leader { timestamp: 0, ..leader.clone() };
-            return Effect::WriteLeader(self.next_round(), freed);
-        }
-        self.end()
-    }
-
-    /// The write that takes back what the own block says, if it says anything that others respect.
-    fn take_back(&mut self, damaged: bool, now: Time, random: u64) -> Option<Effect> {
-        let me = self.subject.me;
-        let Some(own) = self.own.clone() else {
-            // Damaged after a write whose outcome is unknown: others will judge it when this generation is over, and
-            // nothing true can be said before.
-            return self.is_open().then(|| self.look_later(now, random, None));
-        };
-        let waits = own.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
-        (claimed(me.host, &own) == Some(me) || waits || damaged).then(|| self.resign(own))
-    }
-}
-
-struct Plan {
-    instance: Version,
-    ignored: BTreeSet<HostId>,
-    burned: Option<Version>,
-}
-
-fn leader_version(view: &AreaView) -> Option<u64> {
-    view.leader.good().map(|leader| leader.version.get())
 }
 
 /// `part` of a whole that `random` picks.
@@ -826,9 +582,8 @@ fn merged(mut views: BTreeMap<usize, AreaView>) -> AreaView {
             all.leader = view.leader;
         }
         for (host, seen) in view.blocks {
-            let order = |seen: &Seen<Block>| {
-                seen.good().map(|block| (block.instance, block.mbal, block.bal, block.released))
-            };
+            let order =
+                |seen: &Seen<Block>| seen.good().map(|block| (block.instance, block.mbal, block.bal, block.released));
             let best = all.blocks.entry(host).or_insert_with(|| seen.clone());
             if order(&seen) > order(best) {
                 *best = seen;

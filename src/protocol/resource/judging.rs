@@ -1,0 +1,297 @@
+//! What an operation concludes from a read: whose the resource is, which instance may be run, what is to be written.
+
+use std::collections::BTreeSet;
+
+use super::{BURN_DISTANCE, Blocker, Effect, Goal, MAX_STAND_BACK, Operation, Outcome, Refusal, Step, merged};
+use crate::format::{Block, Leader, Writer};
+use crate::protocol::Seen;
+use crate::protocol::area::{AreaView, claimed};
+use crate::protocol::ballot::{Ballot, Phase, next_mbal};
+use crate::protocol::liveness::{Observer, Verdict};
+use crate::types::{Generation, HostId, Owner, Time, Version};
+
+struct Plan {
+    instance: Version,
+    ignored: BTreeSet<HostId>,
+    burned: Option<Version>,
+}
+
+impl Operation {
+    pub(super) fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
+        let me = self.subject.me;
+        match view.block(me.host) {
+            Some(seen) => {
+                let order = |block: &Block| (block.instance, block.mbal, block.bal);
+                let known = self.own.as_ref().filter(|known| order(known) > order(&seen));
+                let over = view.leader.good().map(|leader| leader.version);
+                if known.is_some_and(|known| Some(known.instance) > over) {
+                    return self.refuse(Refusal::OwnBlockChanged);
+                }
+                self.own = Some(seen);
+            }
+            // Nothing of ours is in flight: it was what was submitted last, or what was there before. Writing the
+            // later one is what a late landing would have done.
+            None => self.own = self.own.take().or_else(|| self.attempt.clone()),
+        }
+        let leader = match self.validated(view) {
+            Ok(leader) => leader.clone(),
+            Err(refusal) => return self.refuse_or_end(refusal),
+        };
+        if !self.wants() {
+            return self.undo(view, &leader);
+        }
+        // What a damaged block held before this generation touched it belonged to a generation that is gone.
+        let own = self.own.clone().unwrap_or_default();
+        // Our own phase 2 value was adopted and committed by another host.
+        if leader.owner == Some(me)
+            && self.open == Some(leader.version)
+            && !leader.is_free()
+            && own.instance == leader.version
+            && claimed(me.host, &own) == Some(me)
+        {
+            self.step = Step::Committing { version: leader.version, hold: true };
+            return Effect::Done(Outcome::Held(leader.version));
+        }
+        let plan = match self.plan(view, &leader, observer, now, random) {
+            Ok(Some(plan)) => plan,
+            Ok(None) => return self.refuse(Refusal::Exhausted),
+            Err(blocker) => return self.blocked(blocker, &leader, now, random),
+        };
+        self.blocker = None;
+        if self.stood_back < MAX_STAND_BACK && self.somebody_waited_longer(view, &leader, observer, now) {
+            self.stood_back += 1;
+            return self.look_later(now, random, None);
+        }
+        let seen = view.good_blocks().map(|(_, block)| block.mbal).chain([own.mbal]);
+        let Some(mbal) = next_mbal(me.host, self.subject.geometry.max_hosts(), seen) else {
+            return self.refuse(Refusal::Exhausted);
+        };
+        self.started = now;
+        let extension = self.extension(None, plan.burned);
+        let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, extension);
+        self.write(ballot)
+    }
+
+    fn write(&mut self, ballot: Ballot) -> Effect {
+        let block = ballot.block().clone();
+        self.write_own(Step::Writing(ballot), block)
+    }
+
+    fn validated<'view>(&self, view: &'view AreaView) -> Result<&'view Leader, Refusal> {
+        let leader = match &view.leader {
+            Seen::Good(leader) => leader,
+            Seen::Bad(reason) => return Err(Refusal::LeaderDamaged(reason.clone())),
+        };
+        if leader.cleared {
+            return Err(Refusal::Cleared);
+        }
+        let subject = &self.subject;
+        if (leader.geometry, leader.lockspace, leader.resource)
+            != (subject.geometry, subject.lockspace, subject.resource)
+        {
+            return Err(Refusal::Foreign(Box::new(leader.clone())));
+        }
+        if subject.me.host.get() > leader.num_hosts {
+            return Err(Refusal::HostIdTooLarge { num_hosts: leader.num_hosts });
+        }
+        Ok(leader)
+    }
+
+    /// The leader tells nothing: what others could respect is in the own block alone. Where there is no resource, or
+    /// another one, nothing is written.
+    fn refuse_or_end(&mut self, refusal: Refusal) -> Effect {
+        let ours = matches!(refusal, Refusal::LeaderDamaged(_));
+        if self.wants() {
+            self.goal = Goal::Leave(Outcome::Refused(refusal));
+        }
+        match ours && self.is_open() {
+            true => self.take_back(false).unwrap_or_else(|| self.end()),
+            false => self.end(),
+        }
+    }
+
+    /// Which instance may be run, and beyond which damaged blocks; or who is in the way. `Ok(None)`: the version numbers
+    /// are exhausted.
+    fn plan(
+        &self,
+        view: &AreaView,
+        leader: &Leader,
+        observer: &mut Observer,
+        now: Time,
+        random: u64,
+    ) -> Result<Option<Plan>, Blocker> {
+        let own_instance = self.own.as_ref().map_or(Version::default(), |own| own.instance);
+        let latest = view.latest_instance().max(own_instance);
+        let damaged: BTreeSet<HostId> = view.bad_blocks().filter(|host| *host != self.subject.me.host).collect();
+        let own_is_lost = view.block(self.subject.me.host).is_none() && self.own.is_none();
+        if latest.max(leader.version).get() > u64::MAX / 2 {
+            return Ok(None);
+        }
+        let plan = if damaged.is_empty() && !own_is_lost {
+            // A block beyond the next version: the leader was set back by a late write.
+            Plan { instance: latest.max(leader.version.after(1)), ignored: damaged, burned: None }
+        } else {
+            for host in &damaged {
+                if let Verdict::Active { dead_at } = observer.judge_host(*host) {
+                    let version = leader.version;
+                    return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, damaged: true });
+                }
+            }
+            // What the damaged block held may have decided the instance after all that is seen. Burn that one: begin
+            // beyond it. Others who burn the same one join in.
+            let joined = view.good_blocks().map(|(_, block)| block).find_map(|block| {
+                let burned = block.extension.as_ref()?.burned?;
+                (block.instance == latest && latest > leader.version && burned.after(1) == latest)
+                    .then_some((burned, latest))
+            });
+            let (burned, instance) = match joined {
+                Some(joined) => joined,
+                None => {
+                    let burned = latest.max(leader.version).after(1 + random % BURN_DISTANCE);
+                    (burned, burned.after(1))
+                }
+            };
+            Plan { instance, ignored: damaged, burned: Some(burned) }
+        };
+        match self.blocker_of(plan.instance, view, leader, observer, now) {
+            Some(blocker) => Err(blocker),
+            None => Ok(Some(plan)),
+        }
+    }
+
+    /// Who may hold a version below `instance`.
+    fn blocker_of(
+        &self,
+        instance: Version,
+        view: &AreaView,
+        leader: &Leader,
+        observer: &mut Observer,
+        now: Time,
+    ) -> Option<Blocker> {
+        let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+        let claims = view.claims(leader.version, instance);
+        // The leader's owner was looked at above, with what it says of being free.
+        let claims = claims.filter(|(version, owner)| *version > leader.version || Some(*owner) != leader.owner);
+        let sharers = view.sharers().map(|owner| (leader.version, owner));
+        let all = named.map(|owner| (leader.version, owner)).into_iter().chain(claims).chain(sharers);
+        all.into_iter().find_map(|(version, owner)| {
+            if owner == self.subject.me {
+                // Left by an attempt of ours that a later one overwrites; nothing of ours is held while we acquire.
+                return None;
+            }
+            match observer.judge(owner, now) {
+                Verdict::Active { dead_at } => {
+                    Some(Blocker { host: owner.host, owner: Some(owner), version, free_at: dead_at, damaged: false })
+                }
+                Verdict::Over | Verdict::Dead => None,
+            }
+        })
+    }
+
+    fn blocked(&mut self, blocker: Blocker, leader: &Leader, now: Time, random: u64) -> Effect {
+        let due = blocker.free_at.is_none_or(|at| at <= now);
+        let free_at = blocker.free_at;
+        self.blocker = Some(blocker.clone());
+        self.stood_back = 0;
+        if due && !std::mem::take(&mut self.scanned) {
+            // Its record was not read, or not since it must have changed.
+            self.step = Step::Pausing;
+            return self.scan();
+        }
+        if !matches!(self.goal, Goal::Acquire { wait: true }) {
+            return self.leave(Outcome::Blocked(blocker));
+        }
+        // Two that wait with a claim each would wait for each other. A damaged own block is not marked: what it may have
+        // held would look as if it had never been.
+        let me = self.subject.me;
+        let own = self.own.clone();
+        match own.filter(|own| self.ticket.is_none() || claimed(me.host, own) == Some(me)) {
+            Some(own) => {
+                let ticket = *self.ticket.get_or_insert(leader.version);
+                let block = self.given_up(own, Some(ticket));
+                self.write_own(Step::Marking(block.clone()), block)
+            }
+            None => self.look_later(now, random, free_at),
+        }
+    }
+
+    /// Whether a host that may be active has waited since an earlier version, or as long with a smaller id.
+    fn somebody_waited_longer(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> bool {
+        let mine = (self.ticket.unwrap_or(leader.version.after(1)), self.subject.me.host);
+        view.good_blocks().filter(|(host, _)| *host != self.subject.me.host).any(|(host, block)| {
+            let waiting = block.extension.as_ref().and_then(|extension| {
+                let generation = Generation::new(extension.generation)?;
+                Some((extension.waiting?, Owner { host, generation }))
+            });
+            waiting.is_some_and(|(since, owner)| (since, host) < mine && !observer.judge(owner, now).is_gone())
+        })
+    }
+
+    /// Phase 1 is complete: judges again with what was read since the own block was visible, then proposes.
+    pub(super) fn propose(&mut self, mut ballot: Ballot, observer: &mut Observer, now: Time) -> Effect {
+        if !self.wants() {
+            return self.look();
+        }
+        let view = merged(std::mem::take(&mut self.views));
+        let leader = match self.validated(&view) {
+            Ok(leader) => leader.clone(),
+            Err(refusal) => return self.refuse_or_end(refusal),
+        };
+        if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now) {
+            self.blocker = Some(blocker);
+            return self.look();
+        }
+        ballot.propose(now);
+        debug_assert_eq!(ballot.phase(), Phase::Two);
+        self.open = Some(ballot.instance());
+        self.write(ballot)
+    }
+
+    /// The instance is decided: writes it into the leader.
+    pub(super) fn commit(&mut self, owner: Owner, ballot: &Ballot, now: Time) -> Effect {
+        let version = ballot.instance();
+        let view = merged(std::mem::take(&mut self.views));
+        let given_up = view.released(owner, version);
+        let hold = owner == self.subject.me && !given_up;
+        let num_hosts = match self.validated(&view) {
+            Ok(leader) => leader.num_hosts,
+            Err(refusal) => return self.refuse_or_end(refusal),
+        };
+        let me = self.subject.me;
+        let timestamp = now.as_timestamp();
+        let leader = Leader {
+            owner: Some(owner),
+            timestamp: if given_up { 0 } else { ballot.block().inp_timestamp.max(1) },
+            writer: Writer { id: me.host.get(), generation: me.generation.get(), timestamp },
+            version,
+            ..Leader::new_free(self.subject.geometry, self.subject.lockspace, self.subject.resource, num_hosts, version)
+        };
+        self.step = Step::Committing { version, hold };
+        Effect::WriteLeader(self.next_round(), leader)
+    }
+
+    /// Takes back what the own block says, then what the leader says, then ends.
+    fn undo(&mut self, view: &AreaView, leader: &Leader) -> Effect {
+        let me = self.subject.me;
+        if let Some(effect) = self.take_back(view.block(me.host).is_none()) {
+            return effect;
+        }
+        let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
+        if leader.owner == Some(me) && !leader.is_free() && written_by_us && view.released(me, leader.version) {
+            self.step = Step::Freeing;
+            let freed = Leader { timestamp: 0, ..leader.clone() };
+            return Effect::WriteLeader(self.next_round(), freed);
+        }
+        self.end()
+    }
+
+    /// The write that takes back what the own block says, if it says anything that others respect; or that writes it
+    /// anew, once, if it is damaged.
+    fn take_back(&mut self, damaged: bool) -> Option<Effect> {
+        let own = self.own.clone()?;
+        let me = self.subject.me;
+        let waits = own.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
+        let restore = damaged && !std::mem::replace(&mut self.restored, true);
+        (claimed(me.host, &own) == Some(me) || waits || restore).then(|| self.resign(own))
+    }
+}
