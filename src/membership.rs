@@ -301,11 +301,12 @@ impl Membership {
         Ok(())
     }
 
-    /// Gives the host id back. Acquires that wait in other threads end at once.
+    /// Gives the host id back. Acquires that wait in other threads end at once, and new ones are refused. Takes a few
+    /// I/Os; at most F more when a renewal hangs.
     ///
     /// # Errors
     /// See [`LeaveError`]. After `LeasesHeld` the membership goes on; after any other error it is over.
-    pub fn leave(self) -> Result<(), LeaveError> {
+    pub fn leave(&self) -> Result<(), LeaveError> {
         let result = self.member.leave();
         *self.left.lock() = !matches!(result, Err(LeaveError::LeasesHeld { .. }));
         result

@@ -128,7 +128,7 @@ pub struct Acquire {
 }
 
 /// At most this is skipped between two generations.
-const MAX_SKIP: u64 = 4_095;
+const MAX_SKIP: u64 = 1_023;
 
 impl Acquire {
     /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of this id. `random` is any number.

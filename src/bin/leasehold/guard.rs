@@ -70,10 +70,7 @@ pub(crate) struct Deadline {
 #[derive(Debug)]
 pub(crate) enum GuardEvent {
     /// The command runs.
-    Started {
-        /// Its process id.
-        pid: i32,
-    },
+    Started,
     /// The command could not be started. Nothing is left of it.
     SpawnFailed {
         /// Why.
@@ -195,7 +192,7 @@ impl Guard {
             Ok(None) => return None,
             // The guard says that only once, in answer to `start`.
             Ok(Some(Report::Ready)) => return None,
-            Ok(Some(Report::Started { pid })) => GuardEvent::Started { pid },
+            Ok(Some(Report::Started)) => GuardEvent::Started,
             Ok(Some(Report::SpawnFailed { errno })) => {
                 let error = io::Error::from_raw_os_error(errno);
                 let not_found = error.kind() == io::ErrorKind::NotFound;

@@ -1,1 +1,51 @@
-fn main() {}
+//! The `leasehold` command: a thin user of the library.
+
+#![deny(missing_docs, unsafe_code)]
+// A command talks to people.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod args;
+mod create;
+mod descendants;
+mod dump;
+mod failure;
+mod format;
+mod guard;
+mod prepare;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::{Failure, USAGE};
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    match args.get(1).and_then(|arg| arg.to_str()) {
+        Some(guard::GUARD_SUBCOMMAND) => return guard::guard_main(),
+        Some(guard::EXEC_SUBCOMMAND) => return guard::exec_main(&args[2..]),
+        _ => {}
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a closed standard error.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match cli.command {
+        Command::Format(args) => format::format(&args).map(|()| ExitCode::SUCCESS),
+        Command::Create(args) => create::create(&args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::status(&args).map(|()| ExitCode::SUCCESS),
+        Command::Dump(args) => dump::dump(&args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|failure: Failure| {
+        eprintln!("leasehold: {failure}");
+        ExitCode::from(failure.code())
+    })
+}

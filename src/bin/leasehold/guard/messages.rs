@@ -61,7 +61,7 @@ impl Order {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Report {
     Ready,
-    Started { pid: i32 },
+    Started,
     SpawnFailed { errno: i32 },
     Expired,
     Ended { status: Outcome, by_deadline: bool, by_loss: bool },
@@ -72,7 +72,7 @@ impl Report {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
             Report::Ready => pack(&[1]),
-            Report::Started { pid } => pack(&[2, *pid as u64]),
+            Report::Started => pack(&[2]),
             Report::SpawnFailed { errno } => pack(&[3, *errno as u64]),
             Report::Expired => pack(&[4]),
             Report::Ended { status, by_deadline, by_loss } => {
@@ -92,7 +92,7 @@ impl Report {
     pub(super) fn decode(bytes: &[u8]) -> Option<Report> {
         Some(match *unpack(bytes).as_slice() {
             [1] => Report::Ready,
-            [2, pid] => Report::Started { pid: pid as i32 },
+            [2] => Report::Started,
             [3, errno] => Report::SpawnFailed { errno: errno as i32 },
             [4] => Report::Expired,
             [5, how, number, by_deadline, by_loss] => {
@@ -182,7 +182,7 @@ mod tests {
         let ended = |status, by_deadline, by_loss| Report::Ended { status, by_deadline, by_loss };
         for report in [
             Report::Ready,
-            Report::Started { pid: 12 },
+            Report::Started,
             Report::SpawnFailed { errno: 2 },
             Report::Expired,
             ended(Outcome::Code(255), true, false),

@@ -210,7 +210,7 @@ impl Watch {
         let pid = command.pid;
         let end = all_gone.then(|| command.end());
         if started {
-            self.report(&Report::Started { pid });
+            self.report(&Report::Started);
         }
         if stuck {
             self.report(&Report::Stuck { pids: descendants::living() });

@@ -1,0 +1,225 @@
+//! How a failure is told: one line of what went wrong and why, what to do next, and the exit code.
+
+use std::error::Error;
+use std::fmt;
+
+use leasehold::{
+    AcquireError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError, ReleaseError, disk,
+};
+
+/// An argument is wrong.
+pub(crate) const USAGE: u8 = 64;
+/// Not a lockspace, or damaged.
+pub(crate) const DATA: u8 = 65;
+/// No such resource.
+pub(crate) const NO_RESOURCE: u8 = 66;
+/// The lease was lost.
+pub(crate) const LOST: u8 = 69;
+/// Refused to overwrite, or no room.
+pub(crate) const REFUSED: u8 = 73;
+/// An I/O error.
+pub(crate) const IO: u8 = 74;
+/// Held by another host.
+pub(crate) const HELD: u8 = 75;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into(), hint: None }
+    }
+
+    /// With an error and all its sources.
+    fn of(code: u8, error: &dyn Error) -> Failure {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            let text = error.to_string();
+            // A transparent error says the same as its source.
+            if !message.ends_with(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = error.source();
+        }
+        Failure::new(code, message)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) const fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<disk::OpenError> for Failure {
+    fn from(error: disk::OpenError) -> Failure {
+        let failure = Failure::of(IO, &error);
+        match error {
+            disk::OpenError::NotFound { path } => {
+                failure.hint(format!("for a file: truncate -s 64M {}", path.display()))
+            }
+            disk::OpenError::PermissionDenied { .. } => {
+                failure.hint("the user must be able to read and write the device")
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        match &error {
+            OpenError::Disk(_) => Failure::of(IO, &error),
+            OpenError::NotALockspace { device, .. } => {
+                Failure::of(DATA, &error).hint(format!("to make it one: leasehold format {device}"))
+            }
+            OpenError::Incomplete { device } => {
+                Failure::of(DATA, &error).hint(format!("do it again: leasehold format {device}"))
+            }
+            _ => Failure::of(DATA, &error),
+        }
+    }
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Failure {
+        Failure::of(IO, &error)
+    }
+}
+
+impl From<FormatError> for Failure {
+    fn from(error: FormatError) -> Failure {
+        match &error {
+            FormatError::Exists { .. } => {
+                Failure::of(REFUSED, &error).hint("--force overwrites it, if no host is live in it")
+            }
+            FormatError::InUse { .. } => Failure::of(REFUSED, &error).hint("stop that host first"),
+            FormatError::TooSmall { .. } => Failure::of(REFUSED, &error),
+            FormatError::Disk(_) => Failure::of(IO, &error),
+            _ => Failure::of(USAGE, &error),
+        }
+    }
+}
+
+impl From<FindError> for Failure {
+    fn from(error: FindError) -> Failure {
+        match &error {
+            FindError::NotFound { name, known, .. } => {
+                Failure::of(NO_RESOURCE, &error).hint(similar(&name.to_string(), known))
+            }
+            FindError::Damaged(_) => Failure::of(DATA, &error),
+            FindError::Disk(_) => Failure::of(IO, &error),
+            _ => Failure::of(USAGE, &error),
+        }
+    }
+}
+
+/// What somebody who mistyped a name may have meant.
+fn similar(name: &str, known: &[leasehold::Name]) -> String {
+    const SHOWN: usize = 5;
+    let mut ranked: Vec<(f64, String)> = known
+        .iter()
+        .map(|known| known.to_string())
+        .map(|known| (strsim::jaro_winkler(name, &known), known))
+        .filter(|(similarity, _)| *similarity > 0.7)
+        .collect();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let names: Vec<String> = ranked.into_iter().take(SHOWN).map(|(_, name)| name).collect();
+    match (names.is_empty(), known.is_empty()) {
+        (false, _) => format!("did you mean {}? --create makes a new one", names.join(" or ")),
+        (true, true) => "there are no resources yet; --create makes it".into(),
+        (true, false) => "none has a similar name; `leasehold status` lists them, --create makes a new one".into(),
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Failure {
+        match &error {
+            JoinError::HeldHere { .. } | JoinError::Live { .. } => {
+                Failure::of(HELD, &error).hint("take another host id, or leave the choice to leasehold")
+            }
+            JoinError::NotReleased { .. } => {
+                Failure::of(HELD, &error).hint("take another host id; only that machine may take this one again")
+            }
+            JoinError::NoneFree { .. } | JoinError::Attempt { .. } | JoinError::Cancelled => Failure::of(HELD, &error),
+            JoinError::Damaged(_) | JoinError::Foreign { .. } => Failure::of(DATA, &error),
+            JoinError::TooLarge { .. } | JoinError::Name(_) => Failure::of(USAGE, &error),
+            _ => Failure::of(IO, &error),
+        }
+    }
+}
+
+impl From<AcquireError> for Failure {
+    fn from(error: AcquireError) -> Failure {
+        match &error {
+            AcquireError::Held { holder, .. } => {
+                let failure = Failure::of(HELD, &error);
+                match holder.takeover_in {
+                    Some(span) => failure.hint(format!(
+                        "if that host shows no further life it can be taken over in {} ms; --wait waits for it",
+                        span.as_millis()
+                    )),
+                    None => failure.hint("--wait waits for it"),
+                }
+            }
+            AcquireError::TimedOut { source: None, .. } => Failure::of(HELD, &error),
+            AcquireError::BlockDamaged { .. }
+            | AcquireError::Damaged(_)
+            | AcquireError::BlockChanged { .. }
+            | AcquireError::Exhausted { .. } => Failure::of(DATA, &error),
+            AcquireError::Deleted { .. } | AcquireError::Foreign { .. } => Failure::of(NO_RESOURCE, &error),
+            AcquireError::AlreadyHeld { .. } | AcquireError::HostIdTooLarge { .. } => Failure::of(USAGE, &error),
+            AcquireError::Lost(_) => Failure::of(LOST, &error),
+            _ => Failure::of(IO, &error),
+        }
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Failure {
+        match error {
+            CreateError::Guard(error) => {
+                let failure = Failure::from(error);
+                Failure { message: format!("the index is busy: {}", failure.message), ..failure }
+            }
+            CreateError::Index(error) => error.into(),
+            CreateError::Disk(error) => error.into(),
+            CreateError::Lost(_) => Failure::of(LOST, &error),
+            error => Failure::of(REFUSED, &error),
+        }
+    }
+}
+
+impl From<ReleaseError> for Failure {
+    fn from(error: ReleaseError) -> Failure {
+        match &error {
+            ReleaseError::Lost(_) => Failure::of(LOST, &error),
+            _ => Failure::of(IO, &error),
+        }
+    }
+}
+
+impl From<LossReason> for Failure {
+    fn from(reason: LossReason) -> Failure {
+        Failure::of(LOST, &reason)
+    }
+}

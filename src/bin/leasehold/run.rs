@@ -1,0 +1,344 @@
+//! `leasehold run`: the supervisor.
+//!
+//! It joins, acquires all resources or none, has the guard start the command, and moves the guard's deadline with each
+//! renewal. When the command is gone it releases and leaves. When the lease is lost it writes nothing more.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasehold::disk::Access;
+use leasehold::{AcquireError, JoinOptions, Lease, Lockspace, Membership, Resource, Status, Time, Timeouts, Wait};
+
+use crate::args::{Patience, RunArgs, Target};
+use crate::descendants::Outcome;
+use crate::failure::{Failure, IO, LOST, USAGE};
+use crate::guard::{Deadline, Guard, GuardEvent, Signals};
+use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
+
+/// By convention: the command was not found, or can't be executed.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+/// How often what is awaited is looked at while a signal may come.
+const TICK: Duration = Duration::from_millis(2);
+/// What all of it may take to be gone after SIGKILL, before the supervisor itself steps in.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
+    check_names(&args.names)?;
+    let guard = Arc::new(Guard::start().map_err(|error| Failure::new(IO, format!("no guard process: {error}")))?);
+    let signals = Signaled::listen(guard.clone())?;
+    let lockspace = match &args.device {
+        Some(device) => open(device, Access::ReadWrite)?,
+        None => {
+            make_default(Path::new(DEFAULT_DEVICE))?;
+            open(Path::new(DEFAULT_DEVICE), Access::ReadWrite)?
+        }
+    };
+    let Some(membership) = join(&lockspace, args, &signals)? else {
+        return Ok(signals.exit_code());
+    };
+    let result = hold_and_run(args, &guard, &membership, &signals);
+    if !matches!(membership.status(), Status::Lost { .. })
+        && let Err(error) = membership.leave()
+    {
+        eprintln!("leasehold: the host id was not given back: {error}");
+    }
+    result
+}
+
+fn check_names(names: &[Target]) -> Result<(), Failure> {
+    for (at, target) in names.iter().enumerate() {
+        if names[..at].iter().any(|earlier| earlier.name == target.name) {
+            return Err(Failure::new(USAGE, format!("{} is named twice", target.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Signals that came before the command was started end the wait for it; later ones are the command's.
+struct Signaled {
+    received: Receiver<i32>,
+    first: std::cell::Cell<Option<i32>>,
+}
+
+impl Signaled {
+    fn listen(guard: Arc<Guard>) -> Result<Signaled, Failure> {
+        let failed = |error| Failure::new(IO, format!("signals can't be caught: {error}"));
+        let signals = Signals::new().map_err(failed)?;
+        let (sender, received) = channel();
+        let forward = move || {
+            for signal in signals {
+                if let Some(pass_on) = signal.pass_on {
+                    // Nothing to pass it on to is no failure.
+                    let _ = guard.signal(pass_on);
+                }
+                // Nobody listens any more once the command runs.
+                let _ = sender.send(signal.signal);
+            }
+        };
+        thread::Builder::new().name("leasehold-signals".into()).spawn(forward).map_err(failed)?;
+        Ok(Signaled { received, first: std::cell::Cell::new(None) })
+    }
+
+    /// Waits until `done`; false when a signal that ends a process came first.
+    fn wait(&self, mut done: impl FnMut() -> bool) -> bool {
+        while !done() {
+            match self.received.recv_timeout(TICK) {
+                Ok(signal) if ends_a_process(signal) => {
+                    self.first.set(Some(signal));
+                    return false;
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
+            }
+        }
+        true
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        code_of(Outcome::Signal(self.first.get().unwrap_or_default()))
+    }
+}
+
+fn ends_a_process(signal: i32) -> bool {
+    use rustix::process::Signal;
+    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM].map(Signal::as_raw).contains(&signal)
+}
+
+fn code_of(outcome: Outcome) -> ExitCode {
+    let code = match outcome {
+        Outcome::Code(code) => code,
+        Outcome::Signal(signal) => 128 + signal,
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// `None`: a signal came.
+fn join(lockspace: &Lockspace, args: &RunArgs, signals: &Signaled) -> Result<Option<Membership>, Failure> {
+    let mut options = JoinOptions::new();
+    if let Some(host) = args.host_id {
+        options = options.host_id(host);
+    }
+    if let Some(name) = &args.host_name {
+        options = options.host_name(name);
+    }
+    let joining = lockspace.start_join(options)?;
+    match signals.wait(|| joining.is_done()) {
+        true => Ok(Some(joining.wait()?)),
+        false => Ok(None),
+    }
+}
+
+fn hold_and_run(
+    args: &RunArgs,
+    guard: &Arc<Guard>,
+    membership: &Membership,
+    signals: &Signaled,
+) -> Result<ExitCode, Failure> {
+    // Creating and waiting block: they run beside the wait for signals, which calls them off by leaving.
+    let leases = thread::scope(|scope| {
+        let acquiring = scope.spawn(|| {
+            let create = args.create || args.device.is_none();
+            let resources = args.names.iter().map(|target| resource(membership, target, create));
+            acquire_all(membership, resources.collect::<Result<_, _>>()?, args.wait)
+        });
+        let finished = signals.wait(|| acquiring.is_finished());
+        if !finished {
+            // It ends with an error, or with leases that are dropped, and so released, below.
+            let _ = membership.leave();
+        }
+        let leases = acquiring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        if finished { leases.map(Some) } else { Ok(None) }
+    })?;
+    let Some(leases) = leases else {
+        return Ok(signals.exit_code());
+    };
+    supervise(args, guard, membership, leases)
+}
+
+/// All, in the order of their places so that two who want the same ones don't wait for each other; or none.
+fn acquire_all(membership: &Membership, resources: Vec<Resource>, wait: Patience) -> Result<Vec<Lease>, Failure> {
+    let started = Instant::now();
+    let mut order: Vec<usize> = (0..resources.len()).collect();
+    order.sort_by_key(|at| resources[*at].offset());
+    let mut leases: Vec<(usize, Lease)> = Vec::new();
+    for at in order {
+        let wait = match wait {
+            Patience::Forever => Wait::Forever,
+            Patience::For(span) if span.is_zero() => Wait::No,
+            Patience::For(span) => Wait::For(span.saturating_sub(started.elapsed())),
+        };
+        match membership.acquire(&resources[at], wait) {
+            Ok(lease) => leases.push((at, lease)),
+            Err(error) => {
+                for (_, lease) in leases {
+                    // What can't be released now the engine goes on with.
+                    let _ = lease.release();
+                }
+                return Err(refused(error));
+            }
+        }
+    }
+    leases.sort_by_key(|(at, _)| *at);
+    Ok(leases.into_iter().map(|(_, lease)| lease).collect())
+}
+
+/// The membership that is lost before a command was started protects nothing.
+fn refused(error: AcquireError) -> Failure {
+    match error {
+        AcquireError::Lost(reason) => Failure::new(IO, format!("the membership was lost while acquiring: {reason}")),
+        error => error.into(),
+    }
+}
+
+/// SIGTERM when the lease is lost; SIGKILL halfway through the time in which all of it must be gone.
+fn deadline(until: Time, timeouts: &Timeouts) -> Deadline {
+    Deadline { term_at: until.as_nanos(), kill_at: (until + timeouts.fence() / 2).as_nanos() }
+}
+
+fn environment(membership: &Membership, leases: &[Lease]) -> Vec<(String, String)> {
+    let list = |text: &dyn Fn(&Lease) -> String| leases.iter().map(text).collect::<Vec<_>>().join(",");
+    let owner = membership.owner();
+    vec![
+        ("LEASEHOLD_RESOURCE".into(), list(&|lease| lease.resource().name().to_string())),
+        ("LEASEHOLD_VERSION".into(), list(&|lease| lease.version().to_string())),
+        ("LEASEHOLD_HOST_ID".into(), owner.host.to_string()),
+        ("LEASEHOLD_GENERATION".into(), owner.generation.to_string()),
+    ]
+}
+
+fn supervise(
+    args: &RunArgs,
+    guard: &Arc<Guard>,
+    membership: &Membership,
+    leases: Vec<Lease>,
+) -> Result<ExitCode, Failure> {
+    let timeouts = membership.lockspace().timeouts();
+    let status = membership.status();
+    let until = match &status {
+        Status::Held { until } | Status::Late { until } => *until,
+        Status::Lost { reason } => return Err(reason.clone().into()),
+    };
+    let environment = environment(membership, &leases);
+    guard
+        .launch(&args.command, &environment, deadline(until, &timeouts))
+        .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", args.command[0])))?;
+    let over = AtomicBool::new(false);
+    let ended = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut seen = status;
+            while !over.load(Ordering::Relaxed) {
+                let now = membership.status_change(&seen, timeouts.renewal());
+                match &now {
+                    _ if now == seen => continue,
+                    // A guard that can't be told keeps to the deadline that it has.
+                    Status::Held { until } | Status::Late { until } => {
+                        let _ = guard.extend(deadline(*until, &timeouts));
+                    }
+                    Status::Lost { .. } => {
+                        guard.terminate(timeouts.fence() / 2);
+                        return;
+                    }
+                }
+                seen = now;
+            }
+        });
+        let ended = await_end(guard, membership, &timeouts);
+        over.store(true, Ordering::Relaxed);
+        ended
+    });
+    match ended {
+        End::NotStarted(failure) => {
+            release(leases)?;
+            Err(failure)
+        }
+        End::Ended(outcome) => {
+            release(leases)?;
+            Ok(code_of(outcome))
+        }
+        End::Lost => Err(lost(membership)),
+        End::Failed(failure) => {
+            // Nothing of it is left: others may have the resources at once.
+            release(leases)?;
+            Err(failure)
+        }
+        End::Left(pids) => Err(Failure::new(
+            IO,
+            format!("processes {pids:?} can't be killed; the leases are not released, and run out when renewing ends"),
+        )),
+    }
+}
+
+/// How it ended.
+enum End {
+    NotStarted(Failure),
+    Ended(Outcome),
+    /// The command was ended because the lease was lost.
+    Lost,
+    /// The guard failed, and what it guarded was killed.
+    Failed(Failure),
+    /// The guard failed, and these are left.
+    Left(Vec<i32>),
+}
+
+fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts) -> End {
+    let mut lost_since = None;
+    loop {
+        match guard.next_event(timeouts.renewal()) {
+            Some(GuardEvent::Started) => {}
+            Some(GuardEvent::SpawnFailed { error, not_found }) => {
+                let code = if not_found { NOT_FOUND } else { NOT_EXECUTABLE };
+                return End::NotStarted(Failure::new(code, format!("the command can't be started: {error}")));
+            }
+            Some(GuardEvent::Expired) => return End::Lost,
+            Some(GuardEvent::Ended { by_deadline: false, by_loss: false, status }) => return End::Ended(status),
+            Some(GuardEvent::Ended { .. }) => return End::Lost,
+            Some(GuardEvent::Stuck { pids }) => {
+                eprintln!("leasehold: processes {pids:?} don't end after SIGKILL; the leases stay until they do");
+            }
+            Some(GuardEvent::Gone) => {
+                let left = guard.enforce(KILL_PATIENCE);
+                return match left.is_empty() {
+                    true => End::Failed(Failure::new(IO, "the guard process was killed; so was the command")),
+                    false => End::Left(left),
+                };
+            }
+            None => {}
+        }
+        if matches!(membership.status(), Status::Lost { .. }) {
+            // A guard that neither ends the command nor says that it can't is itself stopped or stuck.
+            let since = *lost_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > timeouts.fence() / 2 {
+                let left = guard.enforce(KILL_PATIENCE);
+                return if left.is_empty() { End::Lost } else { End::Left(left) };
+            }
+        }
+    }
+}
+
+fn release(leases: Vec<Lease>) -> Result<(), Failure> {
+    let mut result = Ok(());
+    for lease in leases {
+        let name = lease.resource().name();
+        if let Err(error) = lease.release() {
+            let failure = Failure::from(error);
+            eprintln!("leasehold: {name}: {failure}");
+            result = Err(failure);
+        }
+    }
+    result
+}
+
+fn lost(membership: &Membership) -> Failure {
+    let reason = match membership.status() {
+        Status::Lost { reason } => reason.to_string(),
+        // The guard went by the last deadline that reached it.
+        Status::Held { .. } | Status::Late { .. } => "the guard was not told of a renewal in time".into(),
+    };
+    Failure::new(LOST, format!("the lease was lost while the command ran, which was ended: {reason}"))
+}

@@ -1,0 +1,528 @@
+//! A machine's process: drives the state machines of [`crate::protocol`] as the engine does, with one renewal, one scan
+//! and one operation at a time.
+//!
+//! What it answers for itself, and the machines rely on:
+//! - The deadline is checked before each effect and before each write. After the loss nothing more is submitted.
+//! - While a write is in flight to a sector, nothing else is written there.
+//! - A new process waits until the writes of the one before it are over: they keep the local lock.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::storage::{AREA, block_at, delta_at, seen};
+use super::world::{Env, NONCE, lockspace, name, resource};
+use crate::format::{Block, DeltaRecord, Geometry, Leader};
+use crate::protocol::area::AreaView;
+use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
+use crate::protocol::liveness::Observer;
+use crate::protocol::resource::{Effect, Event, Operation, Outcome, Subject};
+use crate::protocol::{Seen, Span, Written};
+use crate::types::{HostId, Time, Version};
+
+/// What happens to a process.
+#[derive(Clone, Debug)]
+pub(super) enum Signal {
+    /// A process starts, or tries again to join.
+    Start,
+    /// The join's wait is over.
+    JoinWoke,
+    /// A renewal may be due.
+    Renew,
+    /// A scan is due.
+    Scan,
+    /// The wait of an operation is over.
+    Woke { operation: u64, round: u32 },
+    /// The caller's deadline.
+    CallOff { operation: u64 },
+    /// The caller wants what comes next.
+    Act,
+    /// The deadline of the host id may have passed.
+    Deadline,
+    /// An I/O was completed, or timed out.
+    Io(Completion),
+}
+
+/// What an I/O is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tag {
+    Join,
+    Renew,
+    Leave,
+    Scan { known_from: Time, wanted_by: Option<(u64, u32)> },
+    Area { operation: u64, round: u32, disk: usize, since: Time },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Completion {
+    pub(super) tag: Tag,
+    pub(super) started: Time,
+    /// Its time-out was signalled before.
+    pub(super) late: bool,
+    pub(super) answer: Answer,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    Read(Vec<(u64, Vec<u8>)>),
+    Failed,
+    Wrote(Written),
+}
+
+pub(super) struct Host {
+    index: usize,
+    /// The host id that this machine holds or held without releasing it.
+    id: Option<HostId>,
+    process: Process,
+}
+
+enum Process {
+    None,
+    Joining(HostId, Acquire),
+    Member(Box<Member>),
+}
+
+struct Member {
+    tenure: Tenure,
+    observer: Observer,
+    /// The ids that the last complete scan showed in use, and when it started.
+    known: Option<(Time, BTreeSet<HostId>)>,
+    renewal_started: Time,
+    operation: Option<Operation>,
+    operations: u64,
+    /// The round of the effect that waits for writes in flight.
+    settling: Option<u32>,
+    own: Option<Block>,
+    held: Option<Version>,
+    leaving: bool,
+}
+
+impl Host {
+    pub(super) fn new(index: usize) -> Host {
+        Host { index, id: None, process: Process::None }
+    }
+
+    pub(super) fn process_is_gone(&mut self) {
+        self.process = Process::None;
+    }
+
+    pub(super) fn handle(&mut self, env: &mut Env, signal: Signal) {
+        let now = env.local(self.index);
+        let index = self.index;
+        match &mut self.process {
+            Process::None => {
+                if let Signal::Start = signal {
+                    self.start(env);
+                }
+            }
+            Process::Joining(..) => self.joining(env, signal),
+            Process::Member(member) => {
+                member.tenure.tick(now);
+                let end = match member.tenure.held(now) {
+                    true => member.handle(index, env, signal),
+                    false => Some(End::Lost),
+                };
+                if let Some(end) = end {
+                    self.ended(env, end);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, env: &mut Env) {
+        let index = self.index;
+        if env.storage.writing(index, |_, _| true) {
+            // The local lock.
+            env.signal_after(index, Duration::from_millis(10), Signal::Start);
+            return;
+        }
+        let picked = match self.id {
+            Some(id) => Some(id),
+            None if index == env.options.hosts => HostId::new(env.ids()),
+            // Few enough that hosts meet.
+            None => HostId::new(1 + env.random.below(env.ids() - 1)),
+        };
+        let Some(id) = picked else { return };
+        let identity = Identity {
+            name: name(b"host"),
+            machine: index as u64 + 1,
+            boot: env.machines[index].boot,
+            session: env.random.next() as u32,
+        };
+        let terms = Terms {
+            geometry: Geometry::default(),
+            lockspace: lockspace(),
+            nonce: NONCE,
+            timeouts: env.options.timeouts,
+        };
+        self.process = Process::Joining(id, Acquire::new(id, identity, terms, env.random.next()));
+        env.trace(|| format!("host {index} joins as {id}"));
+        env.read(index, Tag::Join, 0, vec![delta_at(id)]);
+    }
+
+    fn joining(&mut self, env: &mut Env, signal: Signal) {
+        let (index, now) = (self.index, env.local(self.index));
+        let Process::Joining(id, acquire) = &mut self.process else { return };
+        let (id, at) = (*id, delta_at(*id));
+        let event = match signal {
+            Signal::JoinWoke => delta::Event::Woke(now),
+            Signal::Io(Completion { tag: Tag::Join, started, late: false, answer }) => {
+                let span = Span { started, ended: now };
+                match answer {
+                    Answer::Read(sectors) => {
+                        delta::Event::Read(span, seen(&sectors[0].1, |sector| DeltaRecord::decode(sector, at)))
+                    }
+                    Answer::Failed => delta::Event::ReadFailed,
+                    Answer::Wrote(written) => delta::Event::Wrote(span, written),
+                }
+            }
+            _ => return,
+        };
+        match acquire.step(event) {
+            delta::Effect::Read => env.read(index, Tag::Join, 0, vec![at]),
+            delta::Effect::Write(record) => {
+                self.id = Some(id);
+                env.write(index, Tag::Join, 0, at, record.encode(at));
+            }
+            delta::Effect::Wait(until) => env.signal(index, until, Signal::JoinWoke),
+            delta::Effect::Done(Ok(tenure)) => {
+                env.trace(|| format!("host {index} holds {}", tenure.me()));
+                let until = env.machines[index].clock.world(tenure.deadline());
+                env.check.joined(index, tenure.me(), env.now, until);
+                env.signal(index, tenure.deadline(), Signal::Deadline);
+                for signal in [Signal::Renew, Signal::Scan, Signal::Act] {
+                    env.signal(index, now, signal);
+                }
+                self.process = Process::Member(Box::new(Member::new(*tenure, env.options.timeouts)));
+            }
+            delta::Effect::Done(Err(refusal)) => {
+                env.trace(|| format!("host {index} could not join as {id}: {refusal:?}"));
+                env.check.counters.refusals += 1;
+                if refusal != Refusal::Storage {
+                    self.id = None;
+                }
+                self.ended(env, End::Refused);
+            }
+        }
+    }
+
+    fn ended(&mut self, env: &mut Env, end: End) {
+        let index = self.index;
+        env.trace(|| format!("host {index}: its process ends, {end:?}"));
+        match end {
+            End::Lost => env.check.counters.losses += 1,
+            End::Left { released: true } => self.id = None,
+            End::Left { released: false } | End::Refused => {}
+        }
+        env.check.left(index);
+        self.process = Process::None;
+        env.machines[index].epoch += 1;
+        let rest = env.random.millis(1, 100);
+        env.signal_after(index, rest, Signal::Start);
+    }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+enum End {
+    Lost,
+    /// In the orderly way; the write that releases the id may have failed.
+    Left {
+        released: bool,
+    },
+    Refused,
+}
+
+impl Member {
+    fn new(tenure: Tenure, timeouts: crate::timeouts::Timeouts) -> Member {
+        Member {
+            tenure,
+            observer: Observer::new(timeouts),
+            known: None,
+            renewal_started: Time::ZERO,
+            operation: None,
+            operations: 0,
+            settling: None,
+            own: None,
+            held: None,
+            leaving: false,
+        }
+    }
+
+    fn handle(&mut self, index: usize, env: &mut Env, signal: Signal) -> Option<End> {
+        let (now, me) = (env.local(index), self.tenure.me());
+        match signal {
+            Signal::Renew => {
+                self.renewal_started = now;
+                env.read(index, Tag::Renew, 0, vec![delta_at(me.host)]);
+            }
+            Signal::Scan => {
+                self.scan(index, env, None);
+                env.signal_after(index, env.options.timeouts.renewal() / 2, Signal::Scan);
+            }
+            Signal::Act => return self.act(index, env),
+            Signal::CallOff { operation } if operation == self.operations => {
+                if let Some(operation) = &mut self.operation {
+                    env.trace(|| format!("host {index} calls off"));
+                    operation.call_off();
+                }
+            }
+            Signal::Woke { operation, round } if operation == self.operations => {
+                return self.step(index, env, round, Event::Woke);
+            }
+            Signal::Io(completion) => return self.completed(index, env, completion),
+            Signal::Start | Signal::JoinWoke | Signal::Deadline => {}
+            Signal::Woke { .. } | Signal::CallOff { .. } => {}
+        }
+        None
+    }
+
+    fn scan(&mut self, index: usize, env: &mut Env, wanted_by: Option<(u64, u32)>) {
+        let offsets = env.known_ids().map(delta_at).collect();
+        let known_from = env.local(index);
+        env.read(index, Tag::Scan { known_from, wanted_by }, 0, offsets);
+    }
+
+    fn completed(&mut self, index: usize, env: &mut Env, completion: Completion) -> Option<End> {
+        let Completion { tag, started, late, answer } = completion;
+        let span = Span { started, ended: env.local(index) };
+        match (tag, answer) {
+            (Tag::Renew, Answer::Read(sectors)) => self.renew(index, env, &sectors[0].1),
+            (Tag::Renew, Answer::Failed) => {
+                env.signal_after(index, Duration::from_millis(5), Signal::Renew);
+                None
+            }
+            (Tag::Renew, Answer::Wrote(written)) => {
+                self.tenure.renewed(span, written, span.ended);
+                let clock = env.machines[index].clock;
+                let deadline = self.tenure.deadline();
+                let fenced = clock.world(deadline + env.options.timeouts.fence());
+                env.check.renewed(index, self.tenure.me(), env.now, clock.world(deadline), fenced);
+                env.signal(index, deadline, Signal::Deadline);
+                match written {
+                    Written::Done => {
+                        env.signal(index, self.renewal_started + env.options.timeouts.renewal(), Signal::Renew);
+                    }
+                    Written::Failed => env.signal_after(index, Duration::from_millis(5), Signal::Renew),
+                    // Nothing more is written there until it is over.
+                    Written::InFlight => {}
+                }
+                None
+            }
+            (Tag::Leave, Answer::Wrote(written)) => Some(End::Left { released: written == Written::Done }),
+            (Tag::Scan { known_from, wanted_by }, answer) => {
+                if let Answer::Read(sectors) = answer {
+                    self.scanned(env, known_from, span, &sectors);
+                }
+                let (_, round) = wanted_by.filter(|(operation, _)| *operation == self.operations)?;
+                self.step(index, env, round, Event::Scanned)
+            }
+            (Tag::Area { operation, round, disk, since }, answer) => {
+                let current = operation == self.operations;
+                if let (Answer::Wrote(_), true) = (&answer, late || !current) {
+                    let settled = self.settling.filter(|_| !env.storage.writing(index, |_, at| at >= AREA))?;
+                    self.settling = None;
+                    return self.step(index, env, settled, Event::Settled);
+                }
+                let event = match answer {
+                    Answer::Read(sectors) => Event::Read { disk, span, since, view: view(&sectors) },
+                    Answer::Failed => Event::ReadFailed { disk },
+                    Answer::Wrote(written) => Event::Wrote { disk, written },
+                };
+                if current { self.step(index, env, round, event) } else { None }
+            }
+            (Tag::Join | Tag::Leave, _) => None,
+        }
+    }
+
+    fn renew(&mut self, index: usize, env: &mut Env, sector: &[u8]) -> Option<End> {
+        let (now, at) = (env.local(index), delta_at(self.tenure.me().host));
+        let seen = seen(sector, |sector| DeltaRecord::decode(sector, at));
+        let may_leave = self.leaving && !env.storage.writing(index, |_, _| true);
+        let record = match may_leave {
+            true => self.tenure.release(now, &seen),
+            false => self.tenure.renew(now, &seen),
+        };
+        let Ok(record) = record else {
+            return Some(End::Lost);
+        };
+        if may_leave {
+            env.trace(|| format!("host {index} leaves"));
+            env.check.left(index);
+        }
+        let tag = if may_leave { Tag::Leave } else { Tag::Renew };
+        env.write(index, tag, 0, at, record.encode(at));
+        None
+    }
+
+    fn scanned(&mut self, env: &mut Env, known_from: Time, span: Span, sectors: &[(u64, Vec<u8>)]) {
+        let records: Vec<(HostId, Seen<DeltaRecord>)> = env
+            .known_ids()
+            .zip(sectors)
+            .map(|(host, (at, sector))| (host, seen(sector, |sector| DeltaRecord::decode(sector, *at))))
+            .collect();
+        let own = |(host, value): &(HostId, Seen<DeltaRecord>)| {
+            *host == self.tenure.me().host && value.good().is_some_and(|record| self.tenure.recognises(record))
+        };
+        let mirrored = records.iter().any(own);
+        let used = |value: &Seen<DeltaRecord>| value.good().is_none_or(|record| record.generation != 0);
+        let known = records.iter().filter(|(_, value)| used(value)).map(|(host, _)| *host).collect();
+        if self.known.as_ref().is_none_or(|(from, _)| *from <= known_from) {
+            self.known = Some((known_from, known));
+        }
+        for (host, value) in records {
+            self.observer.observe(host, span, mirrored, value);
+        }
+    }
+
+    fn act(&mut self, index: usize, env: &mut Env) -> Option<End> {
+        if self.operation.is_some() || self.leaving {
+            return None;
+        }
+        let now = env.local(index);
+        let timeouts = env.options.timeouts;
+        let subject = Subject {
+            me: self.tenure.me(),
+            geometry: Geometry::default(),
+            lockspace: lockspace(),
+            resource: resource(),
+            timeouts,
+            disks: env.options.disks,
+        };
+        self.operations += 1;
+        self.settling = None;
+        let (operation, effect) = if self.held.take().is_some() {
+            env.trace(|| format!("host {index} releases"));
+            env.check.stopped(index);
+            let Some(own) = self.own.clone() else {
+                env.check.fail(format!("S4: host {index} holds, but does not know its own block"));
+                return None;
+            };
+            Operation::release(subject, own, now)
+        } else if !env.quiet && env.random.chance(50) {
+            self.leaving = true;
+            return None;
+        } else {
+            let wait = env.quiet || env.random.chance(700);
+            if !env.quiet && env.random.chance(600) {
+                let patience = env.random.span(Duration::ZERO, timeouts.dead() * 2);
+                env.signal_after(index, patience, Signal::CallOff { operation: self.operations });
+            }
+            env.trace(|| format!("host {index} acquires, wait {wait}"));
+            Operation::acquire(subject, self.own.clone(), wait, now)
+        };
+        self.operation = Some(operation);
+        self.drive(index, env, Some(effect))
+    }
+
+    fn step(&mut self, index: usize, env: &mut Env, round: u32, event: Event) -> Option<End> {
+        let (now, random) = (env.local(index), env.random.next());
+        let effect = self.operation.as_mut()?.step(round, event, &mut self.observer, now, random);
+        self.drive(index, env, effect)
+    }
+
+    /// Carries out effects until one has to be waited for.
+    fn drive(&mut self, index: usize, env: &mut Env, mut next: Option<Effect>) -> Option<End> {
+        while let Some(effect) = next.take() {
+            let now = env.local(index);
+            if !self.tenure.held(now) {
+                return Some(End::Lost);
+            }
+            match effect {
+                Effect::Read(round) => self.read(index, env, round),
+                Effect::WriteBlock(round, block) => {
+                    env.check.counters.burns +=
+                        u64::from(block.extension.as_ref().is_some_and(|extension| extension.burned.is_some()));
+                    env.trace(|| format!("host {index}: {block:?}"));
+                    let at = block_at(self.tenure.me().host);
+                    next = self.write(index, env, round, at, &block.encode(Geometry::default(), at));
+                }
+                Effect::WriteLeader(round, leader) => {
+                    next = self.write(index, env, round, AREA, &leader.encode(AREA));
+                }
+                Effect::Scan(round) => self.scan(index, env, Some((self.operations, round))),
+                Effect::Settle(round) => {
+                    if env.storage.writing(index, |_, at| at >= AREA) {
+                        self.settling = Some(round);
+                    } else {
+                        let random = env.random.next();
+                        let operation = self.operation.as_mut()?;
+                        next = operation.step(round, Event::Settled, &mut self.observer, now, random);
+                    }
+                }
+                Effect::Wait(round, until) => {
+                    env.signal(index, until, Signal::Woke { operation: self.operations, round });
+                }
+                Effect::Done(outcome) => self.done(index, env, &outcome),
+            }
+        }
+        None
+    }
+
+    /// Reads the blocks of the ids that the last scan showed in use, or now and then those of all.
+    fn read(&self, index: usize, env: &mut Env, round: u32) {
+        let (since, mut hosts) = self.known.clone().unwrap_or((Time::ZERO, BTreeSet::new()));
+        if env.random.chance(200) {
+            hosts = env.known_ids().collect();
+        }
+        let offsets: Vec<u64> = std::iter::once(AREA).chain(hosts.into_iter().map(block_at)).collect();
+        for disk in 0..env.options.disks {
+            let tag = Tag::Area { operation: self.operations, round, disk, since };
+            env.read(index, tag, disk, offsets.clone());
+        }
+    }
+
+    fn write(&mut self, index: usize, env: &mut Env, round: u32, at: u64, bytes: &[u8]) -> Option<Effect> {
+        let mut next = None;
+        for disk in 0..env.options.disks {
+            if env.storage.writing(index, |on, offset| (on, offset) == (disk, at)) {
+                let event = Event::Wrote { disk, written: Written::InFlight };
+                let (now, random) = (env.local(index), env.random.next());
+                next = next.or(self.operation.as_mut()?.step(round, event, &mut self.observer, now, random));
+            } else {
+                let tag = Tag::Area { operation: self.operations, round, disk, since: Time::ZERO };
+                env.write(index, tag, disk, at, bytes.to_vec());
+            }
+        }
+        next
+    }
+
+    fn done(&mut self, index: usize, env: &mut Env, outcome: &Outcome) {
+        let me = self.tenure.me();
+        env.trace(|| format!("host {index}: {me} answers {outcome:?}"));
+        let Some(operation) = self.operation.take() else { return };
+        self.own = operation.own_block().cloned();
+        let fenced = self.tenure.deadline() + env.options.timeouts.fence();
+        let until = env.machines[index].clock.world(fenced);
+        let rest = match outcome {
+            Outcome::Held(version) => {
+                env.check.held(index, me, *version, env.now, until, &env.storage);
+                self.held = Some(*version);
+                if env.quiet {
+                    env.acquired.insert(index);
+                }
+                let long = !env.quiet && env.random.chance(150);
+                env.random.millis(1, if long { 1_500 } else { 60 })
+            }
+            Outcome::Blocked(_) | Outcome::GaveUp | Outcome::Refused(_) | Outcome::Released => {
+                env.check.ended(me, *outcome == Outcome::Released, &env.storage);
+                env.random.millis(1, 50)
+            }
+        };
+        env.signal_after(index, rest, Signal::Act);
+    }
+}
+
+/// What a read of the leader and of some blocks showed.
+fn view(sectors: &[(u64, Vec<u8>)]) -> AreaView {
+    let sector_bytes = Geometry::default().sector_bytes() as u64;
+    let (leader, blocks) = sectors.split_at(1);
+    let decode = |(at, sector): &(u64, Vec<u8>)| {
+        let host = HostId::new((at - AREA) / sector_bytes - 1)?;
+        let block = seen(sector, |sector| Block::decode(sector, *at));
+        (block != Seen::Good(Block::default())).then_some((host, block))
+    };
+    AreaView {
+        leader: seen(&leader[0].1, |sector| Leader::decode(sector, leader[0].0)),
+        blocks: blocks.iter().filter_map(decode).collect(),
+    }
+}

@@ -1,0 +1,120 @@
+//! Disks as sectors of bytes, and the I/O in flight on them.
+
+use std::collections::BTreeMap;
+
+use super::host::Tag;
+use crate::format::{Block, Corrupt, DeltaRecord, Geometry, Leader};
+use crate::protocol::{Defect, Seen};
+use crate::types::{HostId, Time, Version};
+
+/// Where the resource's area starts: behind the lockspace and the two areas of an index.
+pub(super) const AREA: u64 = 3 << 20;
+
+/// What an I/O does.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    Read { offsets: Vec<u64>, sectors: Vec<Vec<u8>> },
+    Write { offset: u64, bytes: Vec<u8> },
+}
+
+/// An I/O between its submission and its completion.
+#[derive(Clone, Debug)]
+pub(super) struct Io {
+    pub(super) host: usize,
+    /// Which process of the host.
+    pub(super) epoch: u64,
+    pub(super) tag: Tag,
+    pub(super) disk: usize,
+    /// On the host's clock, before the check that came before the submission.
+    pub(super) started: Time,
+    pub(super) action: Action,
+    /// It is going to be reported as failed.
+    pub(super) fails: bool,
+    /// A write: whether it is still going to land.
+    pub(super) lands: bool,
+    /// It was reported as timed out.
+    pub(super) late: bool,
+}
+
+/// All disks.
+#[derive(Clone)]
+pub(super) struct Storage {
+    disks: Vec<BTreeMap<u64, Vec<u8>>>,
+    pub(super) ios: BTreeMap<u64, Io>,
+    next: u64,
+}
+
+impl Storage {
+    pub(super) fn new(disks: usize) -> Storage {
+        Storage { disks: vec![BTreeMap::new(); disks], ios: BTreeMap::new(), next: 0 }
+    }
+
+    pub(super) fn disks(&self) -> usize {
+        self.disks.len()
+    }
+
+    pub(super) fn sector(&self, disk: usize, offset: u64) -> Vec<u8> {
+        self.disks[disk].get(&offset).cloned().unwrap_or_else(|| vec![0; Geometry::default().sector_bytes()])
+    }
+
+    /// Whether the sector is bad for good: it has no bytes, and takes none.
+    pub(super) fn is_bad(&self, disk: usize, offset: u64) -> bool {
+        self.disks[disk].get(&offset).is_some_and(Vec::is_empty)
+    }
+
+    pub(super) fn put(&mut self, disk: usize, offset: u64, bytes: Vec<u8>) {
+        self.disks[disk].insert(offset, bytes);
+    }
+
+    pub(super) fn delta(&self, at: u64) -> Seen<DeltaRecord> {
+        seen(&self.sector(0, at), |sector| DeltaRecord::decode(sector, at))
+    }
+
+    pub(super) fn leader(&self, disk: usize) -> Seen<Leader> {
+        seen(&self.sector(disk, AREA), |sector| Leader::decode(sector, AREA))
+    }
+
+    pub(super) fn block(&self, disk: usize, host: HostId) -> Seen<Block> {
+        let at = block_at(host);
+        seen(&self.sector(disk, at), |sector| Block::decode(sector, at))
+    }
+
+    /// The latest version that a leader, or a value accepted by one of these hosts, shows.
+    pub(super) fn latest_shown(&self, hosts: impl Iterator<Item = HostId> + Clone) -> Version {
+        let leaders = (0..self.disks()).filter_map(|disk| Some(self.leader(disk).good()?.version));
+        let blocks = (0..self.disks()).flat_map(|disk| hosts.clone().map(move |host| (disk, host)));
+        let blocks = blocks
+            .filter_map(|(disk, host)| Some(self.block(disk, host).good().filter(|block| block.bal > 0)?.instance));
+        leaders.chain(blocks).max().unwrap_or_default()
+    }
+
+    pub(super) fn begin(&mut self, io: Io) -> u64 {
+        self.next += 1;
+        self.ios.insert(self.next, io);
+        self.next
+    }
+
+    /// Whether a machine has a write in flight to a sector that `which` picks.
+    pub(super) fn writing(&self, host: usize, which: impl Fn(usize, u64) -> bool) -> bool {
+        self.ios.values().filter(|io| io.host == host).any(|io| match &io.action {
+            Action::Write { offset, .. } => which(io.disk, *offset),
+            Action::Read { .. } => false,
+        })
+    }
+}
+
+/// What a sector shows; one that can't be read has no bytes.
+pub(super) fn seen<T>(sector: &[u8], decode: impl FnOnce(&[u8]) -> Result<T, Corrupt>) -> Seen<T> {
+    if sector.is_empty() {
+        return Seen::Bad(Defect::Unreadable);
+    }
+    decode(sector).map_err(Defect::from).into()
+}
+
+pub(super) fn delta_at(host: HostId) -> u64 {
+    Geometry::default().delta_offset(host)
+}
+
+pub(super) fn block_at(host: HostId) -> u64 {
+    AREA + Geometry::default().block_offset(host)
+}

@@ -1,0 +1,59 @@
+//! Random runs of the simulator. `LEASEHOLD_SEED=n` replays one; `LEASEHOLD_SEEDS=n` and `LEASEHOLD_SEED_START=n` say
+//! how many there are, and which is the first.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use leasehold::sim::{Counters, Options};
+
+/// Enough for every counter below to grow many times.
+const SEEDS: u64 = 400;
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Runs the seeds that the environment or the default says, each as `adapt` makes it.
+fn run_all(count: u64, adapt: impl Fn(Options) -> Options) -> Counters {
+    let seeds = match from_environment("LEASEHOLD_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => {
+            let start = from_environment("LEASEHOLD_SEED_START").unwrap_or(0);
+            start..start + from_environment("LEASEHOLD_SEEDS").unwrap_or(count)
+        }
+    };
+    let mut sum = Counters::default();
+    for seed in seeds {
+        sum += adapt(Options::of_seed(seed)).run().unwrap_or_else(|failure| panic!("\n{failure}"));
+    }
+    sum
+}
+
+#[test]
+fn properties_hold_under_random_faults() {
+    let sum = run_all(SEEDS, |options| options);
+    println!("{sum:#?}");
+    if from_environment("LEASEHOLD_SEED").or(from_environment("LEASEHOLD_SEEDS")).is_some() {
+        return;
+    }
+    // The runs are worth something only if what the rules are for did happen.
+    assert!(sum.held > 5_000 && sum.released > 5_000, "{sum:#?}");
+    assert!(sum.takeovers > 200, "{sum:#?}");
+    assert!(sum.adoptions > 200, "{sum:#?}");
+    assert!(sum.regressions > 50 && sum.repairs > 50, "{sum:#?}");
+    assert!(sum.late_landings > 500, "{sum:#?}");
+    assert!(sum.burns > 50, "{sum:#?}");
+    assert!(sum.joins > 1_000 && sum.refusals > 500 && sum.losses > 200, "{sum:#?}");
+    assert!(sum.without > 1_000, "{sum:#?}");
+}
+
+#[test]
+fn a_run_is_the_same_every_time() {
+    let run = || Options::of_seed(7).run().unwrap_or_else(|failure| panic!("\n{failure}"));
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn properties_hold_with_three_disks() {
+    let sum = run_all(SEEDS / 4, |options| Options { disks: 3, ..options });
+    assert!(sum.held > 1_000 || from_environment("LEASEHOLD_SEED").is_some(), "{sum:#?}");
+}
