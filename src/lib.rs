@@ -55,6 +55,7 @@ pub mod sim;
 mod timeouts;
 mod types;
 
+pub use engine::hosts::HostInfo;
 pub use engine::pulse::Status;
 pub use engine::resources::Resource;
 pub use error::{
@@ -63,7 +64,7 @@ pub use error::{
 };
 pub use formatting::{FormatOptions, format};
 pub use lease::Lease;
-pub use lockspace::{HostInfo, Lockspace, Mode, Ownership, ResourceInfo};
+pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
 pub use membership::{JoinOptions, Joining, Membership, Wait};
 pub use protocol::liveness::HostState;
 pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};

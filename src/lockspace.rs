@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::{BootClock, Clock, Disk, Lane};
-use crate::engine::hosts::Hosts;
+use crate::engine::hosts::{HostInfo, Hosts};
 use crate::engine::io::Io;
 use crate::engine::join::Cancel;
 use crate::engine::resources::{Resource, whole_view};
@@ -31,23 +31,6 @@ const SEARCHED: u64 = 1 << 20;
 pub struct Lockspace {
     pub(crate) io: Io,
     pub(crate) terms: Terms,
-}
-
-/// One host id that is or was in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostInfo {
-    /// The id.
-    pub host: HostId,
-    /// The name of the host that holds or held it; `None` when the record is damaged.
-    pub name: Option<Name>,
-    /// Which of the id's holdings; 0 when the record is damaged.
-    pub generation: u64,
-    /// The holder's clock in whole seconds at its last renewal; 0 when the id is free.
-    pub timestamp: u64,
-    /// What this observer saw of it.
-    pub state: HostState,
-    /// What is wrong with its record.
-    pub damage: Option<Damage>,
 }
 
 /// How a resource is held.
@@ -195,36 +178,7 @@ impl Lockspace {
             std::thread::sleep(end.since(self.io.now()).min(timeouts.renewal() / 2));
             hosts.scan_used(&self.io, None)?;
         }
-        let now = self.io.now();
-        let device = self.device();
-        Ok(hosts.with_observer(|observer| {
-            let seen = observer.hosts().filter_map(|host| Some((host, observer.record(host)?)));
-            let infos = seen.filter_map(|(host, seen)| match seen {
-                Seen::Good(record) if record.generation == 0 => None,
-                Seen::Good(record) => Some(HostInfo {
-                    host,
-                    name: Some(record.host_name),
-                    generation: record.generation,
-                    timestamp: record.timestamp,
-                    state: observer.state(host, now),
-                    damage: None,
-                }),
-                Seen::Bad(reason) => Some(HostInfo {
-                    host,
-                    name: None,
-                    generation: 0,
-                    timestamp: 0,
-                    state: HostState::Unknown,
-                    damage: Some(Damage {
-                        device: device.clone(),
-                        offset: geometry.delta_offset(host),
-                        what: "host record",
-                        reason: reason.clone(),
-                    }),
-                }),
-            });
-            infos.collect()
-        }))
+        Ok(hosts.infos(&self.device(), self.io.now()))
     }
 
     /// The resource of that name.
@@ -245,7 +199,7 @@ impl Lockspace {
         let (area, len) = (self.terms.geometry.area_bytes(), self.io.disk().len());
         let name = Name::resource(name)?;
         let fits = offset.checked_add(area).is_some_and(|end| end <= len);
-        match offset >= area && offset % area == 0 && fits {
+        match offset >= area && offset.is_multiple_of(area) && fits {
             true => Ok(Resource { name, offset }),
             false => Err(FindError::Offset { device: self.device(), offset, area, len }),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::disk::Lane;
+use crate::engine::hosts::HostInfo;
 use crate::engine::identity;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::{Member, Tell};
@@ -191,6 +192,11 @@ impl Membership {
     /// 1024 at most.
     pub fn renewal_latencies(&self) -> Vec<Duration> {
         self.member.latencies()
+    }
+
+    /// The host ids that are or were in use, as this membership has watched them since it joined. Reads nothing.
+    pub fn hosts(&self) -> Vec<HostInfo> {
+        self.member.hosts.infos(&self.lockspace.device(), self.member.io.now())
     }
 
     /// Acquires an exclusive lease on a resource.

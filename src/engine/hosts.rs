@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 
 use super::io::Io;
 use super::pulse::Pulse;
-use crate::error::DiskError;
+use crate::error::{Damage, DiskError};
 use crate::format::{DeltaRecord, Geometry};
-use crate::protocol::liveness::Observer;
+use crate::protocol::liveness::{HostState, Observer};
 use crate::protocol::{Defect, Seen};
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, Time};
+use crate::types::{HostId, Name, Time};
 
 /// Which hosts' blocks a read must cover.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,23 @@ pub(crate) struct Coverage {
     pub(crate) highest: u64,
     /// Start of the last scan of all ids; `None` before the first.
     pub(crate) since: Option<Time>,
+}
+
+/// One host id that is or was in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostInfo {
+    /// The id.
+    pub host: HostId,
+    /// The name of the host that holds or held it; `None` when the record is damaged.
+    pub name: Option<Name>,
+    /// Which of the id's holdings; 0 when the record is damaged.
+    pub generation: u64,
+    /// The holder's clock in whole seconds at its last renewal; 0 when the id is free.
+    pub timestamp: u64,
+    /// What this observer saw of it.
+    pub state: HostState,
+    /// What is wrong with its record.
+    pub damage: Option<Damage>,
 }
 
 /// The delta records as last read.
@@ -67,6 +84,39 @@ impl Hosts {
         let Coverage { highest, since } = self.coverage();
         let all = self.geometry.max_hosts();
         self.scan(io, if since.is_some() { highest.clamp(1, all) } else { all }, own)
+    }
+
+    /// The ids that are or were in use, as they were last read.
+    pub(crate) fn infos(&self, device: &str, now: Time) -> Vec<HostInfo> {
+        let geometry = self.geometry;
+        self.with_observer(|observer| {
+            let seen = observer.hosts().filter_map(|host| Some((host, observer.record(host)?)));
+            let infos = seen.filter_map(|(host, seen)| match seen {
+                Seen::Good(record) if record.generation == 0 => None,
+                Seen::Good(record) => Some(HostInfo {
+                    host,
+                    name: Some(record.host_name),
+                    generation: record.generation,
+                    timestamp: record.timestamp,
+                    state: observer.state(host, now),
+                    damage: None,
+                }),
+                Seen::Bad(reason) => Some(HostInfo {
+                    host,
+                    name: None,
+                    generation: 0,
+                    timestamp: 0,
+                    state: HostState::Unknown,
+                    damage: Some(Damage {
+                        device: device.into(),
+                        offset: geometry.delta_offset(host),
+                        what: "host record",
+                        reason: reason.clone(),
+                    }),
+                }),
+            });
+            infos.collect()
+        })
     }
 
     fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>) -> Result<(), DiskError> {

@@ -57,6 +57,7 @@ pub enum Effect {
 }
 
 /// What happened to the last [`Effect`].
+#[expect(clippy::large_enum_variant, reason = "one for each I/O, which costs far more than moving it")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The sector was read.

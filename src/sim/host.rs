@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::env::{Env, NONCE, lockspace, name, resource};
 use super::storage::{AREA, block_at, delta_at, seen};
-use super::world::{Env, NONCE, lockspace, name, resource};
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
@@ -77,7 +77,7 @@ pub(super) struct Host {
 
 enum Process {
     None,
-    Joining(HostId, Acquire),
+    Joining(HostId, Box<Acquire>),
     Member(Box<Member>),
 }
 
@@ -154,7 +154,7 @@ impl Host {
             nonce: NONCE,
             timeouts: env.options.timeouts,
         };
-        self.process = Process::Joining(id, Acquire::new(id, identity, terms, env.random.next()));
+        self.process = Process::Joining(id, Box::new(Acquire::new(id, identity, terms, env.random.next())));
         env.trace(|| format!("host {index} joins as {id}"));
         env.read(index, Tag::Join, 0, vec![delta_at(id)]);
     }

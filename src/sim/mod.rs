@@ -26,7 +26,10 @@
 //! - **L2** After the faults, every host acquires.
 
 mod check;
+mod env;
 mod host;
+mod io;
+mod random;
 mod storage;
 mod world;
 
@@ -80,7 +83,7 @@ pub struct Faults {
 impl Options {
     /// The run that belongs to `seed`: its size and its faults are drawn from it too.
     pub fn of_seed(seed: u64) -> Options {
-        let mut random = world::Random::new(!seed);
+        let mut random = random::Random::new(!seed);
         let mut rate = |most: u64| if random.chance(300) { 0 } else { random.below(most + 1) };
         let faults = Faults {
             slow: rate(40),

@@ -16,6 +16,14 @@ struct Plan {
     burned: Option<Version>,
 }
 
+impl Plan {
+    /// What a damaged block held may have decided the instance after all that is `seen`. Burn that one: begin beyond it.
+    fn burn(seen: Version, ignored: BTreeSet<HostId>, random: u64) -> Plan {
+        let burned = seen.after(1 + random % BURN_DISTANCE);
+        Plan { instance: burned.after(1), ignored, burned: Some(burned) }
+    }
+}
+
 impl Operation {
     pub(super) fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
         let me = self.subject.me;
@@ -127,7 +135,13 @@ impl Operation {
         if latest.max(leader.version).get() > u64::MAX / 2 {
             return Ok(None);
         }
-        let plan = if damaged.is_empty() && !own_is_lost {
+        if own_is_lost {
+            // The own block is written anew before anybody else is judged: two hosts whose blocks are both damaged would
+            // wait for each other to do it. A phase 1 block of a later instance says nothing, and erases nothing that
+            // counts; phase 2 judges.
+            return Ok(Some(Plan::burn(latest.max(leader.version), damaged, random)));
+        }
+        let plan = if damaged.is_empty() {
             // A block beyond the next version: the leader was set back by a late write.
             Plan { instance: latest.max(leader.version.after(1)), ignored: damaged, burned: None }
         } else {
@@ -137,21 +151,18 @@ impl Operation {
                     return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, damaged: true });
                 }
             }
-            // What the damaged block held may have decided the instance after all that is seen. Burn that one: begin
-            // beyond it. Others who burn the same one join in.
-            let joined = view.good_blocks().map(|(_, block)| block).find_map(|block| {
-                let burned = block.extension.as_ref()?.burned?;
-                (block.instance == latest && latest > leader.version && burned.after(1) == latest)
-                    .then_some((burned, latest))
+            // Others who burn the same instance join in, if who began it may still go on with it.
+            let joined = view.good_blocks().find_map(|(host, block)| {
+                let extension = block.extension.as_ref()?;
+                let burner = Owner { host, generation: Generation::new(extension.generation)? };
+                let burned = extension.burned?;
+                let current = block.instance == latest && latest > leader.version && burned.after(1) == latest;
+                (current && !observer.judge(burner, now).is_gone()).then_some(burned)
             });
-            let (burned, instance) = match joined {
-                Some(joined) => joined,
-                None => {
-                    let burned = latest.max(leader.version).after(1 + random % BURN_DISTANCE);
-                    (burned, burned.after(1))
-                }
-            };
-            Plan { instance, ignored: damaged, burned: Some(burned) }
+            match joined {
+                Some(burned) => Plan { instance: burned.after(1), ignored: damaged, burned: Some(burned) },
+                None => Plan::burn(latest.max(leader.version), damaged, random),
+            }
         };
         match self.blocker_of(plan.instance, view, leader, observer, now) {
             Some(blocker) => Err(blocker),

@@ -69,6 +69,7 @@ pub enum Effect {
 }
 
 /// What happened to an effect, or to one disk's part in it.
+#[expect(clippy::large_enum_variant, reason = "one for each I/O, which costs far more than moving it")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// `disk` was read. `since` is the start of the last scan of all host ids, which chose which blocks were read.
@@ -318,9 +319,12 @@ impl Operation {
                 // A host that joined after the scan can't have written a block before it checked its delta lease. Who
                 // only takes back what is its own needs no other host's block.
                 let fresh = span.ended.since(since) < self.subject.timeouts.io() * 2;
-                if fresh || !self.wants() {
+                let ballot = matches!(self.step, Step::Reading(..));
+                if fresh || (!self.wants() && !ballot) {
                     self.stale = false;
                     self.saw(disk, view, observer, now, random)
+                } else if !self.wants() {
+                    Some(self.look())
                 } else if std::mem::replace(&mut self.stale, true) {
                     // Scanning and reading take too long, or scanning fails.
                     Some(self.retry(now, random))
@@ -562,7 +566,7 @@ impl Operation {
 
 /// `part` of a whole that `random` picks.
 fn fraction(whole: Duration, random: u64) -> Duration {
-    let nanos = u128::from(random) * whole.as_nanos() >> 64;
+    let nanos = (u128::from(random) * whole.as_nanos()) >> 64;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 

@@ -207,7 +207,6 @@ impl Watch {
             }
         }
         let stuck = !all_gone && command.newly_stuck(now);
-        let pid = command.pid;
         let end = all_gone.then(|| command.end());
         if started {
             self.report(&Report::Started);

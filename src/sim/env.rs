@@ -1,0 +1,245 @@
+//! Everything but the processes: time, machines, disks, and what may go wrong with them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::Options;
+use super::check::Checker;
+use super::host::{Signal, Tag};
+use super::random::{Clock, Random};
+use super::storage::{AREA, Action, Storage, block_at, delta_at};
+use crate::format::{DeltaExtension, DeltaRecord, Geometry, Leader};
+use crate::types::{HostId, Name, Time, Version};
+
+/// What happens in the world.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// A read takes its first or second look, a write lands.
+    Takes(u64),
+    Completes(u64),
+    TimesOut(u64),
+    Signal {
+        host: usize,
+        epoch: u64,
+        signal: Signal,
+    },
+    Resume {
+        host: usize,
+        pause: u64,
+    },
+    Upset,
+    Rot,
+    Quiet,
+}
+
+/// A write whose deadline was checked before its host was paused.
+pub(super) struct Stalled {
+    pub(super) epoch: u64,
+    pub(super) tag: Tag,
+    pub(super) disk: usize,
+    pub(super) started: Time,
+    pub(super) action: Action,
+}
+
+/// What the world knows of a machine beside its processes.
+pub(super) struct Machine {
+    pub(super) clock: Clock,
+    pub(super) boot: u32,
+    /// Changes with each process: what was meant for another one is dropped.
+    pub(super) epoch: u64,
+    pub(super) paused: bool,
+    pub(super) pauses: u64,
+    pub(super) inbox: VecDeque<(u64, Signal)>,
+    pub(super) stalled: Vec<Stalled>,
+}
+
+/// Everything but the processes.
+pub(super) struct Env {
+    pub(super) options: Options,
+    pub(super) now: Time,
+    pub(super) random: Random,
+    pub(super) storage: Storage,
+    pub(super) check: Checker,
+    pub(super) machines: Vec<Machine>,
+    /// Faults are over.
+    pub(super) quiet: bool,
+    /// Machines that acquired since then.
+    pub(super) acquired: BTreeSet<usize>,
+    /// A sector is damaged.
+    pub(super) rotted: bool,
+    pub(super) queue: BTreeMap<(Time, u64), Event>,
+    pub(super) sequence: u64,
+    pub(super) trace: Option<VecDeque<String>>,
+}
+
+const TRACE_LINES: usize = 400;
+
+impl Env {
+    pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
+        let now = self.now.as_nanos() / 1_000;
+        if let Some(trace) = &mut self.trace {
+            if trace.len() == TRACE_LINES {
+                trace.pop_front();
+            }
+            trace.push_back(format!("{:>6}.{:03} ms  {}", now / 1_000, now % 1_000, line()));
+        }
+    }
+
+    pub(super) fn local(&self, host: usize) -> Time {
+        self.machines[host].clock.local(self.now)
+    }
+
+    /// How many host ids the lockspace has, one more than are used before the end.
+    pub(super) fn ids(&self) -> u64 {
+        self.options.hosts as u64 + 5
+    }
+
+    pub(super) fn known_ids(&self) -> impl Iterator<Item = HostId> + Clone + use<> {
+        (1..=self.ids()).filter_map(HostId::new)
+    }
+
+    pub(super) fn at(&mut self, at: Time, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), event);
+    }
+
+    /// Gives a signal to the process that runs now on `host`, when its clock shows `local`.
+    pub(super) fn signal(&mut self, host: usize, local: Time, signal: Signal) {
+        let at = self.machines[host].clock.world(local).max(self.now);
+        let epoch = self.machines[host].epoch;
+        self.at(at, Event::Signal { host, epoch, signal });
+    }
+
+    pub(super) fn signal_after(&mut self, host: usize, span: Duration, signal: Signal) {
+        self.signal(host, self.local(host) + span, signal);
+    }
+    pub(super) fn pause(&mut self, host: usize) {
+        self.check.counters.upsets += 1;
+        let machine = &mut self.machines[host];
+        machine.paused = true;
+        machine.pauses += 1;
+        let pause = machine.pauses;
+        let most = if self.random.chance(500) { self.options.timeouts.dead() * 2 } else { self.options.timeouts.io() };
+        let span = self.random.span(Duration::ZERO, most);
+        self.trace(|| format!("host {host} is paused for {span:?}"));
+        self.at(self.now + span, Event::Resume { host, pause });
+    }
+
+    /// A machine loses its power: each of its writes lands now or never.
+    pub(super) fn power_off(&mut self, host: usize) {
+        self.trace(|| format!("host {host} loses power"));
+        let gone: Vec<u64> = self.storage.ios.iter().filter(|(_, io)| io.host == host).map(|(id, _)| *id).collect();
+        for id in gone {
+            let Some(io) = self.storage.ios.remove(&id) else { continue };
+            if let Action::Write { offset, bytes } = io.action
+                && io.lands
+                && self.random.chance(500)
+            {
+                self.lands(host, io.disk, offset, bytes, io.late);
+            }
+        }
+        let zero = Time::from_nanos(self.random.below(10_000_000_000));
+        let ppm =
+            self.random.below(2 * self.options.faults.clock_ppm + 1) as i64 - self.options.faults.clock_ppm as i64;
+        let machine = &mut self.machines[host];
+        machine.clock = Clock { started: self.now, zero, ppm };
+        machine.boot += 1;
+        self.check.rebooted(host);
+    }
+
+    /// The machine's process is gone.
+    pub(super) fn kill(&mut self, host: usize) {
+        self.trace(|| format!("host {host}: its process is killed"));
+        let machine = &mut self.machines[host];
+        machine.epoch += 1;
+        machine.paused = false;
+        machine.inbox.clear();
+        machine.stalled.clear();
+    }
+
+    pub(super) fn upset_later(&mut self) {
+        let mean = self.options.faults.upset;
+        if !mean.is_zero() {
+            let span = self.random.span(Duration::ZERO, mean * 2);
+            self.at(self.now + span, Event::Upset);
+        }
+    }
+
+    /// One sector, a host's block or its delta record, is damaged.
+    pub(super) fn rot(&mut self) {
+        let ids = self.random.below(self.options.hosts as u64) + 1;
+        let Some(id) = HostId::new(ids) else { return };
+        let offset = if self.random.chance(700) { block_at(id) } else { delta_at(id) };
+        let mut sector = self.storage.sector(0, offset);
+        if sector.is_empty() {
+            return;
+        }
+        let byte = self.random.below(48) as usize;
+        sector[byte] ^= 0x55;
+        if self.options.faults.bad_sector {
+            sector.clear();
+        }
+        if self.would_forget(0, offset, &sector) {
+            return;
+        }
+        self.trace(|| format!("sector {offset} of host id {id} rots"));
+        self.storage.put(0, offset, sector);
+        self.rotted = true;
+    }
+
+    /// Whether, with `bytes` at `offset`, the leader and the accepted values fall short of the latest version that was
+    /// decided by two or more. Only damage together with a leader that is set back can do that; no host can know of such
+    /// versions.
+    pub(super) fn would_forget(&self, disk: usize, offset: u64, bytes: &[u8]) -> bool {
+        let mut after = self.storage.clone();
+        after.put(disk, offset, bytes.to_vec());
+        after.latest_shown(self.known_ids()).after(1) < self.check.latest_decided()
+    }
+
+    pub(super) fn format(&mut self) {
+        let geometry = Geometry::default();
+        for id in self.known_ids() {
+            let record = DeltaRecord {
+                geometry,
+                lockspace: lockspace(),
+                owner_id: 0,
+                generation: 0,
+                host_name: Name::EMPTY,
+                timestamp: 0,
+                io_timeout: self.options.timeouts.io_seconds(),
+                extension: Some(DeltaExtension {
+                    nonce: NONCE,
+                    session: 0,
+                    boot: 0,
+                    counter: 0,
+                    machine: 0,
+                    superseded: 0,
+                    confirmed: false,
+                    timeouts: self.options.timeouts,
+                }),
+            };
+            let at = delta_at(id);
+            self.storage.put(0, at, record.encode(at));
+        }
+        let leader = Leader::new_free(geometry, lockspace(), resource(), geometry.max_hosts(), Version::default());
+        for disk in 0..self.options.disks {
+            self.storage.put(disk, AREA, leader.encode(AREA));
+        }
+    }
+}
+
+pub(super) const NONCE: u32 = 0x1ea5_e401;
+
+pub(super) fn lockspace() -> Name {
+    name(b"ls")
+}
+
+pub(super) fn resource() -> Name {
+    name(b"res")
+}
+
+pub(super) fn name(text: &[u8]) -> Name {
+    let mut field = [0; Name::FIELD];
+    field[..text.len()].copy_from_slice(text);
+    Name::from_field(field)
+}

@@ -1,0 +1,69 @@
+//! Chance and clocks, the same for the same seed.
+
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// SplitMix64: its numbers are the same with every version of every crate.
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) const fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(super) fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1_000) < per_mille
+    }
+
+    pub(super) fn span(&mut self, least: Duration, most: Duration) -> Duration {
+        let nanos = (most - least).as_nanos() as u64;
+        least + Duration::from_nanos(self.below(nanos + 1))
+    }
+
+    pub(super) fn millis(&mut self, least: u64, most: u64) -> Duration {
+        self.span(Duration::from_millis(least), Duration::from_millis(most))
+    }
+}
+
+/// A host's boot-time clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    pub(super) started: Time,
+    pub(super) zero: Time,
+    pub(super) ppm: i64,
+}
+
+impl Clock {
+    /// What it shows at `now`, in the world's time.
+    pub(super) fn local(&self, now: Time) -> Time {
+        let elapsed = now.since(self.started).as_nanos() as i128;
+        let counted = elapsed + elapsed * i128::from(self.ppm) / 1_000_000;
+        self.zero + Duration::from_nanos(counted as u64)
+    }
+
+    /// When it shows at least `local`.
+    pub(super) fn world(&self, local: Time) -> Time {
+        let counted = local.since(self.zero).as_nanos() as i128;
+        let elapsed = counted * 1_000_000 / (1_000_000 + i128::from(self.ppm));
+        let mut at = self.started + Duration::from_nanos(elapsed as u64);
+        while self.local(at) < local {
+            at = at + Duration::from_nanos(1);
+        }
+        at
+    }
+}
