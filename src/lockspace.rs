@@ -107,8 +107,9 @@ impl Lockspace {
             };
             return Err(OpenError::NotALockspace { device, reason });
         };
-        // Formatting begins by taking the first magic number away and ends by writing it.
-        if bytes[..4] == [0; 4] {
+        // Formatting begins by taking the first magic number away and ends by writing it. A first record that is zero
+        // altogether is a damaged one.
+        if bytes[..4] == [0; 4] && bytes[4..8] != [0; 4] {
             return Err(OpenError::Incomplete { device });
         }
         let geometry = any.geometry;
@@ -208,11 +209,24 @@ impl Lockspace {
     /// All resources in the index, with what their leaders say.
     ///
     /// # Errors
-    /// When the index can't be read. A damaged entry is in the second list, a damaged leader with its resource.
+    /// When the index can't be read. Damaged entries are in the second list, and what is damaged of the lease that
+    /// guards the index; a damaged leader is with its resource.
     pub fn resources(&self) -> Result<(Vec<ResourceInfo>, Vec<Damage>), FindError> {
         let index = Index::read(&self.io, &self.terms)?;
         let infos = index.resources().map(|resource| self.resource_info(resource)).collect::<Result<Vec<_>, _>>()?;
-        Ok((infos, index.damages().collect()))
+        let guard = self.resource_info(Index::guard(self.terms.geometry)?)?;
+        Ok((infos, index.damages().chain(guard.ownership.err()).chain(guard.damages).collect()))
+    }
+
+    /// The bytes of `count` sectors from `offset` on, whatever they hold: to look at a damaged device. One that can't be
+    /// read doesn't keep the others from being seen.
+    ///
+    /// # Errors
+    /// When none of them can be read, or they are not within the device.
+    pub fn sectors(&self, offset: u64, count: u64) -> Result<Vec<Result<Vec<u8>, Defect>>, DiskError> {
+        let size = self.terms.geometry.sector_bytes();
+        let (_, sectors) = self.io.read_sectors(offset, 0..count, size, FIRST_READ)?;
+        Ok(sectors.iter().map(|sector| sector.map(<[u8]>::to_vec)).collect())
     }
 
     fn resource_info(&self, resource: Resource) -> Result<ResourceInfo, DiskError> {

@@ -1,13 +1,12 @@
-//! [`DirectDisk`] on real files, loop devices, and a file system that hangs. Needs root, `losetup`, `mkfs.ext4`,
-//! `mount` and `fsfreeze`; a test that lacks one of them fails and says so.
+//! [`DirectDisk`] on real files, loop devices, and a file system that hangs.
 
 #![allow(clippy::unwrap_used)] // In a test that is an assertion.
 
+mod common;
+
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -17,47 +16,11 @@ use leasehold::disk::{
     Access, DirectDisk, Disk, Fault, Lane, LockOutcome, Op, OpenError, Pending, Request, channel, channel_with,
 };
 use leasehold::format::SectorSize;
-use tempfile::TempDir;
+
+use common::devices::{Frozen, Loop, Mounted, file, run, text};
 
 /// Long enough for the slowest machine: a test that passes never waits for it.
 const LONG: Duration = Duration::from_secs(120);
-
-fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "these tests need root: {program} {args:?}: {said}");
-    String::from_utf8(output.stdout).unwrap().trim().to_string()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A file of `len` bytes in a directory of its own, on a file system that has direct I/O.
-fn file(len: u64) -> (TempDir, PathBuf) {
-    let dir = tempfile::Builder::new().tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let path = dir.path().join("disk");
-    File::create(&path).unwrap().set_len(len).unwrap();
-    (dir, path)
-}
-
-/// A loop device over `backing`, detached at the end.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn new(backing: &Path, options: &[&str]) -> Loop {
-        let mut args = vec!["-f", "--show"];
-        args.extend(options);
-        args.push(text(backing));
-        Loop(PathBuf::from(run("losetup", &args)))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
-    }
-}
 
 fn open(path: &Path) -> DirectDisk {
     DirectDisk::open(path, Access::ReadWrite).unwrap()
@@ -364,52 +327,6 @@ fn dropping_the_disk_ends_its_idle_threads() {
     }
 }
 
-/// An ext4 file system on `image`.
-struct Mounted {
-    point: PathBuf,
-    _device: Loop,
-}
-
-impl Mounted {
-    fn new(dir: &Path, image: &Path, options: &[&str]) -> Mounted {
-        let device = Loop::new(image, options);
-        run("mkfs.ext4", &["-q", "-b", "4096", text(&device.0)]);
-        let point = dir.join("mounted");
-        fs::create_dir(&point).unwrap();
-        run("mount", &[text(&device.0), text(&point)]);
-        Mounted { point, _device: device }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.point).status();
-    }
-}
-
-/// A file system on which writes hang in the kernel. Thawed at the end, else they would hang for good.
-struct Frozen<'a>(Option<&'a Path>);
-
-impl<'a> Frozen<'a> {
-    fn new(point: &'a Path) -> Frozen<'a> {
-        run("fsfreeze", &["-f", text(point)]);
-        Frozen(Some(point))
-    }
-
-    fn thaw(&mut self) -> io::Result<()> {
-        match self.0.take() {
-            Some(point) => Command::new("fsfreeze").arg("-u").arg(point).status().map(|_| ()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Frozen<'_> {
-    fn drop(&mut self) {
-        let _ = self.thaw();
-    }
-}
-
 #[test]
 fn writes_that_hang_block_nobody_and_end_after_the_hang() {
     let (dir, image) = file(64 << 20);
@@ -438,7 +355,7 @@ fn writes_that_hang_block_nobody_and_end_after_the_hang() {
     assert_eq!(given_up.count(), 16);
     assert_eq!(other.lock(0, 512).unwrap(), LockOutcome::HeldByAnother);
 
-    frozen.thaw().unwrap();
+    frozen.thaw();
     for pending in &hung[..64] {
         pending.wait(LONG).expect("an answer after the thaw").unwrap();
     }

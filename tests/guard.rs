@@ -5,26 +5,30 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod common;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use leasehold::FormatOptions;
+use leasehold::disk::{Access, DirectDisk};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// For what must come at some time. Only a failing test waits that long.
-const PATIENCE: Duration = Duration::from_secs(30);
-const MARK: &str = "LEASEHOLD_GUARD_TEST";
+use common::devices::folder;
+use common::processes::{Mark, await_end, command_line, read, signal_process};
+use common::{timeouts, until};
 
 /// A folder with its own lockspace, in which one supervisor runs one command.
 struct Scene {
     folder: TempDir,
-    mark: String,
     supervisor: Child,
+    mark: Mark,
 }
 
 impl Scene {
@@ -40,13 +44,17 @@ impl Scene {
     }
 
     fn spawn(mut run: Command) -> Scene {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mark = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = tempfile::tempdir().unwrap();
-        run.current_dir(folder.path()).env(MARK, &mark);
-        run.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let folder = folder();
+        let device = folder.path().join("leasehold.img");
+        fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
+        // A busy machine must not cost the lease where it isn't meant to.
+        let options = FormatOptions { timeouts: timeouts([200, 250, 2_000, 1_000, 3_000]), ..Default::default() };
+        leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+        let mark = Mark::new();
+        mark.put_on(&mut run);
+        run.current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let supervisor = run.spawn().unwrap();
-        Scene { folder, mark, supervisor }
+        Scene { folder, supervisor, mark }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -69,12 +77,7 @@ impl Scene {
 
     /// Every process that was started here and is not dead, supervisor and guard among them.
     fn living(&self) -> Vec<i32> {
-        let mark = format!("{MARK}={}", self.mark);
-        let marked = |pid: &i32| {
-            let env = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            env.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-        };
-        processes().filter(marked).collect()
+        self.mark.living()
     }
 
     /// The same without the supervisor.
@@ -92,14 +95,7 @@ impl Scene {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.supervisor.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "the supervisor does not end");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        await_end(&mut self.supervisor)
     }
 
     fn code(&mut self) -> i32 {
@@ -109,35 +105,8 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        for pid in self.living() {
-            signal_process(pid, Signal::KILL);
-        }
+        self.living().into_iter().for_each(|pid| signal_process(pid, Signal::KILL));
         let _ = self.supervisor.wait();
-    }
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_default()
-}
-
-fn processes() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-}
-
-fn command_line(pid: i32) -> String {
-    read(Path::new(&format!("/proc/{pid}/cmdline"))).trim_end_matches('\0').replace('\0', " ")
-}
-
-fn signal_process(pid: i32, signal: Signal) {
-    // It may be gone already.
-    let _ = kill_process(Pid::from_raw(pid).unwrap(), signal);
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -194,8 +163,8 @@ fn a_dead_guard_is_replaced_by_the_supervisor() {
 
 #[test]
 fn the_command_lives_as_long_as_the_deadline_is_moved() {
-    // Several times the profile's longest time without a renewal.
-    let mut scene = Scene::script("trap 'echo > term' TERM; sleep 4; echo > done");
+    // Several times as long as a lease lasts without a renewal.
+    let mut scene = Scene::script("trap 'echo > term' TERM; sleep 6; echo > done");
     assert_eq!(scene.code(), 0);
     assert!(scene.path("done").exists());
     assert!(!scene.path("term").exists());

@@ -6,7 +6,7 @@
 use leasehold::sim::{Counters, Options};
 
 /// Enough for every counter below to grow many times.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 300;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())

@@ -18,7 +18,8 @@
 //! - **S1** At no moment are two leases active. A lease is active from the answer "held" until its release begins, its
 //!   machine reboots, or its local deadline + G, whatever became of the process.
 //! - **S2** Each version that is held is larger than all held before; no version ever has two owners in a leader.
-//! - **S3** A host id has one holder at a time, and each holding has a larger generation.
+//! - **S3** A host id has one holder at a time, and each holding has a larger generation than the one before it, unless a
+//!   late write of a join that failed put back the record of an earlier one: then nobody can know of the later one.
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
 //! - **W** A machine never has two writes to one sector in flight.

@@ -1,6 +1,241 @@
 //! `leasehold dump`
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use leasehold::disk::Access;
+use leasehold::format::{
+    Block, Corrupt, DeltaRecord, Field, FieldValue, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request,
+    fields,
+};
+use leasehold::{HostId, Lockspace, Name};
+use serde_json::{Map, Value, json};
+
 use crate::args::DumpArgs;
 use crate::failure::Failure;
-pub(crate) fn dump(_args: &DumpArgs) -> Result<(), Failure> {
-    Ok(())
+use crate::output::{damaged, written};
+use crate::prepare::open;
+
+pub(crate) fn dump(args: &DumpArgs) -> Result<(), Failure> {
+    let lockspace = open(&args.device, Access::ReadOnly)?;
+    let out = BufWriter::new(io::stdout().lock());
+    let mut dump = Dump { lockspace: &lockspace, out, json: args.json, printed: 0, damages: Vec::new() };
+    let result = dump.everything();
+    let Dump { damages, .. } = dump;
+    written(result)?;
+    damaged(&damages)
+}
+
+/// A sector, or why it can't be read.
+type Sector = Result<Vec<u8>, String>;
+
+struct Dump<'a> {
+    lockspace: &'a Lockspace,
+    out: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    printed: u64,
+    damages: Vec<String>,
+}
+
+impl Dump<'_> {
+    fn everything(&mut self) -> io::Result<()> {
+        if self.json {
+            write!(self.out, "[")?;
+        }
+        self.hosts()?;
+        let area = self.lockspace.geometry().area_bytes();
+        let entries = self.index(area)?;
+        self.resource(guard(), 2 * area)?;
+        for entry in entries {
+            self.resource(entry.name, entry.offset)?;
+        }
+        if self.json {
+            writeln!(self.out, "\n]")?;
+        }
+        self.out.flush()
+    }
+
+    /// The delta records of the ids that were ever held, and damaged ones.
+    fn hosts(&mut self) -> io::Result<()> {
+        let geometry = self.lockspace.geometry();
+        let sectors = self.sectors(0, geometry.max_hosts());
+        for (sector, host) in sectors.iter().zip(1..).filter_map(|(sector, id)| Some((sector, HostId::new(id)?))) {
+            let at = geometry.delta_offset(host);
+            let record = decoded(sector, |bytes| DeltaRecord::decode(bytes, at));
+            let error = match &record {
+                Ok(record) if record.generation == 0 && record.is_free() => continue,
+                Ok(record) if record.owner_id != host.get() || record.lockspace != self.lockspace.name() => {
+                    Some(format!("it belongs to host id {} of lockspace {}", record.owner_id, record.lockspace))
+                }
+                Ok(record) if record.geometry != geometry => Some(format!("it is for {}", record.geometry)),
+                Ok(_) => None,
+                Err(error) => Some(error.clone()),
+            };
+            let bytes = bytes(sector);
+            let mut all = shown(RecordKind::Delta, bytes);
+            if let Ok(bitmap) = HostBitmap::decode(bytes)
+                && record.is_ok()
+                && !bitmap.is_empty()
+            {
+                let called = (1..=geometry.max_hosts()).filter_map(HostId::new).filter(|host| bitmap.contains(*host));
+                all.push(("calls", called.map(HostId::get).collect::<Vec<_>>().into()));
+            }
+            self.print(&format!("host record of host {host}"), at, &all, error)?;
+        }
+        Ok(())
+    }
+
+    /// The header of the index, and its entries that are used or damaged; returns the used ones.
+    fn index(&mut self, at: u64) -> io::Result<Vec<IndexEntry>> {
+        let geometry = self.lockspace.geometry();
+        let size = geometry.sector_bytes();
+        let sectors = self.sectors(at, geometry.sectors_per_area() as u64);
+        let Some((first, rest)) = sectors.split_first() else { return Ok(Vec::new()) };
+        let header = decoded(first, |bytes| IndexHeader::decode(bytes, at));
+        let error = match &header {
+            Ok(header) if header.geometry != geometry => Some(format!("it is for {}", header.geometry)),
+            Ok(header) if header.lockspace != self.lockspace.name() => {
+                Some(format!("it belongs to lockspace {}", header.lockspace))
+            }
+            Ok(_) => None,
+            Err(error) => Some(error.clone()),
+        };
+        let all = shown(RecordKind::IndexHeader, bytes(first));
+        self.print("index header", at, &all, error)?;
+        // Where the header doesn't say how many entries there are, all that there may be are looked at.
+        let assumed =
+            IndexHeader { geometry, max_resources: geometry.max_index_entries(), offset: at, lockspace: Name::EMPTY };
+        let header = header.ok().filter(|header| header.geometry == geometry).unwrap_or(assumed);
+        let mut used = Vec::new();
+        for number in 0..header.max_resources {
+            let offset = geometry.index_entry_offset(number);
+            let (sector, within) = (offset as usize / size - 1, offset as usize % size);
+            let Some(sector) = rest.get(sector) else { break };
+            let bytes = match sector {
+                Ok(sector) => &sector[within..within + IndexEntry::BYTES],
+                // Told once for all its entries.
+                Err(_) if within != 0 => continue,
+                Err(_) => &[],
+            };
+            let entry = decoded(sector, |_| match bytes.try_into() {
+                Ok(bytes) => IndexEntry::decode(bytes),
+                Err(_) => Err(Corrupt::Length { bytes: bytes.len() }),
+            });
+            let error = match entry {
+                Ok(None) => continue,
+                Ok(Some(entry)) if entry.offset != header.resource_offset(number) => {
+                    Some(format!("it must point to offset {}", header.resource_offset(number)))
+                }
+                Ok(Some(entry)) => {
+                    used.push(entry);
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            let all = shown(RecordKind::IndexEntry, bytes);
+            self.print(&format!("index entry {number}"), at + offset, &all, error)?;
+        }
+        Ok(used)
+    }
+
+    /// The leader of a resource, a request for it, and the blocks that hold something.
+    fn resource(&mut self, name: Name, area: u64) -> io::Result<()> {
+        let geometry = self.lockspace.geometry();
+        let sectors = self.sectors(area, geometry.max_hosts() + 2);
+        let [first, second, blocks @ ..] = sectors.as_slice() else { return Ok(()) };
+        let error = match decoded(first, |bytes| Leader::decode(bytes, area)) {
+            Ok(leader) if leader.resource != name || leader.lockspace != self.lockspace.name() => {
+                Some(format!("it belongs to resource {} of lockspace {}", leader.resource, leader.lockspace))
+            }
+            Ok(leader) if leader.geometry != geometry => Some(format!("it is for {}", leader.geometry)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        let all = shown(RecordKind::Leader, bytes(first));
+        self.print(&format!("leader of {name}"), area, &all, error)?;
+        if !is_zero(second) {
+            let error = decoded(second, Request::decode).err();
+            let all = shown(RecordKind::Request, bytes(second));
+            self.print(&format!("request for {name}"), area + geometry.request_offset(), &all, error)?;
+        }
+        for (sector, host) in blocks.iter().zip(1..).filter_map(|(sector, id)| Some((sector, HostId::new(id)?))) {
+            if is_zero(sector) {
+                continue;
+            }
+            let at = area + geometry.block_offset(host);
+            let error = decoded(sector, |bytes| Block::decode(bytes, at)).err();
+            let all = shown(RecordKind::Block, bytes(sector));
+            self.print(&format!("block of host {host} for {name}"), at, &all, error)?;
+        }
+        Ok(())
+    }
+
+    /// Whole sectors. What can't be read at all is one damage, and no sectors.
+    fn sectors(&mut self, at: u64, count: u64) -> Vec<Sector> {
+        match self.lockspace.sectors(at, count) {
+            Ok(sectors) => sectors.into_iter().map(|sector| sector.map_err(|defect| defect.to_string())).collect(),
+            Err(error) => {
+                self.damages.push(format!("{error}: {}", error.cause));
+                Vec::new()
+            }
+        }
+    }
+
+    fn print(&mut self, record: &str, at: u64, all: &[(&str, Value)], error: Option<String>) -> io::Result<()> {
+        if let Some(error) = &error {
+            let device = self.lockspace.device();
+            self.damages.push(format!("the {record} at offset {at} of {device} is damaged: {error}"));
+        }
+        let first = self.printed == 0;
+        self.printed += 1;
+        if self.json {
+            let all: Map<String, Value> = all.iter().map(|(name, value)| ((*name).into(), value.clone())).collect();
+            let json = json!({ "record": record, "offset": at, "fields": all, "error": error });
+            return write!(self.out, "{}\n  {json}", if first { "" } else { "," });
+        }
+        if !first {
+            writeln!(self.out)?;
+        }
+        writeln!(self.out, "{record} at offset {at}")?;
+        if let Some(error) = error {
+            writeln!(self.out, "  DAMAGED: {error}")?;
+        }
+        let width = all.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        for (name, value) in all {
+            match value {
+                Value::String(text) => writeln!(self.out, "  {name:width$}  {text}")?,
+                value => writeln!(self.out, "  {name:width$}  {value}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bytes(sector: &Sector) -> &[u8] {
+    sector.as_deref().unwrap_or_default()
+}
+
+fn is_zero(sector: &Sector) -> bool {
+    sector.as_ref().is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+}
+
+fn decoded<T, E: ToString>(sector: &Sector, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T, String> {
+    decode(sector.as_ref().map_err(String::clone)?).map_err(|error| error.to_string())
+}
+
+/// The name of the lease that guards the index.
+fn guard() -> Name {
+    const GUARD: &[u8] = b"rindex_lease";
+    let mut field = [0; Name::FIELD];
+    field[..GUARD.len()].copy_from_slice(GUARD);
+    Name::from_field(field)
+}
+
+/// The fields as they are printed: hexadecimal numbers and names as text.
+fn shown(kind: RecordKind, bytes: &[u8]) -> Vec<(&'static str, Value)> {
+    let value = |field: &Field| match &field.value {
+        FieldValue::Number(number) => (*number).into(),
+        FieldValue::Hex(number) => format!("{number:#x}").into(),
+        FieldValue::Text(name) => name.to_string().into(),
+    };
+    fields(kind, bytes).iter().map(|field| (field.name, value(field))).collect()
 }

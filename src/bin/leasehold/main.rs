@@ -11,6 +11,7 @@ mod dump;
 mod failure;
 mod format;
 mod guard;
+mod output;
 mod prepare;
 mod run;
 mod status;

@@ -1,0 +1,37 @@
+//! What tests with real devices and real processes share. All of it is undone in `Drop`, also when a test fails.
+//!
+//! Needs root, `losetup`, `mkfs.ext4`, `mount` and `fsfreeze`; a test that lacks one of them fails and says so.
+
+#![allow(dead_code)] // Each test program uses a part of it.
+
+pub(crate) mod devices;
+pub(crate) mod processes;
+
+use std::time::{Duration, Instant};
+
+use leasehold::Timeouts;
+use leasehold::disk::{BootClock, Clock};
+
+/// For what must come at some time. Only a failing test waits that long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Now, on the clock that all processes of this machine share, in nanoseconds.
+pub(crate) fn boottime() -> u64 {
+    BootClock.now().as_nanos()
+}
+
+/// In milliseconds: renewal, io, fail, fence, dead.
+pub(crate) fn timeouts(millis: [u64; 5]) -> Timeouts {
+    let [renewal, io, fail, fence, dead] = millis.map(Duration::from_millis);
+    Timeouts::new(renewal, io, fail, fence, dead).expect("a valid set of timeouts")
+}

@@ -1,0 +1,177 @@
+//! Processes that a test starts, and what they start.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read, Seek};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::until;
+
+const MARK: &str = "LEASEHOLD_TEST_MARK";
+
+/// Everything that a test starts carries a mark in its environment, by which it is found whatever it did to get away.
+/// What is left is killed at the end.
+pub(crate) struct Mark(String);
+
+impl Mark {
+    pub(crate) fn new() -> Mark {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Mark(format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// The mark that this process was given.
+    pub(crate) fn inherited() -> Option<String> {
+        std::env::var(MARK).ok()
+    }
+
+    pub(crate) fn put_on(&self, command: &mut Command) {
+        command.env(MARK, &self.0);
+    }
+
+    /// Every process with the mark that is not dead.
+    pub(crate) fn living(&self) -> Vec<i32> {
+        living(&self.0)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        loop {
+            let living = self.living();
+            living.iter().for_each(|pid| signal_process(*pid, Signal::KILL));
+            if living.is_empty() || start.elapsed() > Duration::from_secs(10) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Every process with that mark that is not dead.
+pub(crate) fn living(mark: &str) -> Vec<i32> {
+    processes().filter(|pid| variable(*pid, MARK).as_deref() == Some(mark)).collect()
+}
+
+pub(crate) fn processes() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// An environment variable as the process got it; none for one that is dead.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environment.split(|byte| *byte == 0).find_map(|variable| {
+        let rest = variable.strip_prefix(name.as_bytes())?;
+        rest.strip_prefix(b"=")
+    })?;
+    String::from_utf8(value.into()).ok()
+}
+
+pub(crate) fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+pub(crate) fn command_line(pid: i32) -> String {
+    read(Path::new(&format!("/proc/{pid}/cmdline"))).trim_end_matches('\0').replace('\0', " ")
+}
+
+pub(crate) fn signal_process(pid: i32, signal: Signal) {
+    // It may be gone already.
+    let _ = kill_process(Pid::from_raw(pid).unwrap(), signal);
+}
+
+/// A child process whose output is kept. Killed at the end.
+pub(crate) struct Process {
+    child: Child,
+    out: fs::File,
+    err: fs::File,
+}
+
+impl Process {
+    pub(crate) fn start(command: &mut Command, mark: &Mark) -> Process {
+        let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        mark.put_on(command);
+        command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+        let child = command.spawn().unwrap();
+        Process { child, out, err }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        signal_process(self.pid(), signal);
+    }
+
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        await_end(&mut self.child)
+    }
+
+    /// The exit code; 128 + n for signal n, as a shell says it.
+    #[track_caller]
+    pub(crate) fn code(&mut self) -> i32 {
+        let status = self.wait();
+        status.code().or_else(|| Some(128 + status.signal()?)).unwrap()
+    }
+
+    /// All that it wrote to standard output so far.
+    pub(crate) fn said(&self) -> String {
+        contents(&self.out)
+    }
+
+    /// All that it wrote to standard error so far.
+    pub(crate) fn complained(&self) -> String {
+        contents(&self.err)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Through another description of the file: the process writes at the position of its own.
+fn contents(file: &fs::File) -> String {
+    use std::os::fd::AsRawFd;
+    let mut bytes = Vec::new();
+    let mut file = fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[track_caller]
+pub(crate) fn await_end(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    until("the end of a process", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+/// Runs the command `leasehold` to its end: exit code, and all it said.
+#[cfg(feature = "cli")]
+pub(crate) fn leasehold<S: AsRef<OsStr>>(mark: &Mark, args: &[S]) -> (i32, String) {
+    let mut process = Process::start(Command::new(env!("CARGO_BIN_EXE_leasehold")).args(args), mark);
+    let code = process.code();
+    (code, process.said() + &process.complained())
+}
