@@ -2,7 +2,8 @@
 //! device, in one run. `cargo bench --bench lease` prints the distributions and the ratios at the end.
 //!
 //! The floor is `pread` and `pwrite` with `O_DIRECT | O_DSYNC` in one thread, without the worker threads that keep
-//! hanging storage away from the caller. How many I/Os an acquire and a release need is counted, not assumed.
+//! hanging storage away from the caller. What an acquire and a release read and write is recorded, and repeated in this
+//! way right after each of them, so that both see the same noise.
 //!
 //! A comparison with the sanlock daemon is not in here yet.
 
@@ -14,7 +15,6 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -32,16 +32,38 @@ const AREA: u64 = 1 << 20;
 /// Lockspace, index, its guard, the resource, and one area for raw I/O.
 const DISK_BYTES: u64 = 5 * AREA;
 const RAW_AREA: u64 = 4 * AREA;
+static CONTENT: [u8; AREA as usize] = [0x5a; AREA as usize];
 /// A membership remembers 1024 renewals.
 const RENEWALS_OF_A_MEMBERSHIP: usize = 1000;
 /// So long after one acquire the next one reads all host ids anew; the bench sleeps it off outside of what it times.
 const IO_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Every single duration of each benchmark; criterion itself keeps means.
-type Samples = Rc<RefCell<BTreeMap<&'static str, Vec<Duration>>>>;
+#[derive(Default)]
+struct Samples {
+    /// In the order of the benchmarks.
+    rows: Vec<Row>,
+}
 
-/// What one acquire or release did to the disk: whether it wrote, how many bytes, how often.
-type Counts = BTreeMap<(bool, usize), u64>;
+struct Row {
+    name: String,
+    times: Vec<Duration>,
+    /// What it consists of: its kinds of I/O, and how often there was one in all.
+    io: BTreeMap<Kind, u64>,
+}
+
+/// One I/O: whether it writes, and how many bytes.
+type Kind = (bool, usize);
+
+impl Samples {
+    fn row(&mut self, name: &str) -> &mut Row {
+        let at = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
+            self.rows.push(Row { name: name.into(), times: Vec::new(), io: BTreeMap::new() });
+            self.rows.len() - 1
+        });
+        &mut self.rows[at]
+    }
+}
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -82,60 +104,21 @@ impl Drop for Loop {
 }
 
 /// Runs everything on one device, and returns what there is to say about it.
-fn bench(criterion: &mut Criterion, name: &str, path: &Path) -> String {
-    let samples = Samples::default();
-    let mut group = criterion.benchmark_group(name);
+fn bench(criterion: &mut Criterion, device: &str, path: &Path) -> String {
+    let mut bench = Bench { samples: RefCell::default(), raw: RefCell::new(Raw::open(path)) };
+    let mut group = criterion.benchmark_group(device);
     group.sampling_mode(SamplingMode::Flat).sample_size(20);
     group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3));
-    let raw = RefCell::new(Raw::open(path));
-    let sector = || vec![0x5a; SECTOR];
-    raw.borrow_mut().write(RAW_AREA, &vec![0x5a; AREA as usize]);
-    each(&mut group, &samples, "raw read of 512 B", || raw.borrow_mut().read(RAW_AREA, SECTOR));
-    each(&mut group, &samples, "raw write of 512 B", || raw.borrow_mut().write(RAW_AREA, &sector()));
-    each(&mut group, &samples, "raw read of 1 MiB", || raw.borrow_mut().read(RAW_AREA, AREA as usize));
-
-    bench_renewal(&mut group, &samples, path);
-
-    let ms = Duration::from_millis;
-    let counter = Arc::new(Counter::over(path));
-    let timeouts = Timeouts::new(ms(1_000), IO_TIMEOUT, ms(10_000), ms(1_000), ms(11_000)).unwrap();
-    let membership = join_formatted(counter.clone(), timeouts);
-    let resource = membership.create("bench", Wait::No).unwrap();
-    let take = || {
-        let lease = membership.acquire(&resource, Wait::No).unwrap();
-        lease.release().unwrap();
-    };
-    take();
-    let counts_of = |work: &dyn Fn()| {
-        counter.take();
-        work();
-        counter.take()
-    };
-    each(&mut group, &samples, AGAIN, take);
-    let again = counts_of(&take);
-    each_after(&mut group, &samples, AFTER_PAUSE, || thread::sleep(3 * IO_TIMEOUT), take);
-    thread::sleep(3 * IO_TIMEOUT);
-    let after_pause = counts_of(&take);
+    // Sectors that were never written cost more.
+    bench.raw.get_mut().write(&CONTENT);
+    bench.raw(&mut group, "raw read of 512 B", (false, SECTOR));
+    bench.raw(&mut group, "raw write of 512 B", (true, SECTOR));
+    bench.raw(&mut group, "raw read of 1 MiB", (false, AREA as usize));
+    bench.renewal(&mut group, path);
+    bench.leases(&mut group, path);
     group.finish();
-    membership.leave().unwrap();
-
-    // The floor of each size that was counted.
-    let mut floors = BTreeMap::new();
-    for (write, bytes) in again.keys().chain(after_pause.keys()) {
-        let mut raw = raw.borrow_mut();
-        let content = vec![0x5a; *bytes];
-        let mut once = || match write {
-            true => raw.write(RAW_AREA, &content),
-            false => raw.read(RAW_AREA, *bytes),
-        };
-        floors.entry((*write, *bytes)).or_insert_with(|| median((0..300).map(|_| timed(&mut once)).collect()));
-    }
-    report(name, &samples.borrow(), &floors, &[(AGAIN, again), (AFTER_PAUSE, after_pause)])
+    report(device, &bench.samples.borrow().rows)
 }
-
-const RENEWAL: &str = "renewal";
-const AGAIN: &str = "acquire + release, again and again";
-const AFTER_PAUSE: &str = "acquire + release, after a pause";
 
 fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
@@ -143,65 +126,111 @@ fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-fn each(group: &mut BenchmarkGroup<'_, WallTime>, samples: &Samples, name: &'static str, work: impl FnMut()) {
-    each_after(group, samples, name, || (), work);
+/// What the row with the raw I/O of another row is called.
+fn raw_of(name: &str) -> String {
+    format!("  its raw I/O ({name})")
 }
 
-/// Times `work` alone, each time after `prepare`.
-fn each_after(
-    group: &mut BenchmarkGroup<'_, WallTime>,
-    samples: &Samples,
-    name: &'static str,
-    mut prepare: impl FnMut(),
-    mut work: impl FnMut(),
-) {
-    group.bench_function(name, |bencher| {
-        bencher.iter_custom(|count| {
-            let one = |_| {
-                prepare();
-                timed(&mut work)
-            };
-            let times: Vec<Duration> = (0..count).map(one).collect();
-            samples.borrow_mut().entry(name).or_default().extend(&times);
-            times.iter().sum()
+/// The benchmarks of one device.
+struct Bench {
+    samples: RefCell<Samples>,
+    raw: RefCell<Raw>,
+}
+
+impl Bench {
+    fn raw(&self, group: &mut BenchmarkGroup<'_, WallTime>, name: &str, io: Kind) {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|count| {
+                let times: Vec<Duration> = (0..count).map(|_| self.raw.borrow_mut().replay(&[io])).collect();
+                self.samples.borrow_mut().row(name).times.extend(&times);
+                times.iter().sum()
+            });
         });
-    });
+    }
+
+    /// The engine's own account of its renewals, at a short interval so that there are many.
+    fn renewal(&self, group: &mut BenchmarkGroup<'_, WallTime>, path: &Path) {
+        const NAME: &str = "renewal";
+        let ms = Duration::from_millis;
+        let timeouts = Timeouts::new(ms(2), IO_TIMEOUT, ms(10_000), ms(1_000), ms(11_000)).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(DirectDisk::open(path, Access::ReadWrite).unwrap());
+        let mut membership = join_formatted(disk.clone(), timeouts);
+        let mut seen = 0;
+        group.bench_function(NAME, |bencher| {
+            bencher.iter_custom(|count| {
+                let mut times = Vec::new();
+                let mut raw = Vec::new();
+                while (times.len() as u64) < count {
+                    if seen == RENEWALS_OF_A_MEMBERSHIP {
+                        membership.leave().unwrap();
+                        membership = Lockspace::open(disk.clone()).unwrap().join(JoinOptions::new()).unwrap();
+                        seen = 0;
+                    }
+                    let known = membership.renewal_latencies();
+                    let wanted = (count as usize - times.len()).min(RENEWALS_OF_A_MEMBERSHIP - seen);
+                    let new = &known[seen..known.len().min(seen + wanted)];
+                    seen += new.len();
+                    times.extend_from_slice(new);
+                    thread::sleep(timeouts.renewal());
+                    raw.push(self.raw.borrow_mut().replay(&[(false, SECTOR), (true, SECTOR)]));
+                }
+                let mut samples = self.samples.borrow_mut();
+                let row = samples.row(NAME);
+                row.times.extend(&times);
+                for io in [(false, SECTOR), (true, SECTOR)] {
+                    *row.io.entry(io).or_default() += count;
+                }
+                samples.row(&raw_of(NAME)).times.extend(raw);
+                times.iter().sum()
+            });
+        });
+        membership.leave().unwrap();
+    }
+
+    /// A lease that is free, of a host that is alone: taken again and again, and taken after a pause so long that the
+    /// host ids have to be read anew.
+    fn leases(&self, group: &mut BenchmarkGroup<'_, WallTime>, path: &Path) {
+        let ms = Duration::from_millis;
+        let timeouts = Timeouts::new(ms(1_000), IO_TIMEOUT, ms(10_000), ms(1_000), ms(11_000)).unwrap();
+        let recorder = Arc::new(Recorder::over(path));
+        let membership = join_formatted(recorder.clone(), timeouts);
+        let resource = membership.create("bench", Wait::No).unwrap();
+        for (name, pause) in [
+            ("acquire + release, again and again", Duration::ZERO),
+            ("acquire + release, after a pause", 3 * IO_TIMEOUT),
+        ] {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|count| {
+                    let mut samples = self.samples.borrow_mut();
+                    let mut sum = Duration::ZERO;
+                    for _ in 0..count {
+                        thread::sleep(pause);
+                        recorder.take();
+                        let time = timed(|| {
+                            let lease = membership.acquire(&resource, Wait::No).unwrap();
+                            lease.release().unwrap();
+                        });
+                        let trace = recorder.take();
+                        samples.row(&raw_of(name)).times.push(self.raw.borrow_mut().replay(&trace));
+                        let row = samples.row(name);
+                        row.times.push(time);
+                        for io in trace {
+                            *row.io.entry(io).or_default() += 1;
+                        }
+                        sum += time;
+                    }
+                    sum
+                });
+            });
+        }
+        membership.leave().unwrap();
+    }
 }
 
 fn join_formatted(disk: Arc<dyn Disk>, timeouts: Timeouts) -> Membership {
     let options = FormatOptions { timeouts, force: true, ..FormatOptions::default() };
     leasehold::format(disk.clone(), &options).unwrap();
     Lockspace::open(disk).unwrap().join(JoinOptions::new()).unwrap()
-}
-
-/// The engine's own account of its renewals, at a short interval so that there are many.
-fn bench_renewal(group: &mut BenchmarkGroup<'_, WallTime>, samples: &Samples, path: &Path) {
-    let ms = Duration::from_millis;
-    let timeouts = Timeouts::new(ms(2), IO_TIMEOUT, ms(10_000), ms(1_000), ms(11_000)).unwrap();
-    let disk: Arc<dyn Disk> = Arc::new(DirectDisk::open(path, Access::ReadWrite).unwrap());
-    let membership = RefCell::new(join_formatted(disk.clone(), timeouts));
-    let mut seen = 0;
-    group.bench_function(RENEWAL, |bencher| {
-        bencher.iter_custom(|count| {
-            let mut times = Vec::new();
-            while (times.len() as u64) < count {
-                if seen == RENEWALS_OF_A_MEMBERSHIP {
-                    membership.borrow().leave().unwrap();
-                    membership.replace(Lockspace::open(disk.clone()).unwrap().join(JoinOptions::new()).unwrap());
-                    seen = 0;
-                }
-                let known = membership.borrow().renewal_latencies();
-                let wanted = (count as usize - times.len()).min(RENEWALS_OF_A_MEMBERSHIP - seen);
-                let new = &known[seen..known.len().min(seen + wanted)];
-                seen += new.len();
-                times.extend_from_slice(new);
-                thread::sleep(timeouts.renewal());
-            }
-            samples.borrow_mut().entry(RENEWAL).or_default().extend(&times);
-            times.iter().sum()
-        });
-    });
-    membership.borrow().leave().unwrap();
 }
 
 /// The device without any engine.
@@ -224,39 +253,51 @@ impl Raw {
         &mut storage[start..start + len]
     }
 
-    fn read(&mut self, offset: u64, len: usize) {
-        let got = rustix::io::pread(&self.file, Raw::aligned(&mut self.storage, len), offset).unwrap();
+    fn read(&mut self, len: usize) {
+        let got = rustix::io::pread(&self.file, Raw::aligned(&mut self.storage, len), RAW_AREA).unwrap();
         assert_eq!(got, len);
     }
 
-    fn write(&mut self, offset: u64, data: &[u8]) {
+    fn write(&mut self, data: &[u8]) {
         let space = Raw::aligned(&mut self.storage, data.len());
         space.copy_from_slice(data);
-        assert_eq!(rustix::io::pwrite(&self.file, space, offset).unwrap(), data.len());
+        assert_eq!(rustix::io::pwrite(&self.file, space, RAW_AREA).unwrap(), data.len());
+    }
+
+    /// How long these take, one after the other.
+    fn replay(&mut self, trace: &[Kind]) -> Duration {
+        timed(|| {
+            for (write, bytes) in trace {
+                match write {
+                    true => self.write(&CONTENT[..*bytes]),
+                    false => self.read(*bytes),
+                }
+            }
+        })
     }
 }
 
-/// A disk that counts what the thread that made it asks for; the membership's own threads are not counted.
+/// A disk that records what the thread that made it asks for; what the membership's own threads do is not recorded.
 #[derive(Debug)]
-struct Counter {
+struct Recorder {
     disk: DirectDisk,
     thread: ThreadId,
-    counts: Mutex<Counts>,
+    trace: Mutex<Vec<Kind>>,
 }
 
-impl Counter {
-    fn over(path: &Path) -> Counter {
+impl Recorder {
+    fn over(path: &Path) -> Recorder {
         let disk = DirectDisk::open(path, Access::ReadWrite).unwrap();
-        Counter { disk, thread: thread::current().id(), counts: Mutex::default() }
+        Recorder { disk, thread: thread::current().id(), trace: Mutex::default() }
     }
 
-    /// What was counted since the last call.
-    fn take(&self) -> Counts {
-        std::mem::take(&mut self.counts.lock())
+    /// What was recorded since the last call.
+    fn take(&self) -> Vec<Kind> {
+        std::mem::take(&mut self.trace.lock())
     }
 }
 
-impl Disk for Counter {
+impl Disk for Recorder {
     fn describe(&self) -> String {
         self.disk.describe()
     }
@@ -275,7 +316,7 @@ impl Disk for Counter {
                 Op::Read { len } => (false, *len),
                 Op::Write { data } => (true, data.len()),
             };
-            *self.counts.lock().entry(kind).or_default() += 1;
+            self.trace.lock().push(kind);
         }
         self.disk.submit(request, reply);
     }
@@ -289,46 +330,33 @@ impl Disk for Counter {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
 fn micros(time: Duration) -> f64 {
     time.as_nanos() as f64 / 1e3
 }
 
-fn report(
-    device: &str,
-    samples: &BTreeMap<&'static str, Vec<Duration>>,
-    floors: &BTreeMap<(bool, usize), Duration>,
-    counted: &[(&'static str, Counts)],
-) -> String {
-    let mut lines = vec![format!(
-        "\n{device}, sectors of 512 B, in microseconds{:>17} {:>9} {:>9} {:>7}",
-        "min", "median", "p99", "n"
-    )];
-    for (name, times) in samples {
-        let mut sorted = times.clone();
-        sorted.sort_unstable();
-        let [min, median, p99] = [0, sorted.len() / 2, sorted.len() * 99 / 100].map(|at| micros(sorted[at]));
-        lines.push(format!("  {name:<46} {min:>9.1} {median:>9.1} {p99:>9.1} {:>7}", sorted.len()));
+/// Minimum, median and 99th percentile in microseconds.
+fn distribution(times: &[Duration]) -> [f64; 3] {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    [0, sorted.len() / 2, sorted.len() * 99 / 100].map(|at| micros(sorted[at]))
+}
+
+fn report(device: &str, rows: &[Row]) -> String {
+    let title = format!("{device}, sectors of 512 B, in us");
+    let mut lines = vec![format!("\n{title:<54} {:>9} {:>9} {:>9} {:>7}", "min", "median", "p99", "n")];
+    for row in rows {
+        let [min, median, p99] = distribution(&row.times);
+        lines.push(format!("  {:<52} {min:>9.1} {median:>9.1} {p99:>9.1} {:>7}", row.name, row.times.len()));
     }
-    let middle = |name: &str| samples.get(name).map(|times| micros(median(times.clone())));
-    if let (Some(renewal), Some(read), Some(write)) =
-        (middle(RENEWAL), middle("raw read of 512 B"), middle("raw write of 512 B"))
-    {
-        let floor = read + write;
-        lines.push(format!("  {RENEWAL}: {:.2} x its raw read and write ({floor:.1})", renewal / floor));
-    }
-    for (name, counts) in counted {
-        let Some(measured) = middle(name) else { continue };
-        let floor: f64 = counts.iter().map(|(kind, count)| micros(floors[kind]) * *count as f64).sum();
-        let list = counts
-            .iter()
-            .map(|((write, bytes), count)| format!("{count} {} of {bytes} B", if *write { "writes" } else { "reads" }));
-        let list = list.collect::<Vec<_>>().join(", ");
-        lines.push(format!("  {name}: {:.2} x its raw I/O ({floor:.1}: {list})", measured / floor));
+    for row in rows {
+        let Some(raw) = rows.iter().find(|raw| raw.name == raw_of(&row.name)) else { continue };
+        let ([_, median, _], [_, floor, _]) = (distribution(&row.times), distribution(&raw.times));
+        let each = row.io.iter().map(|((write, bytes), count)| {
+            let mean = *count as f64 / row.times.len() as f64;
+            format!("{mean:.2} {} of {bytes} B", if *write { "writes" } else { "reads" })
+        });
+        let each = each.collect::<Vec<_>>().join(", ");
+        lines.push(format!("  {}: {:.2} x its raw I/O ({each})", row.name, median / floor));
     }
     lines.join("\n")
 }

@@ -84,7 +84,7 @@ impl Dump<'_> {
         Ok(())
     }
 
-    /// The header of the index, and its entries that are used or damaged; returns the used ones.
+    /// The header of the index, and its entries that are used or damaged; returns where resources are.
     fn index(&mut self, at: u64) -> io::Result<Vec<IndexEntry>> {
         let geometry = self.lockspace.geometry();
         let size = geometry.sector_bytes();
@@ -120,16 +120,21 @@ impl Dump<'_> {
                 Ok(bytes) => IndexEntry::decode(bytes),
                 Err(_) => Err(Corrupt::Length { bytes: bytes.len() }),
             });
+            let place = header.resource_offset(number);
             let error = match entry {
                 Ok(None) => continue,
-                Ok(Some(entry)) if entry.offset != header.resource_offset(number) => {
-                    Some(format!("it must point to offset {}", header.resource_offset(number)))
-                }
-                Ok(Some(entry)) => {
+                Ok(Some(entry)) if entry.offset == place => {
                     used.push(entry);
                     None
                 }
-                Err(error) => Some(error),
+                entry => {
+                    // The area of that entry may still be what it was.
+                    let leader = self.lockspace.sectors(place, 1).ok().and_then(|mut sectors| sectors.pop()?.ok());
+                    if let Some(Ok(leader)) = leader.map(|sector| Leader::decode(&sector, place)) {
+                        used.push(IndexEntry { offset: place, name: leader.resource });
+                    }
+                    Some(entry.err().unwrap_or_else(|| format!("it must point to offset {place}")))
+                }
             };
             let all = shown(RecordKind::IndexEntry, bytes);
             self.print(&format!("index entry {number}"), at + offset, &all, error)?;

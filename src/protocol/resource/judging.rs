@@ -27,26 +27,34 @@ impl Plan {
 impl Operation {
     pub(super) fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
         let me = self.subject.me;
-        match view.block(me.host) {
-            Some(seen) => {
-                let order = |block: &Block| (block.instance, block.mbal, block.bal);
-                let known = self.own.as_ref().filter(|known| order(known) > order(&seen));
-                let over = view.leader.good().map(|leader| leader.version);
-                if known.is_some_and(|known| Some(known.instance) > over) {
+        let order = |block: &Block| (block.instance, block.mbal, block.bal);
+        let over = view.leader.good().map(|leader| leader.version);
+        let own_is_wrong = match (view.block(me.host), self.own.take()) {
+            // What was there was put back by somebody else, or read from elsewhere.
+            (Some(seen), Some(known)) if order(&known) > order(&seen) && Some(known.instance) > over => {
+                self.own = Some(known);
+                if self.wants() {
                     return self.refuse(Refusal::OwnBlockChanged);
                 }
+                true
+            }
+            (Some(seen), _) => {
                 self.own = Some(seen);
+                false
             }
             // Nothing of ours is in flight: it was what was submitted last, or what was there before. Writing the
             // later one is what a late landing would have done.
-            None => self.own = self.own.take().or_else(|| self.attempt.clone()),
-        }
+            (None, known) => {
+                self.own = known.or_else(|| self.attempt.clone());
+                true
+            }
+        };
         let leader = match self.validated(view) {
             Ok(leader) => leader.clone(),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
         if !self.wants() {
-            return self.undo(view, &leader);
+            return self.undo(view, &leader, own_is_wrong);
         }
         // What a damaged block held before this generation touched it belonged to a generation that is gone.
         let own = self.own.clone().unwrap_or_default();
@@ -282,9 +290,9 @@ impl Operation {
     }
 
     /// Takes back what the own block says, then what the leader says, then ends.
-    fn undo(&mut self, view: &AreaView, leader: &Leader) -> Effect {
+    fn undo(&mut self, view: &AreaView, leader: &Leader, own_is_wrong: bool) -> Effect {
         let me = self.subject.me;
-        if let Some(effect) = self.take_back(view.block(me.host).is_none()) {
+        if let Some(effect) = self.take_back(own_is_wrong) {
             return effect;
         }
         let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
@@ -297,12 +305,12 @@ impl Operation {
     }
 
     /// The write that takes back what the own block says, if it says anything that others respect; or that writes it
-    /// anew, once, if it is damaged.
-    fn take_back(&mut self, damaged: bool) -> Option<Effect> {
+    /// anew, once, if it is damaged or not what was written.
+    fn take_back(&mut self, own_is_wrong: bool) -> Option<Effect> {
         let own = self.own.clone()?;
         let me = self.subject.me;
         let waits = own.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
-        let restore = damaged && !std::mem::replace(&mut self.restored, true);
+        let restore = own_is_wrong && !self.restored;
         (claimed(me.host, &own) == Some(me) || waits || restore).then(|| self.resign(own))
     }
 }

@@ -201,7 +201,7 @@ pub struct Operation {
     own: Option<Block>,
     /// The own block that was submitted last: it may be on disk though nobody confirmed it.
     attempt: Option<Block>,
-    /// Whether a damaged own block was written anew already.
+    /// Whether the own block was durably written without a claim: a damaged one is then not written again.
     restored: bool,
     /// The latest version for which a phase 2 block was submitted in this operation.
     open: Option<Version>,
@@ -399,6 +399,7 @@ impl Operation {
             }
             Step::Resigning(block) => {
                 self.own = Some(block);
+                self.restored = true;
                 self.look()
             }
             _ => self.look(),

@@ -1,0 +1,446 @@
+//! The command as a program: what it prints, what it leaves behind, and its exit codes.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use common::devices::folder;
+use common::processes::{Mark, Process};
+use common::until;
+
+/// More than any wait in these tests takes. Who waits so long gets there however busy the machine is.
+const WAIT: &str = "50s";
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ended {
+    #[track_caller]
+    fn expect(self, code: i32, says: &[&str]) -> Ended {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(!self.err.contains("panicked"), "{self:?}");
+        for text in says {
+            assert!(self.err.contains(text), "{text:?} is missing: {self:?}");
+        }
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A folder in which commands run.
+struct Scene {
+    mark: Mark,
+    folder: TempDir,
+}
+
+impl Scene {
+    /// With nothing in it.
+    fn empty() -> Scene {
+        Scene { mark: Mark::new(), folder: folder() }
+    }
+
+    /// With a lockspace in the file `disk` that has these resources.
+    fn with(resources: &[&str]) -> Scene {
+        let scene = Scene::empty();
+        scene.file("disk", 8 << 20);
+        scene.run(&["format", "disk", "--profile", "fast"]).expect(0, &[]);
+        if !resources.is_empty() {
+            scene.run(&[&["create", "disk"], resources].concat()).expect(0, &[]);
+        }
+        scene
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn file(&self, name: &str, len: u64) {
+        fs::File::create(self.path(name)).unwrap().set_len(len).unwrap();
+    }
+
+    fn start(&self, args: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        Process::start(command.args(args).current_dir(self.folder.path()), &self.mark)
+    }
+
+    #[track_caller]
+    fn run(&self, args: &[&str]) -> Ended {
+        ended(self.start(args))
+    }
+
+    /// Runs a shell script under leases on `disk`.
+    #[track_caller]
+    fn script(&self, names: &[&str], script: &str) -> Ended {
+        self.run(&[&["run", "--device", "disk", "--wait", WAIT], names, &["--", "sh", "-c", script]].concat())
+    }
+
+    /// Holds resources of `disk` until the process is killed.
+    #[track_caller]
+    fn hold(&self, names: &[&str]) -> Process {
+        let args = ["run", "--device", "disk", "--wait", WAIT, "--host-name", "holder"];
+        let script = ["--", "sh", "-c", "echo > held; sleep 1000"];
+        let mut process = self.start(&[&args, names, &script].concat());
+        until("the holder", || self.path("held").exists() || process.ended().is_some());
+        assert!(process.ended().is_none(), "{}", process.complained());
+        process
+    }
+
+    #[track_caller]
+    fn status(&self) -> Value {
+        self.run(&["status", "disk", "--json", "--watch-for", "0s"]).expect(0, &[]).json()
+    }
+
+    /// Where a resource stands, as `status` says.
+    #[track_caller]
+    fn offset_of(&self, name: &str) -> u64 {
+        let status = self.status();
+        let resources = status["resources"].as_array().unwrap();
+        resources.iter().find(|resource| resource["name"] == name).unwrap()["offset"].as_u64().unwrap()
+    }
+}
+
+#[track_caller]
+fn ended(mut process: Process) -> Ended {
+    let code = process.code();
+    Ended { code, out: process.said(), err: process.complained() }
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn every_command_helps_with_examples() {
+    let scene = Scene::empty();
+    let help = scene.run(&["--help"]).expect(0, &[]);
+    for command in ["format", "create", "run", "status", "dump"] {
+        assert!(help.out.contains(command), "{help:?}");
+        let help = scene.run(&[command, "--help"]).expect(0, &[]);
+        assert!(help.out.contains("Examples:") && help.out.contains(&format!("leasehold {command} ")), "{help:?}");
+    }
+    for code in ["64", "65", "66", "69", "73", "74", "75"] {
+        assert!(help.out.contains(&format!("\n  {code}  ")), "{code} is not explained: {help:?}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_usage_errors() {
+    let scene = Scene::with(&["db"]);
+    scene.file("other", 8 << 20);
+    let cases: &[&[&str]] = &[
+        &[],
+        &["unknown"],
+        &["format"],
+        &["format", "other", "--profile", "quick"],
+        &["format", "other", "--sector-size", "1024"],
+        &["format", "other", "--area-size", "2M"],
+        &["format", "other", "--max-resources", "0"],
+        &["format", "other", "--lockspace", "a b"],
+        &["format", "other", "--profile", "sanlock", "--io-timeout", "1500ms"],
+        &["create", "disk"],
+        &["create", "disk", "a/b"],
+        &["run", "--device", "disk", "db"],
+        &["run", "--device", "disk", "--", "true"],
+        &["run", "--device", "disk", "--host-id", "0", "db", "--", "true"],
+        &["run", "--device", "disk", "--host-id", "2001", "db", "--", "true"],
+        &["run", "--device", "disk", "--host-name", "a b", "db", "--", "true"],
+        &["run", "--device", "disk", "--wait", "soon", "db", "--", "true"],
+        &["run", "--device", "disk", "db", "db", "--", "true"],
+        &["run", "--device", "disk", "db@12", "--", "true"],
+        &["run", "--device", "disk", "db@104857600", "--", "true"],
+        &["status"],
+        &["status", "disk", "--watch-for", "long"],
+        &["dump"],
+    ];
+    for args in cases {
+        let ended = scene.run(args);
+        assert_eq!(ended.code, 64, "{args:?}: {ended:?}");
+        assert!(!ended.err.is_empty(), "{args:?}");
+    }
+    // None of them has written anything.
+    assert!(fs::read(scene.path("other")).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn what_is_no_lockspace_is_told_by_every_command() {
+    let scene = Scene::empty();
+    scene.file("disk", 8 << 20);
+    for args in [&["status"][..], &["dump"], &["create"], &["run", "--device"]] {
+        let rest: &[&str] = match args[0] {
+            "create" => &["db"],
+            "run" => &["db", "--", "touch", "ran"],
+            _ => &[],
+        };
+        scene.run(&[args, &["disk"], rest].concat()).expect(65, &["disk holds no lockspace", "magic number"]);
+        scene.run(&[args, &["missing"], rest].concat()).expect(74, &["missing does not exist"]);
+        scene.run(&[args, &["."], rest].concat()).expect(74, &[". is a directory"]);
+    }
+    scene.run(&["format", "missing"]).expect(74, &["missing does not exist"]);
+    assert!(!scene.path("ran").exists());
+}
+
+#[test]
+fn formatting_over_a_lockspace_is_refused() {
+    let scene = Scene::with(&["db"]);
+    scene.run(&["format", "disk"]).expect(73, &["disk already holds the lockspace leasehold", "--force"]);
+    let holder = scene.hold(&["db"]);
+    let before = scene.status()["resources"].clone();
+    scene.run(&["format", "disk", "--force"]).expect(73, &["(holder) is live in the lockspace on disk"]);
+    assert_eq!(scene.status()["resources"], before);
+    holder.signal(Signal::TERM);
+    ended(holder);
+    scene.run(&["format", "disk", "--force", "--lockspace", "new"]).expect(0, &[]);
+    let status = scene.status();
+    assert_eq!((&status["lockspace"], &status["resources"]), (&"new".into(), &Value::Array(Vec::new())));
+    scene.file("small", 2 << 20);
+    scene.run(&["format", "small"]).expect(73, &["small has 2097152 bytes"]);
+}
+
+#[test]
+fn an_existing_name_is_not_created_again() {
+    let scene = Scene::with(&["db"]);
+    let refused = scene.run(&["create", "disk", "db", "new"]).expect(73, &["disk already has a resource db"]);
+    assert!(refused.out.contains("created new at offset"), "{refused:?}");
+    // Three fixed areas and two resources leave room for three of the eight.
+    let full = scene.run(&["create", "disk", "c", "d", "e", "f"]).expect(73, &["no room for another resource"]);
+    assert_eq!(full.out.lines().count(), 3, "{full:?}");
+}
+
+#[test]
+fn a_mistyped_name_runs_nothing() {
+    let scene = Scene::with(&["database", "backup"]);
+    scene.script(&["databse"], "touch ran").expect(66, &["no resource databse on disk", "did you mean database?"]);
+    scene.script(&["database", "zzz"], "touch ran").expect(66, &["no resource zzz"]);
+    assert!(!scene.path("ran").exists());
+    // What was found before the failure is not left held.
+    scene.run(&["run", "--device", "disk", "database", "--", "true"]).expect(0, &[]);
+    let created = scene.run(&["run", "--device", "disk", "--create", "--wait", WAIT, "databse", "--", "touch", "ran"]);
+    created.expect(0, &[]);
+    assert!(scene.path("ran").exists());
+    scene.offset_of("databse");
+}
+
+#[test]
+fn the_holder_is_named_to_who_is_refused() {
+    let scene = Scene::with(&["db", "other"]);
+    let holder = scene.hold(&["db"]);
+    let status = scene.run(&["status", "disk", "--json"]).expect(0, &[]).json();
+    let shown = status["resources"].as_array().unwrap().iter().find(|resource| resource["name"] == "db").unwrap();
+    assert_eq!(shown["state"], "exclusive");
+    let owner = format!(
+        "db is held by host {} (holder) generation {} at version {}",
+        shown["owner"]["host_id"], shown["owner"]["generation"], shown["version"]
+    );
+    let refused = scene.run(&["run", "--device", "disk", "other", "db", "--", "touch", "ran"]);
+    refused.expect(75, &[&owner, "--wait"]);
+    assert!(!scene.path("ran").exists());
+    // All or none: the other name is free again.
+    scene.run(&["run", "--device", "disk", "other", "--", "true"]).expect(0, &[]);
+    // The host id itself is held, too.
+    let id = shown["owner"]["host_id"].to_string();
+    let refused = scene.run(&["run", "--device", "disk", "--host-id", &id, "other", "--", "touch", "ran"]);
+    refused.expect(75, &[&format!("host id {id} of disk is held")]);
+    let text = scene.run(&["status", "disk"]).expect(0, &[]).out;
+    assert!(text.contains("(holder)"), "{text}");
+    // Who waits gets it, with a later version.
+    let script = ["--", "sh", "-c", "echo $LEASEHOLD_VERSION"];
+    let waiting = scene.start(&[&["run", "--device", "disk", "--wait", "forever", "db"][..], &script].concat());
+    holder.signal(Signal::TERM);
+    assert_eq!(ended(holder).code, 128 + 15);
+    let next: u64 = ended(waiting).expect(0, &[]).out.trim().parse().unwrap();
+    assert!(next > shown["version"].as_u64().unwrap());
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_resource() {
+    let scene = Scene::with(&["db"]);
+    let _holder = scene.hold(&["db"]);
+    let mut waiting = scene.start(&["run", "--device", "disk", "--wait", "forever", "db", "--", "touch", "ran"]);
+    let hosts = || scene.status()["hosts"].as_array().unwrap().iter().filter(|host| host["state"] != "free").count();
+    until("the waiting host", || hosts() == 2 || waiting.ended().is_some());
+    waiting.signal(Signal::TERM);
+    ended(waiting).expect(128 + 15, &[]);
+    assert!(!scene.path("ran").exists());
+    assert_eq!(hosts(), 1, "the host id was not given back");
+}
+
+#[test]
+fn the_command_is_told_what_it_holds() {
+    let scene = Scene::with(&["a", "b"]);
+    let say = "echo $LEASEHOLD_RESOURCE $LEASEHOLD_VERSION $LEASEHOLD_HOST_ID $LEASEHOLD_GENERATION";
+    scene.script(&["b"], "true").expect(0, &[]);
+    let (a, b) = ("a", "b");
+    // The order is that of the command line, though it is not that of the places.
+    let told = scene.script(&[b, a], say).expect(0, &[]).out;
+    let words: Vec<&str> = told.split_whitespace().collect();
+    let [names, versions, host, generation] = words[..] else { panic!("{told}") };
+    assert_eq!(names, "b,a");
+    let status = scene.status();
+    let version_of = |name| {
+        let resources = status["resources"].as_array().unwrap();
+        resources.iter().find(|resource| resource["name"] == name).unwrap()["version"].clone()
+    };
+    assert_ne!(version_of(a), version_of(b));
+    assert_eq!(versions, format!("{},{}", version_of(b), version_of(a)));
+    let hosts = status["hosts"].as_array().unwrap();
+    let shown = |found: &&Value| found["host_id"].to_string() == host && found["generation"].to_string() == generation;
+    assert!(hosts.iter().any(|host| shown(&host)), "{told} {status}");
+}
+
+#[test]
+fn the_exit_code_is_that_of_the_command() {
+    let scene = Scene::with(&["db"]);
+    scene.script(&["db"], "exit 0").expect(0, &[]);
+    scene.script(&["db"], "exit 7").expect(7, &[]);
+    scene.script(&["db"], "exit 255").expect(255, &[]);
+    scene.script(&["db"], "kill -TERM $$").expect(128 + 15, &[]);
+    scene.script(&["db"], "kill -KILL $$").expect(128 + 9, &[]);
+    scene.run(&["run", "--device", "disk", "db", "--", "./no-such-command"]).expect(127, &["can't be started"]);
+    fs::write(scene.path("no-program"), "").unwrap();
+    scene.run(&["run", "--device", "disk", "db", "--", "./no-program"]).expect(126, &["can't be started"]);
+    assert_eq!(scene.status()["resources"][0]["state"], "free");
+}
+
+#[test]
+fn a_resource_can_be_named_by_its_place() {
+    let scene = Scene::with(&["a", "b"]);
+    let place = scene.offset_of("b");
+    scene.script(&[&format!("b@{place}")], "echo $LEASEHOLD_RESOURCE").expect(0, &[]);
+    assert_eq!(scene.status()["resources"][1]["version"], 1);
+    // Another name than the leader's, and a place where nothing is.
+    let (wrong, nothing) = (format!("a@{place}"), format!("a@{}", 7 << 20));
+    let belongs = format!("offset {place} of disk belongs to resource b");
+    scene.script(&[&wrong], "touch ran").expect(66, &[&belongs]);
+    scene.script(&[&nothing], "touch ran").expect(65, &[&format!("leader at offset {} of disk", 7 << 20)]);
+    assert!(!scene.path("ran").exists());
+}
+
+#[test]
+fn status_has_the_documented_shape_and_writes_nothing() {
+    let scene = Scene::with(&["a", "b"]);
+    scene.script(&["b"], "true").expect(0, &[]);
+    let before = fs::read(scene.path("disk")).unwrap();
+    let status = scene.run(&["status", "disk", "--json"]).expect(0, &[]).json();
+    let top = ["lockspace", "sector_size", "area_size", "timeouts_ms", "hosts", "resources"];
+    assert_eq!(keys(&status), top);
+    assert_eq!((&status["lockspace"], &status["sector_size"]), (&"leasehold".into(), &512.into()));
+    assert_eq!(status["area_size"], 1 << 20);
+    assert_eq!(status["timeouts_ms"].to_string(), r#"{"renewal":100,"io":120,"fail":550,"fence":250,"dead":800}"#);
+    for host in status["hosts"].as_array().unwrap() {
+        assert_eq!(keys(host), ["host_id", "name", "generation", "timestamp", "state"]);
+        assert_eq!((&host["state"], &host["timestamp"]), (&"free".into(), &0.into()));
+    }
+    let [a, b] = &status["resources"].as_array().unwrap()[..] else { panic!("{status}") };
+    assert_eq!(a.to_string(), r#"{"name":"a","offset":3145728,"state":"free","version":0,"owner":null}"#);
+    assert_eq!(b.to_string(), r#"{"name":"b","offset":4194304,"state":"free","version":1,"owner":null}"#);
+    for args in [&["status", "disk"][..], &["dump", "disk"], &["dump", "disk", "--json"]] {
+        scene.run(args).expect(0, &[]);
+    }
+    assert!(fs::read(scene.path("disk")).unwrap() == before, "looking has changed the device");
+}
+
+#[test]
+fn status_tells_live_from_dead() {
+    let scene = Scene::with(&["a"]);
+    let holder = scene.hold(&["a"]);
+    let of_holder = |watch_for| {
+        let status = scene.run(&["status", "disk", "--json", "--watch-for", watch_for]).expect(0, &[]).json();
+        let hosts = status["hosts"].as_array().unwrap();
+        hosts.iter().find(|host| host["name"] == "holder").unwrap()["state"].clone()
+    };
+    assert_eq!(of_holder("0s"), "unknown");
+    // A renewal that a busy machine holds up comes later.
+    until("a sign of life", || of_holder("2s") == "live");
+    holder.signal(Signal::KILL);
+    ended(holder);
+    assert_eq!(of_holder("3s"), "dead");
+}
+
+#[test]
+fn dump_shows_each_record_in_use() {
+    let scene = Scene::with(&["a", "b"]);
+    scene.script(&["a"], "true").expect(0, &[]);
+    scene.script(&["a"], "true").expect(0, &[]);
+    let dump = scene.run(&["dump", "disk", "--json"]).expect(0, &[]).json();
+    let records = dump.as_array().unwrap();
+    for record in records {
+        assert_eq!(keys(record), ["record", "offset", "fields", "error"]);
+        assert_eq!(record["error"], Value::Null);
+    }
+    let of = |name: &str| records.iter().find(|record| record["record"] == name).unwrap_or_else(|| panic!("{name}"));
+    let leader = of("leader of a");
+    assert_eq!((&leader["offset"], &leader["fields"]["lver"]), (&(3 << 20).into(), &2.into()));
+    assert_eq!(leader["fields"]["resource_name"], "a");
+    assert_eq!(of("leader of b")["fields"]["lver"], 0);
+    assert_eq!(of("index header")["fields"]["rx_offset"], 1 << 20);
+    assert_eq!(of("index entry 1")["fields"]["name"], "b");
+    assert_eq!(of("leader of rindex_lease")["fields"]["lver"], 2);
+    let owner = leader["fields"]["owner_id"].as_u64().unwrap();
+    let block = of(&format!("block of host {owner} for a"));
+    assert_eq!((&block["fields"]["lver"], &block["fields"]["inp"]), (&2.into(), &owner.into()));
+    assert_eq!(block["fields"]["writer_generation"], leader["fields"]["owner_generation"]);
+    assert_eq!(of(&format!("host record of host {owner}"))["offset"], (owner - 1) * 512);
+    // The same records as text.
+    let text = scene.run(&["dump", "disk"]).expect(0, &[]).out;
+    for record in records {
+        let heading = format!("{} at offset {}", record["record"].as_str().unwrap(), record["offset"]);
+        assert!(text.lines().any(|line| line == heading), "{heading}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let scene = Scene::with(&["a"]);
+    for args in [&["status", "disk"][..], &["status", "disk", "--json"], &["dump", "disk"], &["dump", "disk", "--json"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        command.args(args).current_dir(scene.folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*err), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
+fn two_can_start_at_once_in_an_empty_folder() {
+    for wait in [WAIT, "0s"] {
+        let scene = Scene::empty();
+        let args = ["run", "--wait", wait, "demo", "--", "sh", "-c", "echo $LEASEHOLD_VERSION"];
+        let both = [scene.start(&args), scene.start(&args)].map(ended);
+        let mut versions: Vec<u64> =
+            both.iter().filter(|ended| ended.code == 0).map(|ended| ended.out.trim().parse().unwrap()).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        let refused = both.iter().filter(|ended| ended.code == 75).count();
+        assert_eq!(versions.len() + refused, 2, "{both:?}");
+        assert!(refused == 0 || wait == "0s" && refused == 1, "{both:?}");
+        assert_eq!(left_in(scene.folder.path()), ["leasehold.img"]);
+        let status = scene.run(&["status", "leasehold.img", "--json"]).expect(0, &[]).json();
+        assert_eq!(status["resources"].as_array().unwrap().len(), 1);
+        assert_eq!(status["resources"][0]["version"], *versions.last().unwrap());
+    }
+}
+
+fn left_in(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
