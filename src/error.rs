@@ -1,6 +1,7 @@
 //! One error enum for each operation. Each variant says what is held after it and what may be repeated; the I/O error
 //! below is kept as the source.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::Fault;
@@ -414,8 +415,8 @@ pub enum AcquireError {
         resource: Name,
     },
     /// The membership is lost or was left.
-    #[error("this host's membership is lost: {0}")]
-    Lost(LossReason),
+    #[error("this host's membership is lost")]
+    Lost(#[source] LossReason),
     /// An I/O failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -432,8 +433,8 @@ pub enum ReleaseError {
         resource: Name,
     },
     /// The lease was lost before. Nothing was written; others take it when D has passed.
-    #[error("the lease was lost before it was released: {0}")]
-    Lost(LossReason),
+    #[error("the lease was lost before it was released")]
+    Lost(#[source] LossReason),
 }
 
 /// Why a resource was not created.
@@ -467,8 +468,8 @@ pub enum CreateError {
     #[error(transparent)]
     Index(#[from] FindError),
     /// The membership was lost on the way. The resource exists or not; creating it again is safe.
-    #[error("this host's membership is lost: {0}")]
-    Lost(LossReason),
+    #[error("this host's membership is lost")]
+    Lost(#[source] LossReason),
     /// A write failed. The resource exists or not; creating it again is safe.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -494,8 +495,8 @@ pub enum LeaveError {
         writes: usize,
     },
     /// The membership was lost before. Nothing was written.
-    #[error("the membership was lost before: {0}")]
-    Lost(LossReason),
+    #[error("the membership was lost before")]
+    Lost(#[source] LossReason),
     /// The release could not be written or confirmed. Renewing has stopped, as after `InFlight`.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -506,12 +507,16 @@ fn names(resources: &[Name]) -> String {
 }
 
 /// Why a membership, and with it every lease, is no more.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LossReason {
     /// No renewal was confirmed for F.
     #[error("no renewal was confirmed in time")]
-    Expired,
+    Expired {
+        /// What the last attempt to renew failed with. `None`: nothing failed, but this host did not run.
+        #[source]
+        cause: Option<Arc<DiskError>>,
+    },
     /// The own delta record shows another holder, or an older state.
     #[error("the host's record was overwritten by {name} generation {generation}")]
     Overwritten {
@@ -531,11 +536,26 @@ pub enum LossReason {
     Left,
 }
 
+/// The same reason, whatever the I/O error below it was.
+impl PartialEq for LossReason {
+    fn eq(&self, other: &LossReason) -> bool {
+        match (self, other) {
+            (LossReason::Overwritten { name, generation }, LossReason::Overwritten { name: n, generation: g }) => {
+                (name, generation) == (n, g)
+            }
+            (LossReason::Damaged(a), LossReason::Damaged(b)) => a == b,
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        }
+    }
+}
+
+impl Eq for LossReason {}
+
 impl From<crate::protocol::delta::Loss> for LossReason {
     fn from(loss: crate::protocol::delta::Loss) -> LossReason {
         use crate::protocol::delta::Loss;
         match loss {
-            Loss::Expired => LossReason::Expired,
+            Loss::Expired => LossReason::Expired { cause: None },
             Loss::Overwritten(record) => {
                 LossReason::Overwritten { name: record.host_name, generation: record.generation }
             }

@@ -274,12 +274,19 @@ fn a_signal_ends_the_wait_for_a_resource() {
     let scene = Scene::with(&["db"]);
     let _holder = scene.hold(&["db"]);
     let mut waiting = scene.start(&["run", "--device", "disk", "--wait", "forever", "db", "--", "touch", "ran"]);
-    let hosts = || scene.status()["hosts"].as_array().unwrap().iter().filter(|host| host["state"] != "free").count();
-    until("the waiting host", || hosts() == 2 || waiting.ended().is_some());
+    // Its block says so once it has joined and waits.
+    let waits = || {
+        let dump = scene.run(&["dump", "disk", "--json"]).expect(0, &[]).json();
+        dump.as_array().unwrap().iter().any(|record| record["fields"]["waiting"].as_u64() > Some(0))
+    };
+    until("the waiting host", || waits() || waiting.ended().is_some());
     waiting.signal(Signal::TERM);
     ended(waiting).expect(128 + 15, &[]);
     assert!(!scene.path("ran").exists());
-    assert_eq!(hosts(), 1, "the host id was not given back");
+    assert!(!waits(), "it still stands in the queue");
+    let status = scene.status();
+    let held = status["hosts"].as_array().unwrap().iter().filter(|host| host["state"] != "free");
+    assert_eq!(held.count(), 1, "the host id was not given back: {status}");
 }
 
 #[test]

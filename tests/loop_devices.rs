@@ -193,7 +193,7 @@ fn command(log: &Path) {
     let rivals = commands(&Mark::inherited().unwrap());
     let rivals = rivals.iter().filter(|(_, theirs)| *theirs != version).count();
     let line = format!("{now} {version} {host} {} {rivals}\n", std::process::id());
-    let escape = "setsid sleep 1001 & (sh -c 'trap \"\" TERM HUP; exec sleep 1002' &) exec sleep 1003";
+    let escape = "setsid sleep 1001 & (sh -c 'trap \"\" TERM HUP; exec sleep 1002' &); exec sleep 1003";
     let mut child = Command::new("sh").args(["-c", escape]).spawn().unwrap();
     OpenOptions::new().create(true).append(true).open(log).unwrap().write_all(line.as_bytes()).unwrap();
     while !stop_file(log).exists() {
@@ -263,7 +263,7 @@ impl<'device> Scene<'device> {
             .collect()
     }
 
-    /// Waits for the start with this number, from 1, and checks it against those before it.
+    /// Waits for the start with this number, from 1, and for the command's children; checks it against those before it.
     #[track_caller]
     fn await_start(&self, number: usize) -> Start {
         until(&format!("start {number}"), || self.starts().len() >= number);
@@ -272,7 +272,15 @@ impl<'device> Scene<'device> {
             starts.is_sorted_by_key(|start| start.at) && starts.windows(2).all(|two| two[0].version < two[1].version)
         );
         assert_eq!(starts.iter().map(|start| start.rivals).max(), Some(0), "an earlier command lived on: {starts:?}");
-        starts[number - 1].clone()
+        let start = starts[number - 1].clone();
+        until("the command's children, or its end", || {
+            let commands = self.commands();
+            let words: Vec<String> = commands.iter().map(|(pid, _)| processes::command_line(*pid)).collect();
+            let all =
+                ["sleep 1001", "sleep 1002", "sleep 1003"].iter().all(|child| words.iter().any(|had| had == child));
+            all || commands.iter().all(|(pid, _)| *pid != start.pid)
+        });
+        start
     }
 
     fn commands(&self) -> Vec<(i32, String)> {
@@ -523,8 +531,7 @@ fn a_device_that_is_detached_while_open_stays_until_its_holder_ends() {
     let mut holder = scene.run(&[]);
     scene.await_start(1);
     device.node.detach();
-    let status = device.join("observer");
-    status.leave().unwrap();
+    device.join("observer").leave().unwrap();
     scene.stop();
     assert_eq!(holder.code(), 0, "{}", holder.complained());
     until("the device's end", || device.node.backing().is_none());
@@ -615,10 +622,12 @@ fn leaving_ends_an_acquire_that_waits() {
     let lease = holder.acquire(&resource, Wait::No).unwrap();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| leaver.acquire(&resource, Wait::Forever));
-        // It has asked, and been told to wait.
-        until("the waiting acquire", || {
-            matches!(leaver.acquire(&resource, Wait::No), Err(AcquireError::AlreadyHeld { .. }))
-        });
+        // Long enough for it to have asked and been told to wait; leaving earlier must end it too.
+        for _ in 0..3 {
+            let seen = leaver.status();
+            until("a renewal", || leaver.status() != seen);
+        }
+        assert!(!waiting.is_finished());
         leaver.leave().unwrap();
         let outcome = waiting.join().unwrap();
         assert!(matches!(outcome, Err(AcquireError::Lost(LossReason::Left))), "{outcome:?}");

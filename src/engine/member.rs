@@ -135,27 +135,32 @@ impl Member {
     }
 
     fn renew_once(&self, started: Time) -> bool {
-        let Ok(seen) = self.read_own(self.until_deadline()) else {
-            return false;
-        };
-        let Ok(record) = self.pulse.with_tenure(|tenure| tenure.renew(self.io.now(), &seen)) else {
-            return false;
-        };
-        let at = self.terms.geometry.delta_offset(self.host());
-        let left = self.until_deadline();
-        let Ok(writing) = self.io.submit_write(Lane::Renewal, at, record.encode(at), left) else {
-            return false;
-        };
-        let (span, result) = self.io.finish(&writing);
-        self.pulse.with_tenure(|tenure| tenure.renewed(span, outcome(&result), self.io.now()));
-        if result.is_ok() {
+        let renewed = self.try_renew();
+        if let Ok(Some(ended)) = renewed {
             let mut latencies = self.latencies.lock();
             if latencies.len() == HISTORY {
                 latencies.pop_front();
             }
-            latencies.push_back(span.ended.since(started));
+            latencies.push_back(ended.since(started));
         }
-        result.is_ok()
+        let confirmed = renewed.is_ok();
+        self.pulse.set_trouble(renewed.err());
+        confirmed
+    }
+
+    /// `Ok(None)`: the host id is lost.
+    fn try_renew(&self) -> Result<Option<Time>, DiskError> {
+        let seen = self.read_own(self.until_deadline())?;
+        let Ok(record) = self.pulse.with_tenure(|tenure| tenure.renew(self.io.now(), &seen)) else {
+            return Ok(None);
+        };
+        let at = self.terms.geometry.delta_offset(self.host());
+        let writing = self.io.submit_write(Lane::Renewal, at, record.encode(at), self.until_deadline())?;
+        let (span, result) = self.io.finish(&writing);
+        // Before the deadline is judged with it: a loss that this is the cause of names it.
+        self.pulse.set_trouble(result.clone().err());
+        self.pulse.with_tenure(|tenure| tenure.renewed(span, outcome(&result), self.io.now()));
+        result.map(|()| Some(span.ended))
     }
 
     fn scan(&self) {

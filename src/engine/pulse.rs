@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::disk::Clock;
-use crate::error::LossReason;
+use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
 use crate::types::{Owner, Time};
 
@@ -56,6 +56,8 @@ pub(crate) enum Until {
 struct State {
     tenure: Tenure,
     loss: Option<LossReason>,
+    /// What the last renewal failed with.
+    trouble: Option<Arc<DiskError>>,
     ended: Option<Until>,
 }
 
@@ -65,7 +67,10 @@ impl State {
         if self.loss.is_none()
             && let Some(loss) = self.tenure.lost()
         {
-            self.loss = Some(loss.clone().into());
+            self.loss = Some(match loss.clone().into() {
+                LossReason::Expired { .. } => LossReason::Expired { cause: self.trouble.take() },
+                reason => reason,
+            });
         }
         let until = self.tenure.deadline();
         match &self.loss {
@@ -81,7 +86,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 impl Pulse {
     pub(crate) fn new(tenure: Tenure, clock: Arc<dyn Clock>, late: Duration, fail: Duration) -> Pulse {
-        let state = State { tenure, loss: None, ended: None };
+        let state = State { tenure, loss: None, trouble: None, ended: None };
         Pulse { clock, late, fail, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -109,6 +114,11 @@ impl Pulse {
         drop(state);
         self.changed.notify_all();
         result
+    }
+
+    /// Keeps what a renewal failed with, to explain a loss; `None`: it did not.
+    pub(crate) fn set_trouble(&self, error: Option<DiskError>) {
+        self.state.lock().trouble = error.map(Arc::new);
     }
 
     /// A copy of what the tenure recognises as its own record now.

@@ -50,6 +50,17 @@ impl Failure {
         Failure::new(code, message)
     }
 
+    /// Says before it what it happened in.
+    pub(crate) fn within(mut self, what: &str) -> Failure {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    pub(crate) fn with_code(mut self, code: u8) -> Failure {
+        self.code = code;
+        self
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
         self.hint = Some(hint.into());
         self
@@ -197,10 +208,7 @@ impl From<AcquireError> for Failure {
 impl From<CreateError> for Failure {
     fn from(error: CreateError) -> Failure {
         match error {
-            CreateError::Guard(error) => {
-                let failure = Failure::from(error);
-                Failure { message: format!("the index is busy: {}", failure.message), ..failure }
-            }
+            CreateError::Guard(error) => Failure::from(error).within("the index is busy"),
             CreateError::Index(error) => error.into(),
             CreateError::Disk(error) => error.into(),
             CreateError::Lost(_) => Failure::of(LOST, &error),

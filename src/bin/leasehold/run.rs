@@ -191,7 +191,9 @@ fn acquire_all(membership: &Membership, resources: Vec<Resource>, wait: Patience
 /// The membership that is lost before a command was started protects nothing.
 fn refused(error: AcquireError) -> Failure {
     match error {
-        AcquireError::Lost(reason) => Failure::new(IO, format!("the membership was lost while acquiring: {reason}")),
+        AcquireError::Lost(reason) => {
+            Failure::from(reason).within("the membership was lost while acquiring").with_code(IO)
+        }
         error => error.into(),
     }
 }
@@ -335,10 +337,13 @@ fn release(leases: Vec<Lease>) -> Result<(), Failure> {
 }
 
 fn lost(membership: &Membership) -> Failure {
-    let reason = match membership.status() {
-        Status::Lost { reason } => reason.to_string(),
+    match membership.status() {
+        Status::Lost { reason } => {
+            Failure::from(reason).within("the lease was lost while the command ran, which was ended")
+        }
         // The guard went by the last deadline that reached it.
-        Status::Held { .. } | Status::Late { .. } => "the guard was not told of a renewal in time".into(),
-    };
-    Failure::new(LOST, format!("the lease was lost while the command ran, which was ended: {reason}"))
+        Status::Held { .. } | Status::Late { .. } => {
+            Failure::new(LOST, "the command was ended: the guard was not told of a renewal in time")
+        }
+    }
 }

@@ -208,16 +208,17 @@ impl Operation {
     }
 
     fn blocked(&mut self, blocker: Blocker, leader: &Leader, now: Time, random: u64) -> Effect {
-        let due = blocker.free_at.is_none_or(|at| at <= now);
+        let waits = matches!(self.goal, Goal::Acquire { wait: true });
+        let due = !waits || blocker.free_at.is_none_or(|at| at <= now);
         let free_at = blocker.free_at;
         self.blocker = Some(blocker.clone());
         self.stood_back = 0;
         if due && !std::mem::take(&mut self.scanned) {
-            // Its record was not read, or not since it must have changed.
+            // Its record was not read, or not since it must have changed; or this is the last word.
             self.step = Step::Pausing;
             return self.scan();
         }
-        if !matches!(self.goal, Goal::Acquire { wait: true }) {
+        if !waits {
             return self.leave(Outcome::Blocked(blocker));
         }
         // Two that wait with a claim each would wait for each other. A damaged own block is not marked: what it may have
