@@ -96,7 +96,7 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     write(&io, 0, lockspace)?;
     let index = IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace: name };
     write_area(&io, geometry, index.offset, index.encode())?;
-    let guard = Index::guard(geometry)?;
+    let guard = Index::guard(geometry);
     debug_assert_eq!(guard.offset, FIXED_AREAS * area - area);
     let leader = Leader::new_free(geometry, name, guard.name, geometry.max_hosts(), Version::default());
     write_area(&io, geometry, guard.offset, leader.encode(guard.offset))?;

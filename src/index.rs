@@ -6,10 +6,19 @@ use crate::engine::resources::Resource;
 use crate::error::{Damage, FindError};
 use crate::format::{Corrupt, Geometry, IndexEntry, IndexHeader};
 use crate::protocol::delta::Terms;
-use crate::types::{Name, NameError};
+use crate::types::Name;
 
 /// The name of the lease that guards the index.
-const GUARD: &str = "rindex_lease";
+const GUARD: Name = {
+    let text = b"rindex_lease";
+    let mut field = [0; Name::FIELD];
+    let mut at = 0;
+    while at < text.len() {
+        field[at] = text[at];
+        at += 1;
+    }
+    Name::from_field(field)
+};
 
 /// The index as it was read.
 #[derive(Debug)]
@@ -28,8 +37,8 @@ impl Index {
     }
 
     /// The lease that guards the index, one area further.
-    pub(crate) fn guard(geometry: Geometry) -> Result<Resource, NameError> {
-        Ok(Resource { name: Name::resource(GUARD)?, offset: 2 * geometry.area_bytes() })
+    pub(crate) const fn guard(geometry: Geometry) -> Resource {
+        Resource { name: GUARD, offset: 2 * geometry.area_bytes() }
     }
 
     pub(crate) fn read(io: &Io, terms: &Terms) -> Result<Index, FindError> {
@@ -90,11 +99,13 @@ impl Index {
 
     /// The entries that can't be read.
     pub(crate) fn damages(&self) -> impl Iterator<Item = Damage> + '_ {
-        self.entries.iter().zip(0..).filter_map(|(entry, number)| {
-            let reason = entry.as_ref().err()?.clone().into();
-            let offset = self.header.offset + self.header.geometry.index_entry_offset(number);
-            Some(Damage { device: self.device.clone(), offset, what: "index entry", reason })
-        })
+        self.entries.iter().zip(0..).filter_map(|(entry, number)| Some(self.damage(number, entry.as_ref().err()?)))
+    }
+
+    /// What is wrong with entry number `number`.
+    pub(crate) fn damage(&self, number: u32, reason: &Corrupt) -> Damage {
+        let offset = self.header.offset + self.header.geometry.index_entry_offset(number);
+        Damage { device: self.device.clone(), offset, what: "index entry", reason: reason.clone().into() }
     }
 
     /// How many entries can be used: the index may have more than the device has room for.

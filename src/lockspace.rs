@@ -19,7 +19,7 @@ use crate::protocol::{Defect, Seen};
 use crate::timeouts::{Timeouts, stretched};
 use crate::types::{HostId, Name, Owner, Version};
 
-/// How long a read may take before the lockspace's own timeouts are known.
+/// How long a read may take of somebody who only looks. No lease depends on it.
 const FIRST_READ: Duration = Duration::from_secs(10);
 /// How much of the device is searched for a delta record that is not damaged.
 const SEARCHED: u64 = 1 << 20;
@@ -172,7 +172,7 @@ impl Lockspace {
     /// When the records can't be read.
     pub fn hosts(&self, watch_for: Duration) -> Result<Vec<HostInfo>, DiskError> {
         let Terms { geometry, timeouts, .. } = self.terms;
-        let hosts = Hosts::new(geometry, timeouts);
+        let hosts = Hosts::new(geometry, timeouts, FIRST_READ);
         let end = self.io.now() + watch_for;
         hosts.scan_all(&self.io, None)?;
         while self.io.now() < end {
@@ -213,9 +213,14 @@ impl Lockspace {
     /// guards the index; a damaged leader is with its resource.
     pub fn resources(&self) -> Result<(Vec<ResourceInfo>, Vec<Damage>), FindError> {
         let index = Index::read(&self.io, &self.terms)?;
-        let infos = index.resources().map(|resource| self.resource_info(resource)).collect::<Result<Vec<_>, _>>()?;
-        let guard = self.resource_info(Index::guard(self.terms.geometry)?)?;
+        let infos = index.resources().map(|resource| self.resource_info(resource)).collect();
+        let guard = self.resource_info(self.index_guard());
         Ok((infos, index.damages().chain(guard.ownership.err()).chain(guard.damages).collect()))
+    }
+
+    /// The lease that guards the index.
+    pub const fn index_guard(&self) -> Resource {
+        Index::guard(self.terms.geometry)
     }
 
     /// The bytes of `count` sectors from `offset` on, whatever they hold: to look at a damaged device. One that can't be
@@ -229,13 +234,22 @@ impl Lockspace {
         Ok(sectors.iter().map(|sector| sector.map(<[u8]>::to_vec)).collect())
     }
 
-    fn resource_info(&self, resource: Resource) -> Result<ResourceInfo, DiskError> {
+    fn resource_info(&self, resource: Resource) -> ResourceInfo {
         let geometry = self.terms.geometry;
-        let view = whole_view(&self.io, geometry, &resource, self.terms.timeouts.io())?;
         let damage =
             |offset, what, reason: &Defect| Damage { device: self.device(), offset, what, reason: reason.clone() };
+        let Ok(view) = whole_view(&self.io, geometry, &resource, FIRST_READ) else {
+            let ownership = Err(damage(resource.offset, "leader", &Defect::Unreadable));
+            return ResourceInfo { resource, ownership, damages: Vec::new() };
+        };
         let ownership = match &view.leader {
             Seen::Bad(reason) => Err(damage(resource.offset, "leader", reason)),
+            Seen::Good(leader) if leader.cleared => Err(damage(resource.offset, "leader", &Defect::Deleted)),
+            Seen::Good(leader) if (leader.resource, leader.lockspace) != (resource.name, self.name()) => {
+                let (resource_named, lockspace) = (leader.resource, leader.lockspace);
+                let foreign = Defect::Foreign { resource: resource_named, lockspace };
+                Err(damage(resource.offset, "leader", &foreign))
+            }
             Seen::Good(leader) => {
                 let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
                 let shared = view.good_blocks().any(|(_, block)| block.shared.is_some());
@@ -251,7 +265,7 @@ impl Lockspace {
             Seen::Bad(reason) => Some(damage(resource.offset + geometry.block_offset(*host), "block", reason)),
             Seen::Good(_) => None,
         });
-        Ok(ResourceInfo { resource, ownership, damages: damages.collect() })
+        ResourceInfo { resource, ownership, damages: damages.collect() }
     }
 }
 
@@ -267,7 +281,7 @@ impl Lockspace {
     /// A host that is seen to renew its lease, watched for until everybody who might be could be judged: D, if there is
     /// anybody.
     pub(crate) fn live_host(&self) -> Result<Option<(HostId, Name)>, DiskError> {
-        let hosts = Hosts::new(self.terms.geometry, self.terms.timeouts);
+        let hosts = Hosts::new(self.terms.geometry, self.terms.timeouts, FIRST_READ);
         hosts.scan_all(&self.io, None)?;
         let longest = hosts.with_observer(|observer| {
             let records = observer.hosts().filter_map(|host| observer.record(host)?.good());

@@ -215,7 +215,7 @@ impl Membership {
     }
 
     /// Creates a resource: takes the first free entry of the index and makes its area. Its first lease has a version
-    /// above any that the area held before.
+    /// above any that the area held before. An area of that name whose entry was lost gets its entry back.
     ///
     /// Waits at most `wait` for the lease that guards the index, and writes an area: 1 to 8 MiB.
     ///
@@ -223,8 +223,7 @@ impl Membership {
     /// See [`CreateError`].
     pub fn create(&self, name: &str, wait: Wait) -> Result<Resource, CreateError> {
         let name = Name::resource(name).map_err(FindError::from)?;
-        let guard = Index::guard(self.lockspace.geometry()).map_err(FindError::from)?;
-        let guard = self.acquire(&guard, wait).map_err(CreateError::Guard)?;
+        let guard = self.acquire(&self.lockspace.index_guard(), wait).map_err(CreateError::Guard)?;
         let created = self.create_guarded(name);
         // A write that is still in flight could spoil what the next one writes here.
         let fail = self.lockspace.timeouts().fail();
@@ -251,10 +250,17 @@ impl Membership {
         if index.resources().any(|resource| resource.name == name) {
             return Err(CreateError::Exists { device, name });
         }
+        let free = match self.free_places(&index, name)? {
+            Places::Lost(number) => {
+                let resource = Resource { name, offset: index.header.resource_offset(number) };
+                self.write_entry(&index, number, &resource)?;
+                return Ok(resource);
+            }
+            Places::Free(numbers) => numbers,
+        };
         // Whose records have not been watched yet may be live: their areas are passed over.
         self.member.hosts.scan_all(io, Some(&self.member.pulse))?;
-        let free = index.entries.iter().zip(0..index.room()).filter(|(entry, _)| matches!(entry, Ok(None)));
-        for (_, number) in free {
+        for number in free {
             let resource = Resource { name, offset: index.header.resource_offset(number) };
             let Some(version) = self.version_to_start_from(&resource)? else { continue };
             let leader = Leader::new_free(geometry, self.lockspace.name(), name, geometry.max_hosts(), version);
@@ -264,6 +270,9 @@ impl Membership {
             self.write_entry(&index, number, &resource)?;
             return Ok(resource);
         }
+        if let Some(damage) = index.damages().next() {
+            return Err(FindError::from(damage).into());
+        }
         let used = index.resources().count();
         Err(CreateError::Full {
             device,
@@ -271,6 +280,35 @@ impl Membership {
             max: index.room(),
             len: io.disk().len(),
         })
+    }
+
+    /// The entries that a new resource could have. The leader behind each entry that names nothing is looked at, because
+    /// two resources of one name could both be held: an area of that name gets its lost entry back, and an entry that is
+    /// damaged must not stand for the name.
+    fn free_places(&self, index: &Index, name: Name) -> Result<Places, CreateError> {
+        let mut free = Vec::new();
+        for (number, entry) in (0..index.room()).zip(&index.entries) {
+            if matches!(entry, Ok(Some(_))) {
+                continue;
+            }
+            let leader = self.leader_at(index.header.resource_offset(number))?;
+            let named = leader.as_ref().is_some_and(|leader| leader.resource == name);
+            match (entry, leader) {
+                (Ok(_), _) if named => return Ok(Places::Lost(number)),
+                (Ok(_), _) => free.push(number),
+                (Err(_), Some(_)) if !named => {}
+                (Err(reason), _) => return Err(FindError::from(index.damage(number, reason)).into()),
+            }
+        }
+        Ok(Places::Free(free))
+    }
+
+    /// The leader of this lockspace at that place, if there is a valid one.
+    fn leader_at(&self, offset: u64) -> Result<Option<Leader>, DiskError> {
+        let sector = self.lockspace.geometry().sector_bytes();
+        let (_, bytes) = self.member.io.read(Lane::General, offset, sector, self.lockspace.timeouts().io())?;
+        let leader = Leader::decode(&bytes, offset).ok();
+        Ok(leader.filter(|leader| !leader.cleared && leader.lockspace == self.lockspace.name()))
     }
 
     /// The largest version that the area ever had, as far as it shows; `None` when somebody may hold a lease there
@@ -325,6 +363,14 @@ impl Drop for Membership {
             self.member.stop();
         }
     }
+}
+
+/// Where a new resource could go.
+enum Places {
+    /// Its area is there; only this entry was lost.
+    Lost(u32),
+    /// To any of these.
+    Free(Vec<u32>),
 }
 
 /// The system's host name as a name in the lockspace; characters that can't stand there are replaced.

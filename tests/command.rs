@@ -6,6 +6,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -19,6 +20,8 @@ use common::until;
 
 /// More than any wait in these tests takes. Who waits so long gets there however busy the machine is.
 const WAIT: &str = "50s";
+/// How often a command is tried that fails because the machine is busy.
+const TRIES: usize = 10;
 
 /// How a command ended, and what it said.
 #[derive(Debug)]
@@ -37,6 +40,12 @@ impl Ended {
             assert!(self.err.contains(text), "{text:?} is missing: {self:?}");
         }
         self
+    }
+
+    /// Whether it failed because the machine is busy, which says nothing.
+    fn is_busy(&self) -> bool {
+        let signs = ["still in flight", "not acquired in time", "was not acquired: ", "membership was lost"];
+        signs.iter().any(|sign| self.err.contains(sign))
     }
 
     #[track_caller]
@@ -61,7 +70,8 @@ impl Scene {
     fn with(resources: &[&str]) -> Scene {
         let scene = Scene::empty();
         scene.file("disk", 8 << 20);
-        scene.run(&["format", "disk", "--profile", "fast"]).expect(0, &[]);
+        // Profile fast in slow motion: a busy machine must not cost the lease.
+        scene.run(&["format", "disk", "--profile", "fast", "--io-timeout", "360ms"]).expect(0, &[]);
         if !resources.is_empty() {
             scene.run(&[&["create", "disk"], resources].concat()).expect(0, &[]);
         }
@@ -76,14 +86,29 @@ impl Scene {
         fs::File::create(self.path(name)).unwrap().set_len(len).unwrap();
     }
 
+    /// Changes bytes of `disk`.
+    fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        let disk = fs::File::options().write(true).open(self.path("disk")).unwrap();
+        disk.write_all_at(bytes, offset).unwrap();
+        disk.sync_all().unwrap();
+    }
+
     fn start(&self, args: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
         Process::start(command.args(args).current_dir(self.folder.path()), &self.mark)
     }
 
+    /// Runs a command to its end; again, if it could not be done because the machine is busy.
     #[track_caller]
     fn run(&self, args: &[&str]) -> Ended {
-        ended(self.start(args))
+        let mut last = ended(self.start(args));
+        for _ in 1..TRIES {
+            if !last.is_busy() {
+                break;
+            }
+            last = ended(self.start(args));
+        }
+        last
     }
 
     /// Runs a shell script under leases on `disk`.
@@ -97,10 +122,16 @@ impl Scene {
     fn hold(&self, names: &[&str]) -> Process {
         let args = ["run", "--device", "disk", "--wait", WAIT, "--host-name", "holder"];
         let script = ["--", "sh", "-c", "echo > held; sleep 1000"];
-        let mut process = self.start(&[&args, names, &script].concat());
-        until("the holder", || self.path("held").exists() || process.ended().is_some());
-        assert!(process.ended().is_none(), "{}", process.complained());
-        process
+        for _ in 0..TRIES {
+            let mut process = self.start(&[&args, names, &script].concat());
+            until("the holder", || self.path("held").exists() || process.ended().is_some());
+            if process.ended().is_none() {
+                return process;
+            }
+            let ended = ended(process);
+            assert!(ended.is_busy(), "{ended:?}");
+        }
+        panic!("the machine is too busy");
     }
 
     #[track_caller]
@@ -308,8 +339,9 @@ fn the_command_is_told_what_it_holds() {
     assert_ne!(version_of(a), version_of(b));
     assert_eq!(versions, format!("{},{}", version_of(b), version_of(a)));
     let hosts = status["hosts"].as_array().unwrap();
-    let shown = |found: &&Value| found["host_id"].to_string() == host && found["generation"].to_string() == generation;
-    assert!(hosts.iter().any(|host| shown(&host)), "{told} {status}");
+    let holder = [host, generation].map(|number| Value::from(number.parse::<u64>().unwrap()));
+    let shown = hosts.iter().any(|host| [&host["host_id"], &host["generation"]] == holder.each_ref());
+    assert!(shown, "{told} {status}");
 }
 
 #[test]
@@ -350,7 +382,7 @@ fn status_has_the_documented_shape_and_writes_nothing() {
     assert_eq!(keys(&status), top);
     assert_eq!((&status["lockspace"], &status["sector_size"]), (&"leasehold".into(), &512.into()));
     assert_eq!(status["area_size"], 1 << 20);
-    assert_eq!(status["timeouts_ms"].to_string(), r#"{"renewal":100,"io":120,"fail":550,"fence":250,"dead":800}"#);
+    assert_eq!(status["timeouts_ms"].to_string(), r#"{"renewal":300,"io":360,"fail":1650,"fence":750,"dead":2400}"#);
     for host in status["hosts"].as_array().unwrap() {
         assert_eq!(keys(host), ["host_id", "name", "generation", "timestamp", "state"]);
         assert_eq!((&host["state"], &host["timestamp"]), (&"free".into(), &0.into()));
@@ -378,7 +410,7 @@ fn status_tells_live_from_dead() {
     until("a sign of life", || of_holder("2s") == "live");
     holder.signal(Signal::KILL);
     ended(holder);
-    assert_eq!(of_holder("3s"), "dead");
+    assert_eq!(of_holder("6s"), "dead");
 }
 
 #[test]
@@ -414,6 +446,37 @@ fn dump_shows_each_record_in_use() {
 }
 
 #[test]
+fn what_is_damaged_is_shown_beside_what_is_whole() {
+    let scene = Scene::with(&["a", "b"]);
+    scene.overwrite(3 << 20, &[0xff; 512]);
+    let status = scene.run(&["status", "disk", "--json", "--watch-for", "0s"]);
+    let status = status.expect(65, &["the leader at offset 3145728 of disk is damaged: magic number"]).json();
+    let names: Vec<&Value> = status["resources"].as_array().unwrap().iter().map(|shown| &shown["name"]).collect();
+    assert_eq!(names, ["b"]);
+    let [damage] = &status["damaged"].as_array().unwrap()[..] else { panic!("{status}") };
+    assert_eq!(keys(damage), ["what", "offset", "reason"]);
+    assert_eq!((&damage["what"], &damage["offset"]), (&"leader".into(), &(3 << 20).into()));
+    let dump = scene.run(&["dump", "disk"]).expect(65, &["the leader of a at offset 3145728 of disk is damaged"]).out;
+    let lines: Vec<&str> = dump.lines().collect();
+    let at = lines.iter().position(|line| *line == "leader of a at offset 3145728").unwrap();
+    assert!(lines[at + 1].contains("magic number 0xffffffff"), "{dump}");
+    assert!(lines.contains(&"leader of b at offset 4194304"), "{dump}");
+}
+
+#[test]
+fn an_interrupted_format_is_told_from_a_damaged_record() {
+    let scene = Scene::with(&["a"]);
+    // What formatting leaves until its last write.
+    scene.overwrite(0, &[0; 4]);
+    for args in [&["status", "disk"][..], &["dump", "disk"], &["create", "disk", "b"]] {
+        scene.run(args).expect(65, &["disk was not completely formatted"]);
+    }
+    scene.overwrite(0, &[0; 512]);
+    scene.run(&["status", "disk"]).expect(65, &["the host record at offset 0 of disk is damaged"]);
+    scene.script(&["a"], "true").expect(0, &[]);
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let scene = Scene::with(&["a"]);
     for args in [&["status", "disk"][..], &["status", "disk", "--json"], &["dump", "disk"], &["dump", "disk", "--json"]]
@@ -431,9 +494,15 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 #[test]
 fn two_can_start_at_once_in_an_empty_folder() {
     for wait in [WAIT, "0s"] {
-        let scene = Scene::empty();
         let args = ["run", "--wait", wait, "demo", "--", "sh", "-c", "echo $LEASEHOLD_VERSION"];
-        let both = [scene.start(&args), scene.start(&args)].map(ended);
+        let attempt = || {
+            let scene = Scene::empty();
+            let both = [scene.start(&args), scene.start(&args)].map(ended);
+            (scene, both)
+        };
+        let mut attempts = (0..TRIES).map(|_| attempt());
+        let calm = attempts.find(|(_, both)| both.iter().all(|ended| ended.code == 75 || !ended.is_busy()));
+        let (scene, both) = calm.expect("the machine is too busy");
         let mut versions: Vec<u64> =
             both.iter().filter(|ended| ended.code == 0).map(|ended| ended.out.trim().parse().unwrap()).collect();
         versions.sort_unstable();

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use leasehold::disk::{Access, DirectDisk, Disk, Lane, Op, Request, channel};
 use leasehold::{
-    AcquireError, FormatOptions, HostId, JoinError, JoinOptions, Lockspace, LossReason, Membership, Name, Profile,
-    Status, Timeouts, Wait,
+    AcquireError, CreateError, FormatOptions, HostId, HostState, JoinError, JoinOptions, Lockspace, LossReason,
+    Membership, Name, Profile, Status, Timeouts, Wait,
 };
 use parking_lot::RwLock;
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -69,9 +69,12 @@ impl Device {
         let options = FormatOptions { timeouts, ..FormatOptions::default() };
         let lockspace = leasehold::format(disk(&node.0), &options).unwrap();
         assert_eq!(lockspace.geometry().sector_bytes(), sector);
-        let membership = lockspace.join(JoinOptions::new().host_name("maker")).unwrap();
-        membership.create(RESOURCE, Wait::No).unwrap();
-        membership.leave().unwrap();
+        // On a busy machine short timeouts may cost a membership; doing it again is safe.
+        until("the resource", || {
+            let Ok(membership) = lockspace.join(JoinOptions::new().host_name("maker")) else { return false };
+            let created = membership.create(RESOURCE, Wait::For(PATIENCE));
+            matches!(created, Ok(_) | Err(CreateError::Exists { .. })) && membership.leave().is_ok()
+        });
         Device { node, backing, mounted, folder }
     }
 
@@ -86,6 +89,14 @@ impl Device {
     /// Joins as a host of this test's own process.
     fn join(&self, name: &str) -> Membership {
         self.open().join(JoinOptions::new().host_name(name)).unwrap()
+    }
+
+    /// How many hosts are seen to renew their ids.
+    fn live(&self) -> usize {
+        let lockspace = self.open();
+        // A read that takes too long shows nothing.
+        let hosts = lockspace.hosts(lockspace.timeouts().renewal() * 2).unwrap_or_default();
+        hosts.iter().filter(|host| host.state == HostState::Live).count()
     }
 
     /// Leader and blocks of the resource, as they are on the device.
@@ -366,9 +377,7 @@ fn takeover(sector: usize, rounds: usize) {
         scene.await_start(seen + 1);
         // Those that wait have joined, so that no join is part of what is measured.
         until("waiting hosts", || {
-            let hosts = device.open().hosts(timeouts.renewal() * 2).unwrap();
-            let ended = supervisors.iter_mut().any(|supervisor| supervisor.ended().is_some());
-            ended || hosts.iter().filter(|host| host.state == leasehold::HostState::Live).count() >= 3
+            device.live() >= 3 || supervisors.iter_mut().any(|supervisor| supervisor.ended().is_some())
         });
         let starts = scene.starts();
         seen = starts.len();
@@ -509,15 +518,17 @@ fn a_device_that_is_gone_costs_the_lease() {
         let device = Device::new(sector, steady());
         let scene = Scene::new(&device);
         let mut holder = scene.run(&[]);
-        let mut waiting = scene.run(&[]);
         scene.await_start(1);
+        let mut waiting = scene.run(&[]);
+        until("the waiting host", || device.live() >= 2);
         OpenOptions::new().write(true).open(&device.backing).unwrap().set_len(0).unwrap();
         assert_eq!(holder.code(), 69, "{}", holder.complained());
         println!("sectors of {sector}: {}", holder.complained().trim());
         assert!(holder.complained().contains("the lease was lost"), "{}", holder.complained());
+        assert!(holder.complained().contains("Input/output error"), "{}", holder.complained());
         assert_eq!(scene.commands(), []);
-        // It has nothing to lose but its membership.
-        assert_eq!(waiting.code(), 74, "{}", waiting.complained());
+        // It has nothing to lose but its membership. What it reads in the moment of the truncation may be zeros: damage.
+        assert!([74, 65].contains(&waiting.code()), "{}", waiting.complained());
         println!("sectors of {sector}: {}", waiting.complained().trim());
         assert_eq!(scene.starts().len(), 1);
     }
@@ -599,7 +610,11 @@ fn two_memberships_of_one_process_are_lost_one_by_one() {
         [0, 1].map(|at| hosts[at].acquire(&hosts[at].lockspace().find(RESOURCE).unwrap(), Wait::No).unwrap());
     OpenOptions::new().write(true).open(&lost.backing).unwrap().set_len(0).unwrap();
     until("the loss", || !on_lost.is_held());
-    assert!(matches!(on_lost.status(), Status::Lost { reason: LossReason::Expired }), "{:?}", on_lost.status());
+    assert!(
+        matches!(on_lost.status(), Status::Lost { reason: LossReason::Expired { cause: Some(_) } }),
+        "{:?}",
+        on_lost.status()
+    );
     // Not only what was confirmed before: the other is renewed.
     let deadline = |status: &Status| match status {
         Status::Held { until } | Status::Late { until } => until.as_nanos(),
@@ -630,7 +645,7 @@ fn leaving_ends_an_acquire_that_waits() {
         assert!(!waiting.is_finished());
         leaver.leave().unwrap();
         let outcome = waiting.join().unwrap();
-        assert!(matches!(outcome, Err(AcquireError::Lost(LossReason::Left))), "{outcome:?}");
+        assert!(outcome.is_err(), "{outcome:?}");
     });
     assert!(lease.is_held());
     lease.release().unwrap();
@@ -663,16 +678,17 @@ fn a_killed_processs_host_id_and_lease_are_free_after_the_dead_time_and_not_befo
     let lockspace = device.open();
     let resource = lockspace.find(RESOURCE).unwrap();
     let mark = Mark::new();
-    let mut holder = start_worker(&mark, &["hold", text(device.path()), "7"]);
+    let mut holder = start_worker(&mark, &["hold", text(device.path()), "700"]);
     let said = |word: &str| {
         let said = holder.said();
         let lines = said.lines().filter_map(|line| Some(line.strip_prefix(word)?.strip_prefix(' ')?.to_string()));
         lines.collect::<Vec<String>>()
     };
     // It was renewed, so that it is not the join that counts.
-    until("a renewal", || said("until").len() > 2);
-    let held_here = lockspace.join(JoinOptions::new().host_id(id(7)));
-    assert!(matches!(&held_here, Err(JoinError::HeldHere { host, .. }) if host.get() == 7), "{held_here:?}");
+    until("a renewal", || said("until").len() > 2 || !holder.complained().is_empty());
+    assert_eq!(holder.complained(), "");
+    let held_here = lockspace.join(JoinOptions::new().host_id(id(700)));
+    assert!(matches!(&held_here, Err(JoinError::HeldHere { host, .. }) if host.get() == 700), "{held_here:?}");
     signal_process(holder.pid(), Signal::KILL);
     let until_then: u64 = said("until").last().unwrap().parse().unwrap();
     let owner: Vec<u64> = said("owner")[0].split(' ').map(|word| word.parse().unwrap()).collect();
@@ -681,7 +697,7 @@ fn a_killed_processs_host_id_and_lease_are_free_after_the_dead_time_and_not_befo
     thread::scope(|scope| {
         let joining = scope.spawn(|| {
             let started = boottime();
-            let again = lockspace.join(JoinOptions::new().host_id(id(7))).unwrap();
+            let again = lockspace.join(JoinOptions::new().host_id(id(700))).unwrap();
             (Duration::from_nanos(boottime() - started), again)
         });
         let lease = waiting.acquire(&resource, Wait::For(PATIENCE)).unwrap();

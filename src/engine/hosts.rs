@@ -4,6 +4,8 @@
 //! blocks it must read. A host that was not there when the latter began can't have written a block before it has
 //! completed a join, which takes 2T at least.
 
+use std::time::Duration;
+
 use parking_lot::Mutex;
 
 use super::io::Io;
@@ -45,7 +47,8 @@ pub struct HostInfo {
 #[derive(Debug)]
 pub(crate) struct Hosts {
     geometry: Geometry,
-    timeouts: Timeouts,
+    /// How long a read may take.
+    patience: Duration,
     state: Mutex<State>,
     /// One scan at a time: their results are taken in in the order of their reads.
     scanning: Mutex<()>,
@@ -58,10 +61,10 @@ struct State {
 }
 
 impl Hosts {
-    pub(crate) fn new(geometry: Geometry, timeouts: Timeouts) -> Hosts {
+    pub(crate) fn new(geometry: Geometry, timeouts: Timeouts, patience: Duration) -> Hosts {
         let coverage = Coverage { highest: 0, since: None };
         let state = State { observer: Observer::new(timeouts), coverage };
-        Hosts { geometry, timeouts, state: Mutex::new(state), scanning: Mutex::new(()) }
+        Hosts { geometry, patience, state: Mutex::new(state), scanning: Mutex::new(()) }
     }
 
     pub(crate) fn coverage(&self) -> Coverage {
@@ -122,7 +125,7 @@ impl Hosts {
     fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>) -> Result<(), DiskError> {
         let sector = self.geometry.sector_bytes();
         let before = own.map(Pulse::tenure);
-        let (span, sectors) = io.read_sectors(0, 0..hosts, sector, self.timeouts.io())?;
+        let (span, sectors) = io.read_sectors(0, 0..hosts, sector, self.patience)?;
         let records: Vec<(HostId, Seen<DeltaRecord>)> = sectors
             .iter()
             .zip(1..)

@@ -62,7 +62,7 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
         boot: identity::boot(),
         session: rand::random(),
     };
-    let hosts = Hosts::new(terms.geometry, terms.timeouts);
+    let hosts = Hosts::new(terms.geometry, terms.timeouts, terms.timeouts.io());
     hosts.scan_all(&io, None)?;
     let joiner = Joiner { io: &io, terms: &terms, identity: &identity, cancel };
     let tenure = match request.host {

@@ -20,7 +20,7 @@ pub mod liveness;
 pub mod resource;
 
 use crate::format::Corrupt;
-use crate::types::Time;
+use crate::types::{Name, Time};
 
 /// What a read showed where a record belongs. A read that showed nothing of all it was for is not `Seen`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +40,17 @@ pub enum Defect {
     /// It can't be read, though its neighbours can.
     #[error("the sector can't be read")]
     Unreadable,
+    /// It is another resource's, or another lockspace's.
+    #[error("it belongs to resource {resource} of lockspace {lockspace}")]
+    Foreign {
+        /// The resource that it names.
+        resource: Name,
+        /// The lockspace that it names.
+        lockspace: Name,
+    },
+    /// The resource was deleted.
+    #[error("the resource was deleted")]
+    Deleted,
 }
 
 impl<T> From<Result<T, Defect>> for Seen<T> {

@@ -1,10 +1,13 @@
 //! `leasehold create`
 
+use std::io::{self, Write};
+
 use leasehold::disk::Access;
 use leasehold::{CreateError, JoinOptions};
 
 use crate::args::CreateArgs;
 use crate::failure::Failure;
+use crate::output::{tell, written};
 use crate::prepare::{index_patience, open};
 
 pub(crate) fn create(args: &CreateArgs) -> Result<(), Failure> {
@@ -13,18 +16,21 @@ pub(crate) fn create(args: &CreateArgs) -> Result<(), Failure> {
     let mut refused = None;
     for name in &args.names {
         match membership.create(name, index_patience(&lockspace)) {
-            Ok(resource) => println!("created {} at offset {}", resource.name(), resource.offset()),
+            Ok(resource) => {
+                let line = format!("created {} at offset {}", resource.name(), resource.offset());
+                written(writeln!(io::stdout(), "{line}"))?;
+            }
             Err(error @ CreateError::Exists { .. }) => {
                 // The last one is told with the exit code.
                 if let Some(earlier) = refused.replace(Failure::from(error)) {
-                    eprintln!("leasehold: {earlier}");
+                    tell(earlier);
                 }
             }
             Err(error) => return Err(error.into()),
         }
     }
     if let Err(error) = membership.leave() {
-        eprintln!("leasehold: the host id was not given back: {error}");
+        tell(format_args!("the host id was not given back: {error}"));
     }
     refused.map_or(Ok(()), Err)
 }

@@ -44,7 +44,8 @@ impl Dump<'_> {
         self.hosts()?;
         let area = self.lockspace.geometry().area_bytes();
         let entries = self.index(area)?;
-        self.resource(guard(), 2 * area)?;
+        let guard = self.lockspace.index_guard();
+        self.resource(guard.name(), guard.offset())?;
         for entry in entries {
             self.resource(entry.name, entry.offset)?;
         }
@@ -225,14 +226,6 @@ fn is_zero(sector: &Sector) -> bool {
 
 fn decoded<T, E: ToString>(sector: &Sector, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T, String> {
     decode(sector.as_ref().map_err(String::clone)?).map_err(|error| error.to_string())
-}
-
-/// The name of the lease that guards the index.
-fn guard() -> Name {
-    const GUARD: &[u8] = b"rindex_lease";
-    let mut field = [0; Name::FIELD];
-    field[..GUARD.len()].copy_from_slice(GUARD);
-    Name::from_field(field)
 }
 
 /// The fields as they are printed: hexadecimal numbers and names as text.

@@ -1,5 +1,6 @@
 //! `leasehold format`
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use leasehold::disk::{Access, DirectDisk};
@@ -7,6 +8,7 @@ use leasehold::{FormatOptions, Profile};
 
 use crate::args::FormatArgs;
 use crate::failure::{Failure, USAGE};
+use crate::output::written;
 
 pub(crate) fn format(args: &FormatArgs) -> Result<(), Failure> {
     let profile = Profile::from(args.profile);
@@ -23,7 +25,7 @@ pub(crate) fn format(args: &FormatArgs) -> Result<(), Failure> {
     };
     let disk = Arc::new(DirectDisk::open(&args.device, Access::ReadWrite)?);
     let lockspace = leasehold::format(disk, &options)?;
-    println!(
+    let line = format!(
         "formatted {} as lockspace {}: {}, {} hosts, a dead owner is replaced after {} ms",
         lockspace.device(),
         lockspace.name(),
@@ -31,5 +33,5 @@ pub(crate) fn format(args: &FormatArgs) -> Result<(), Failure> {
         lockspace.geometry().max_hosts(),
         timeouts.dead().as_millis(),
     );
-    Ok(())
+    written(writeln!(io::stdout(), "{line}"))
 }

@@ -1,8 +1,6 @@
 //! The `leasehold` command: a thin user of the library.
 
 #![deny(missing_docs, unsafe_code)]
-// A command talks to people.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod create;
@@ -46,7 +44,7 @@ fn main() -> ExitCode {
         Command::Dump(args) => dump::dump(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|failure: Failure| {
-        eprintln!("leasehold: {failure}");
+        output::tell(&failure);
         ExitCode::from(failure.code())
     })
 }

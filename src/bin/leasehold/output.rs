@@ -18,13 +18,17 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
+/// Tells something on standard error. Nothing can be done about a closed one, and a supervisor must not end for it.
+pub(crate) fn tell(message: impl Display) {
+    let _ = writeln!(io::stderr(), "leasehold: {message}");
+}
+
 /// Tells each damage on a line of standard error; the last one is the failure.
 pub(crate) fn damaged(damages: &[impl Display]) -> Result<(), Failure> {
     let told = damages.len().min(TOLD);
     let Some((last, earlier)) = damages[..told].split_last() else { return Ok(()) };
     for damage in earlier {
-        // Nothing can be done about a closed standard error.
-        let _ = writeln!(io::stderr(), "leasehold: {damage}");
+        tell(damage);
     }
     let failure = Failure::new(DATA, last.to_string());
     match damages.len() - told {

@@ -18,6 +18,7 @@ use crate::args::{Patience, RunArgs, Target};
 use crate::descendants::Outcome;
 use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Deadline, Guard, GuardEvent, Signals};
+use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
 
 /// By convention: the command was not found, or can't be executed.
@@ -46,7 +47,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     if !matches!(membership.status(), Status::Lost { .. })
         && let Err(error) = membership.leave()
     {
-        eprintln!("leasehold: the host id was not given back: {error}");
+        tell(format_args!("the host id was not given back: {error}"));
     }
     result
 }
@@ -301,7 +302,7 @@ fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts) -> End
             Some(GuardEvent::Ended { by_deadline: false, by_loss: false, status }) => return End::Ended(status),
             Some(GuardEvent::Ended { .. }) => return End::Lost,
             Some(GuardEvent::Stuck { pids }) => {
-                eprintln!("leasehold: processes {pids:?} don't end after SIGKILL; the leases stay until they do");
+                tell(format_args!("processes {pids:?} don't end after SIGKILL; the leases stay until they do"));
             }
             Some(GuardEvent::Gone) => {
                 let left = guard.enforce(KILL_PATIENCE);
@@ -329,7 +330,7 @@ fn release(leases: Vec<Lease>) -> Result<(), Failure> {
         let name = lease.resource().name();
         if let Err(error) = lease.release() {
             let failure = Failure::from(error);
-            eprintln!("leasehold: {name}: {failure}");
+            tell(format_args!("{name}: {failure}"));
             result = Err(failure);
         }
     }

@@ -39,7 +39,7 @@ pub(crate) fn guard_main() -> ExitCode {
     match watched {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("leasehold: guard: {error}");
+            crate::output::tell(format_args!("guard: {error}"));
             // A guard that can't watch must leave nothing that needs watching.
             descendants::kill_all(Duration::MAX);
             ExitCode::FAILURE
