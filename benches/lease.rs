@@ -1,5 +1,5 @@
-//! What renewing, acquiring and releasing cost beside the I/O they are made of: everything on one file, then on one loop
-//! device, in one run. `cargo bench --bench lease` prints the distributions and the ratios at the end.
+//! What renewing, acquiring and releasing cost beside the I/O they are made of: everything on one file, then on one
+//! loop device, in one run. `cargo bench --bench lease` prints the distributions and the ratios at the end.
 //!
 //! The floor is `pread` and `pwrite` with `O_DIRECT | O_DSYNC` in one thread, without the worker threads that keep
 //! hanging storage away from the caller. What an acquire and a release read and write is recorded, and repeated in this

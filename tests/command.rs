@@ -464,6 +464,26 @@ fn what_is_damaged_is_shown_beside_what_is_whole() {
 }
 
 #[test]
+fn a_name_whose_entry_is_lost_gets_no_second_area() {
+    let place = (4 << 20).to_string();
+    let damage = "the index entry at offset 1049152 of disk is damaged";
+    for (lost, code, says) in [([0xff; 64], 65, damage), ([0; 64], 0, "")] {
+        let scene = Scene::with(&["a", "b"]);
+        let _holder = scene.hold(&["b"]);
+        scene.overwrite((1 << 20) + 512 + 64, &lost);
+        let created = scene.run(&["create", "disk", "b"]).expect(code, &[says]);
+        assert!(code != 0 || created.out.contains(&place), "{created:?}");
+        // Whichever way it is named, it is still held.
+        let place = format!("b@{place}");
+        scene.run(&["run", "--device", "disk", &place, "--", "touch", "ran"]).expect(75, &["b is held by"]);
+        let by_name = scene.run(&["run", "--device", "disk", "--create", "b", "--", "touch", "ran"]);
+        assert_eq!(by_name.code, if code == 0 { 75 } else { code }, "{by_name:?}");
+        assert!(!scene.path("ran").exists());
+        scene.run(&["create", "disk", "c"]).expect(0, &[]);
+    }
+}
+
+#[test]
 fn an_interrupted_format_is_told_from_a_damaged_record() {
     let scene = Scene::with(&["a"]);
     // What formatting leaves until its last write.
