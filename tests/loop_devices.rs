@@ -19,7 +19,7 @@ use std::time::Duration;
 use leasehold::disk::{Access, DirectDisk, Disk, Lane, Op, Request, channel};
 use leasehold::{
     AcquireError, CreateError, FormatOptions, HostId, HostState, JoinError, JoinOptions, Lockspace, LossReason,
-    Membership, Name, Profile, Status, Timeouts, Wait,
+    Membership, Name, Profile, Resource, Status, Timeouts, Wait,
 };
 use parking_lot::RwLock;
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -36,7 +36,7 @@ const RESOURCE: &str = "demo";
 
 /// So that a busy machine doesn't cost a holder its lease where that isn't what is tested.
 fn steady() -> Timeouts {
-    timeouts([300, 500, 3_000, 1_500, 5_000])
+    timeouts([300, 1_000, 4_000, 1_500, 5_500])
 }
 
 /// A lockspace on a loop device, with one resource.
@@ -86,9 +86,24 @@ impl Device {
         Lockspace::open(disk(self.path())).unwrap()
     }
 
-    /// Joins as a host of this test's own process.
+    /// What stands in the index. A busy disk may take longer than an I/O may: then it is asked again.
+    fn resource(&self) -> Resource {
+        let mut found = None;
+        until("the index", || {
+            found = self.open().find(RESOURCE).ok();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Joins as a host of this test's own process; again, as above.
     fn join(&self, name: &str) -> Membership {
-        self.open().join(JoinOptions::new().host_name(name)).unwrap()
+        let mut joined = None;
+        until("a join", || {
+            joined = self.open().join(JoinOptions::new().host_name(name)).ok();
+            joined.is_some()
+        });
+        joined.unwrap()
     }
 
     /// How many hosts are seen to renew their ids.
@@ -103,7 +118,7 @@ impl Device {
     fn area(&self) -> Vec<u8> {
         let lockspace = self.open();
         let len = usize::try_from(lockspace.geometry().area_bytes()).unwrap();
-        let offset = lockspace.find(RESOURCE).unwrap().offset();
+        let offset = self.resource().offset();
         let (reply, pending) = channel();
         disk(self.path()).submit(Request { offset, lane: Lane::General, op: Op::Read { len } }, reply);
         pending.wait(PATIENCE).expect("an answer").unwrap()
@@ -253,6 +268,20 @@ impl<'device> Scene<'device> {
     /// `leasehold run`, waiting for the resource.
     fn run(&self, options: &[&str]) -> Process {
         self.run_on(self.device.path(), options)
+    }
+
+    /// The holder with this number, from 1. One that a busy disk kept from joining is started again.
+    #[track_caller]
+    fn holder(&self, number: usize, options: &[&str]) -> (Process, Start) {
+        let mut process = self.run(options);
+        until("a holder", || {
+            if self.starts().len() < number && process.ended().is_some() {
+                println!("started again after: {}", process.complained().trim());
+                process = self.run(options);
+            }
+            self.starts().len() >= number
+        });
+        (process, self.await_start(number))
     }
 
     fn run_on(&self, node: &Path, options: &[&str]) -> Process {
@@ -431,14 +460,13 @@ fn stopped(sector: usize) {
     let device = Device::new(sector, steady());
     let scene = Scene::new(&device);
     let observer = device.join("observer");
-    let resource = device.open().find(RESOURCE).unwrap();
+    let resource = device.resource();
     let answer = || match observer.acquire(&resource, Wait::No) {
         Err(AcquireError::Held { holder, .. }) => (holder.host.get(), holder.generation, holder.version.get()),
         other => panic!("{other:?}"),
     };
 
-    let mut first = scene.run(&["--host-name", "first"]);
-    let former = scene.await_start(1);
+    let (mut first, former) = scene.holder(1, &["--host-name", "first"]);
     assert_eq!((answer().0, answer().2), (former.host, former.version));
     let mut second = scene.run(&["--host-name", "second"]);
     first.signal(Signal::STOP);
@@ -474,8 +502,7 @@ fn hanging(sector: usize) {
     let _shared = MACHINE.read();
     let device = Device::that_can_hang(sector, steady());
     let scene = Scene::new(&device);
-    let mut first = scene.run(&["--host-name", "first"]);
-    let former = scene.await_start(1);
+    let (mut first, former) = scene.holder(1, &["--host-name", "first"]);
     let area = device.area();
 
     let mut frozen = Frozen::new(&device.mounted.as_ref().unwrap().point);
@@ -495,8 +522,8 @@ fn hanging(sector: usize) {
     assert_eq!(ownership.owner.map(|owner| owner.host.get()), Some(former.host));
     assert_eq!(ownership.version.get(), former.version);
 
-    let mut second = scene.run(&["--host-name", "second"]);
-    assert!(scene.await_start(2).version > former.version);
+    let (mut second, next) = scene.holder(2, &["--host-name", "second"]);
+    assert!(next.version > former.version);
     scene.stop();
     assert_eq!(second.code(), 0, "{}", second.complained());
 }
@@ -517,8 +544,7 @@ fn a_device_that_is_gone_costs_the_lease() {
     for sector in [512, 4096] {
         let device = Device::new(sector, steady());
         let scene = Scene::new(&device);
-        let mut holder = scene.run(&[]);
-        scene.await_start(1);
+        let (mut holder, _) = scene.holder(1, &[]);
         let mut waiting = scene.run(&[]);
         until("the waiting host", || device.live() >= 2);
         OpenOptions::new().write(true).open(&device.backing).unwrap().set_len(0).unwrap();
@@ -539,8 +565,7 @@ fn a_device_that_is_detached_while_open_stays_until_its_holder_ends() {
     let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let scene = Scene::new(&device);
-    let mut holder = scene.run(&[]);
-    scene.await_start(1);
+    let (mut holder, _) = scene.holder(1, &[]);
     device.node.detach();
     device.join("observer").leave().unwrap();
     scene.stop();
@@ -554,8 +579,7 @@ fn one_host_id_is_not_held_twice_whatever_the_device_is_called() {
     for sector in [512, 4096] {
         let device = Device::new(sector, steady());
         let scene = Scene::new(&device);
-        let mut first = scene.run(&["--host-id", "3"]);
-        scene.await_start(1);
+        let (mut first, _) = scene.holder(1, &["--host-id", "3"]);
         let node = device.folder.path().join("node");
         let number = processes::read(&Path::new("/sys/block").join(device.path().file_name().unwrap()).join("dev"));
         let (major, minor) = number.trim().split_once(':').unwrap();
@@ -580,8 +604,7 @@ fn a_device_in_use_is_not_formatted() {
     for sector in [512, 4096] {
         let device = Device::new(sector, steady());
         let scene = Scene::new(&device);
-        let mut holder = scene.run(&["--host-name", "holder"]);
-        let start = scene.await_start(1);
+        let (mut holder, start) = scene.holder(1, &["--host-name", "holder"]);
         let area = device.area();
         for (options, expected) in [
             (&["--profile", "fast"][..], "already holds the lockspace leasehold".into()),
@@ -607,7 +630,7 @@ fn two_memberships_of_one_process_are_lost_one_by_one() {
     let (lost, kept) = (Device::new(512, steady()), Device::new(4096, steady()));
     let hosts = [&lost, &kept].map(|device| device.join("both"));
     let [on_lost, on_kept] =
-        [0, 1].map(|at| hosts[at].acquire(&hosts[at].lockspace().find(RESOURCE).unwrap(), Wait::No).unwrap());
+        [(&lost, 0), (&kept, 1)].map(|(device, at)| hosts[at].acquire(&device.resource(), Wait::No).unwrap());
     OpenOptions::new().write(true).open(&lost.backing).unwrap().set_len(0).unwrap();
     until("the loss", || !on_lost.is_held());
     assert!(
@@ -633,7 +656,7 @@ fn leaving_ends_an_acquire_that_waits() {
     let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let (holder, leaver) = (device.join("holder"), device.join("leaver"));
-    let resource = device.open().find(RESOURCE).unwrap();
+    let resource = device.resource();
     let lease = holder.acquire(&resource, Wait::No).unwrap();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| leaver.acquire(&resource, Wait::Forever));
@@ -657,7 +680,7 @@ fn a_dropped_lease_is_released_while_its_host_lives_on() {
     let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let (holder, other) = (device.join("holder"), device.join("other"));
-    let resource = device.open().find(RESOURCE).unwrap();
+    let resource = device.resource();
     let lease = holder.acquire(&resource, Wait::No).unwrap();
     assert!(matches!(other.acquire(&resource, Wait::No), Err(AcquireError::Held { .. })));
     let version = lease.version();
@@ -676,7 +699,7 @@ fn a_killed_processs_host_id_and_lease_are_free_after_the_dead_time_and_not_befo
     let device = Device::new(512, steady());
     let waiting = device.join("waiting");
     let lockspace = device.open();
-    let resource = lockspace.find(RESOURCE).unwrap();
+    let resource = device.resource();
     let mark = Mark::new();
     let mut holder = start_worker(&mark, &["hold", text(device.path()), "700"]);
     let said = |word: &str| {

@@ -159,6 +159,9 @@ impl Member {
             }
             Driven::Done(outcome) => {
                 self.resources.end(resource, SlotState::Idle, own);
+                if self.pulse.has_ended(Until::Closing) {
+                    return Err(AcquireError::Lost(LossReason::Left));
+                }
                 Err(self.explain(resource, outcome, trouble))
             }
             Driven::Lost(reason) => {

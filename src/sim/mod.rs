@@ -44,8 +44,10 @@ use crate::timeouts::{Profile, Timeouts};
 /// What a run is made of.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Everything random is drawn from it.
+    /// Everything random is drawn from it, behind the schedule.
     pub seed: u64,
+    /// What decides before the seed does, two bytes for each decision: for a fuzzer. Empty: the seed decides all.
+    pub schedule: Vec<u8>,
     /// Machines that contend for one resource.
     pub hosts: usize,
     /// Disks with a copy of the resource; host ids live on the first.
@@ -100,6 +102,7 @@ impl Options {
         let lone_end = random.chance(300) || faults.bad_sector || faults.rot > 1;
         Options {
             seed,
+            schedule: Vec::new(),
             hosts: 2 + random.below(3) as usize,
             disks: 1,
             timeouts: Profile::Fast.timeouts(),

@@ -1,29 +1,41 @@
 //! Chance and clocks, the same for the same seed.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// SplitMix64: its numbers are the same with every version of every crate.
+/// Numbers off a schedule of bytes while it lasts, then SplitMix64: its numbers are the same with every version of every
+/// crate.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(super) struct Random {
+    state: u64,
+    /// What is left of it.
+    schedule: VecDeque<u8>,
+}
 
 impl Random {
     pub(super) const fn new(seed: u64) -> Random {
-        Random(seed)
+        Random { state: seed, schedule: VecDeque::new() }
+    }
+
+    pub(super) fn with_schedule(seed: u64, schedule: &[u8]) -> Random {
+        Random { state: seed, schedule: schedule.to_vec().into() }
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which is not 0. Two bytes of the schedule say how large a part of it: the least for 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        let Some(high) = self.schedule.pop_front() else { return self.next() % bound };
+        let part = u16::from_be_bytes([high, self.schedule.pop_front().unwrap_or(0)]);
+        ((u128::from(part) * u128::from(bound)) >> 16) as u64
     }
 
     pub(super) fn chance(&mut self, per_mille: u64) -> bool {

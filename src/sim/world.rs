@@ -34,7 +34,7 @@ impl World {
         let count = options.hosts + 1;
         let mut env = Env {
             now: Time::ZERO,
-            random: Random::new(options.seed),
+            random: Random::with_schedule(options.seed, &options.schedule),
             storage: Storage::new(options.disks),
             check: Checker::new(count),
             machines: (0..count).map(machine).collect(),

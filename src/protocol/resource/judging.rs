@@ -17,9 +17,10 @@ struct Plan {
 }
 
 impl Plan {
-    /// What a damaged block held may have decided the instance after all that is `seen`. Burn that one: begin beyond it.
+    /// What a damaged block held may have decided the instance after all that is `seen`, or the one after that where a
+    /// late write has set the leader back by one. Burn beyond both.
     fn burn(seen: Version, ignored: BTreeSet<HostId>, random: u64) -> Plan {
-        let burned = seen.after(1 + random % BURN_DISTANCE);
+        let burned = seen.after(2 + random % BURN_DISTANCE);
         Plan { instance: burned.after(1), ignored, burned: Some(burned) }
     }
 }

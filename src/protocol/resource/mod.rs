@@ -211,7 +211,7 @@ pub struct Operation {
     stood_back: u32,
     /// A scan that was asked for because judging needed fresher records.
     scanned: bool,
-    /// The last read came too long after the last scan.
+    /// The last read came too long after the last scan, and was followed by another scan.
     stale: bool,
     aborts: u32,
     started: Time,
@@ -325,10 +325,11 @@ impl Operation {
                     self.saw(disk, view, observer, now, random)
                 } else if !self.wants() {
                     Some(self.look())
-                } else if std::mem::replace(&mut self.stale, true) {
-                    // Scanning and reading take too long, or scanning fails.
+                } else if std::mem::take(&mut self.stale) {
+                    // Scanning and reading took too long, or scanning failed: again after a pause.
                     Some(self.retry(now, random))
                 } else {
+                    self.stale = true;
                     Some(self.scan())
                 }
             }
@@ -596,4 +597,53 @@ fn merged(mut views: BTreeMap<usize, AreaView>) -> AreaView {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timeouts::Profile;
+    use crate::types::Generation;
+
+    fn subject() -> Result<Subject, Box<dyn std::error::Error>> {
+        let host = HostId::new(1).ok_or("a host id")?;
+        let generation = Generation::new(1).ok_or("a generation")?;
+        Ok(Subject {
+            me: Owner { host, generation },
+            geometry: Geometry::default(),
+            lockspace: Name::lockspace("test")?,
+            resource: Name::resource("demo")?,
+            timeouts: Profile::Fast.timeouts(),
+            disks: 1,
+        })
+    }
+
+    /// A machine that stalls for a moment makes a read too old for its scan. That must not be for ever: each time there
+    /// is another scan.
+    #[test]
+    fn every_read_that_comes_too_late_after_its_scan_leads_to_another_scan() -> Result<(), Box<dyn std::error::Error>> {
+        let subject = subject()?;
+        let mut observer = Observer::new(subject.timeouts);
+        let leader = Leader::new_free(subject.geometry, subject.lockspace, subject.resource, 2000, Version::new(7));
+        let view = AreaView { leader: Seen::Good(leader), blocks: BTreeMap::new() };
+        let now = Time::ZERO + subject.timeouts.io() * 10;
+        let span = Span { started: now, ended: now };
+        let (mut operation, mut effect) = Operation::acquire(subject, None, true, now);
+        let mut scans = 0;
+        for _ in 0..100 {
+            let (round, event) = match effect {
+                // The scan was long ago each time.
+                Effect::Read(round) => (round, Event::Read { disk: 0, span, since: Time::ZERO, view: view.clone() }),
+                Effect::Scan(round) => {
+                    scans += 1;
+                    (round, Event::Scanned)
+                }
+                Effect::Wait(round, _) => (round, Event::Woke),
+                other => panic!("{other:?} on blocks that may not be all"),
+            };
+            effect = operation.step(round, event, &mut observer, now, 0).ok_or("one disk")?;
+        }
+        assert!(scans > 20, "{scans}");
+        Ok(())
+    }
 }
