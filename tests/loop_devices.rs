@@ -668,7 +668,7 @@ fn leaving_ends_an_acquire_that_waits() {
         assert!(!waiting.is_finished());
         leaver.leave().unwrap();
         let outcome = waiting.join().unwrap();
-        assert!(outcome.is_err(), "{outcome:?}");
+        assert!(matches!(outcome, Err(AcquireError::Lost(LossReason::Left))), "{outcome:?}");
     });
     assert!(lease.is_held());
     lease.release().unwrap();
