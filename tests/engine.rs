@@ -189,10 +189,18 @@ fn a_host_id_is_not_given_back_while_a_write_is_in_flight() {
 fn a_foreign_record_in_the_own_sector_is_the_loss_of_everything() {
     let scene = Scene::new();
     let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
-    let old = scene.disk.bytes()[..512].to_vec();
-    until("the next renewal", || scene.disk.bytes()[..512] != old[..]);
-    scene.disk.edit(|bytes| bytes[..512].copy_from_slice(&old));
-    until("the loss", || !lease.is_held());
+    let record = || {
+        let mut record = Vec::new();
+        scene.disk.edit(|bytes| record = bytes[..512].to_vec());
+        record
+    };
+    let old = record();
+    until("the next renewal", || record() != old);
+    // A renewal that has read already writes over it: until one reads it.
+    until("the loss", || {
+        scene.disk.edit(|bytes| bytes[..512].copy_from_slice(&old));
+        !lease.is_held()
+    });
     assert!(matches!(lease.status(), Status::Lost { reason: LossReason::Overwritten { .. } }), "{:?}", lease.status());
 }
 

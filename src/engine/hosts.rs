@@ -144,7 +144,8 @@ impl Hosts {
         let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
         let highest = records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get());
         let mut state = self.state.lock();
-        if hosts == self.geometry.max_hosts() {
+        if hosts == self.geometry.max_hosts() && mirrored {
+            // A stale copy of the disk doesn't show who is there.
             state.coverage = Coverage { highest, since: Some(span.started) };
         } else {
             state.coverage.highest = state.coverage.highest.max(highest);

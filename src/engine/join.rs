@@ -117,7 +117,8 @@ impl Joiner<'_> {
             record.extension.as_ref().is_some_and(|extension| extension.machine == self.identity.machine)
         };
         let rebooted = |record: &DeltaRecord| {
-            record.extension.as_ref().is_some_and(|extension| extension.boot != self.identity.boot)
+            let extension = record.extension.as_ref();
+            extension.is_some_and(|extension| extension.confirmed && extension.boot != self.identity.boot)
         };
         let named = |record: &DeltaRecord| record.host_name == self.identity.name;
         let find = |wanted: &dyn Fn(&DeltaRecord) -> bool| {
