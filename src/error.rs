@@ -29,6 +29,13 @@ pub struct DiskError {
     pub cause: DiskCause,
 }
 
+impl DiskError {
+    /// Whether it did not end in time, and is still in flight.
+    pub(crate) const fn is_timeout(&self) -> bool {
+        matches!(self.cause, DiskCause::TimedOut(_))
+    }
+}
+
 /// Why a read or a write did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DiskCause {

@@ -118,7 +118,8 @@ impl Io {
         }
     }
 
-    /// Reads whole sectors. When the disk can't read all of them, each is read alone: one that can't be read doesn't
+    /// Reads whole sectors. One read that takes too long is followed by another: a disk, or this machine, may stall for a
+    /// moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't
     /// keep the others from being seen.
     ///
     /// # Errors
@@ -133,7 +134,12 @@ impl Io {
         let count = (sectors.end - sectors.start) as usize;
         let at = |number: u64| offset + number * size as u64;
         let started = self.now();
-        let failure = match self.read(Lane::General, at(sectors.start), count * size, timeout) {
+        let read = || self.read(Lane::General, at(sectors.start), count * size, timeout);
+        let first = match read() {
+            Err(error) if error.is_timeout() => read(),
+            first => first,
+        };
+        let failure = match first {
             Ok((span, bytes)) => return Ok((span, Sectors { size, bytes, unreadable: BTreeSet::new() })),
             Err(DiskError { cause: DiskCause::Fault(Fault::Os { source, .. }), .. }) if count > 1 => source,
             Err(error) => return Err(error),
@@ -231,7 +237,7 @@ impl Io {
 pub(crate) fn outcome(result: &Result<(), DiskError>) -> Written {
     match result {
         Ok(()) => Written::Done,
-        Err(DiskError { cause: DiskCause::TimedOut(_), .. }) => Written::InFlight,
+        Err(error) if error.is_timeout() => Written::InFlight,
         Err(_) => Written::Failed,
     }
 }

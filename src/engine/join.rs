@@ -54,6 +54,9 @@ impl Cancel {
 /// At most this many ids are tried before an automatic join gives up: each was taken by another host in between.
 const MAX_ATTEMPTS: usize = 16;
 
+/// How often an id is tried while only reads take too long: a disk, or this machine, may stall for a moment.
+const READ_ATTEMPTS: usize = 3;
+
 pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> Result<Arc<Member>, JoinError> {
     let identity = Identity {
         name: request.name,
@@ -142,7 +145,15 @@ impl Joiner<'_> {
         let sector = self.terms.geometry.sector_bytes();
         let at = self.terms.geometry.delta_offset(host);
         self.lock(host)?;
-        let result = self.attempt(host, at, sector);
+        let mut result = self.attempt(host, at, sector);
+        for _ in 1..READ_ATTEMPTS {
+            // A read that took too long; nothing was written, or it is over and counted for nothing.
+            let slow = matches!(&result, Err(JoinError::Disk(error)) if error.is_timeout() && !error.write);
+            if !slow {
+                break;
+            }
+            result = self.attempt(host, at, sector);
+        }
         // An id that may have been written stays locked while a write is in flight.
         if result.is_err() && self.io.writes_in_flight() == 0 {
             self.io.let_go();

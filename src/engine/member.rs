@@ -12,7 +12,7 @@ use super::io::{Io, outcome};
 use super::pulse::{Pulse, Status, Until};
 use super::resources::Resources;
 use crate::disk::Lane;
-use crate::error::{DiskCause, DiskError, JoinError, LeaveError, LossReason};
+use crate::error::{DiskError, JoinError, LeaveError, LossReason};
 use crate::format::DeltaRecord;
 use crate::protocol::Seen;
 use crate::protocol::delta::{Tenure, Terms};
@@ -230,9 +230,7 @@ impl Member {
                 let _ = self.io.disk().unlock(at, self.terms.geometry.sector_bytes() as u64);
                 Ok(())
             }
-            Err(DiskError { cause: DiskCause::TimedOut(_), .. }) => {
-                Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() })
-            }
+            Err(error) if error.is_timeout() => Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() }),
             Err(error) => Err(error.into()),
         }
     }
