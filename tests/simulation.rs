@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::time::Duration;
+
 use leasehold::sim::{Counters, Options};
 
 /// Enough for every counter below to grow many times.
@@ -50,4 +52,13 @@ fn properties_hold_under_random_faults() {
 fn a_run_is_the_same_every_time() {
     let run = || Options::of_seed(7).run().unwrap_or_else(|failure| panic!("\n{failure}"));
     assert_eq!(run(), run());
+}
+
+#[test]
+fn two_thousand_hosts_share_a_lockspace() {
+    let options = Options::calm(1, 2_000, Duration::from_secs(4));
+    let counters = options.run().unwrap_or_else(|failure| panic!("\n{failure}"));
+    println!("{counters:#?}");
+    // They pick their ids at random: many meet, and try another.
+    assert!(counters.joins > 800 && counters.refusals > 200, "{counters:#?}");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Seen;
+use super::rules::in_force;
 use crate::format::{Block, Leader};
 use crate::types::{HostId, Owner, Version};
 
@@ -42,9 +43,10 @@ impl AreaView {
     /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no
     /// host starts while it holds an earlier one.
     pub fn released(&self, owner: Owner, version: Version) -> bool {
-        self.block(owner.host).is_some_and(|block| {
-            block.instance > version || block.instance == version && block.released && block.inp == Some(owner)
-        })
+        in_force!(ReleasedFlagFrees)
+            && self.block(owner.host).is_some_and(|block| {
+                block.instance > version || block.instance == version && block.released && block.inp == Some(owner)
+            })
     }
 
     /// The versions from `first` up to, but without, `end` that a host's own unreleased block names it in: it may hold

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Seen;
 use super::area::AreaView;
+use super::rules::in_force;
 use crate::format::{Block, BlockExtension};
 use crate::types::{HostId, Owner, Time, Version};
 
@@ -72,8 +73,10 @@ impl Ballot {
         extension: BlockExtension,
     ) -> Ballot {
         debug_assert!(instance >= own.instance, "no instance below the own block's is started");
-        let kept = if own.instance == instance { own.clone() } else { Block::default() };
-        let block = Block { mbal, instance, extension: Some(extension), ..kept };
+        let stays = own.instance == instance && in_force!(AcceptedValueStays);
+        let kept = if stays { own.clone() } else { Block::default() };
+        let released = kept.released && in_force!(ReleaseStays);
+        let block = Block { mbal, instance, released, extension: Some(extension), ..kept };
         Ballot { me, disks, phase: Phase::One, block, ignored, answers: BTreeMap::new() }
     }
 
@@ -106,10 +109,10 @@ impl Ballot {
                 _ if self.ignored.contains(host) && *host != self.me.host => continue,
                 Seen::Bad(_) => return Progress::Damaged(*host),
             };
-            if block.instance > self.block.instance {
+            if block.instance > self.block.instance && in_force!(LaterInstanceEndsBallot) {
                 return Progress::Superseded;
             }
-            if block.instance < self.block.instance {
+            if block.instance != self.block.instance {
                 continue;
             }
             if block.mbal > self.block.mbal {
@@ -137,7 +140,7 @@ impl Ballot {
 
     /// Begins phase 2: proposes what was accepted with the largest ballot, or else the own claim.
     pub fn propose(&mut self, now: Time) {
-        let chosen = self.answers.values().flatten().max().copied();
+        let chosen = self.answers.values().flatten().max().copied().filter(|_| in_force!(LargestAcceptedWins));
         let (inp, inp_timestamp) = match chosen {
             Some((_, owner, timestamp)) => (owner, timestamp),
             None => (self.me, now.as_timestamp()),

@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{DeltaExtension, DeltaRecord, Geometry};
 use crate::timeouts::{Timeouts, stretched};
@@ -153,10 +154,12 @@ impl Acquire {
             (_, Event::Read(_, Seen::Bad(reason))) => refuse(Refusal::Damaged(reason)),
             (Step::Writing { read_started, record }, Event::Wrote(span, Written::Done))
                 if span.started.since(read_started) <= self.terms.timeouts.io()
-                    && span.ended.since(span.started) <= self.terms.timeouts.io() =>
+                    && (span.ended.since(span.started) <= self.terms.timeouts.io()
+                        || !in_force!(JoinWriteIsPrompt)) =>
             {
                 let write_started = span.started;
-                let until = span.ended + stretched(self.slowest_io * 2);
+                let wait = if in_force!(JoinWaits) { stretched(self.slowest_io * 2) } else { Duration::ZERO };
+                let until = span.ended + wait;
                 self.step = Step::Settling { record, write_started, until };
                 Effect::Wait(until)
             }
@@ -183,12 +186,14 @@ impl Acquire {
         // The holder is gone for certain when its machine rebooted since; else, as the local lock is ours, when nothing
         // that it started can be active any more, which is after D.
         let held_here = record.extension.as_ref().filter(|extension| extension.machine == self.identity.machine);
-        let rebooted = held_here.is_some_and(|extension| extension.confirmed && extension.boot != self.identity.boot);
+        let rebooted = held_here.is_some_and(|extension| {
+            extension.confirmed && (extension.boot != self.identity.boot || !in_force!(FastOnlyAfterReboot))
+        });
         let quiet = match rebooted {
             true => timeouts.renewal() * 2 + timeouts.io() * 2,
             false => timeouts.dead(),
         };
-        let may_take = held_here.is_some();
+        let may_take = held_here.is_some() || !in_force!(SameMachineTakes);
         let until = span.ended + stretched(quiet);
         self.step = Step::Watching { first: record, until, may_take };
         Effect::Wait(self.next_look(span.ended, until))
@@ -259,7 +264,7 @@ impl Acquire {
     }
 
     fn checked(&mut self, span: Span, seen: &DeltaRecord, record: DeltaRecord, write_started: Time) -> Effect {
-        if *seen != record {
+        if *seen != record && in_force!(JoinIsChecked) {
             return refuse(Refusal::Outrun);
         }
         let Some(me) = record.owner() else {
@@ -332,7 +337,7 @@ impl Tenure {
 
     /// Latches the loss if the deadline has passed.
     pub fn tick(&mut self, now: Time) {
-        if now >= self.deadline {
+        if now >= self.deadline && in_force!(LostIsLatched) {
             self.lost.get_or_insert(Loss::Expired);
         }
     }
@@ -347,11 +352,13 @@ impl Tenure {
     /// # Errors
     /// The id is lost: its deadline has passed, or the sector holds what this holder didn't write.
     pub fn renew(&mut self, now: Time, seen: &Seen<DeltaRecord>) -> Result<DeltaRecord, Loss> {
-        self.tick(now);
+        if in_force!(DeadlineBeforeWrite) {
+            self.tick(now);
+        }
         if self.lost.is_none() {
             match seen {
                 Seen::Bad(reason) => self.lost = Some(Loss::Damaged(reason.clone())),
-                Seen::Good(record) if !self.recognises(record) => {
+                Seen::Good(record) if !self.recognises(record) && in_force!(OwnRecordIsVerified) => {
                     self.lost = Some(Loss::Overwritten(Box::new(record.clone())));
                 }
                 // A release of ours has landed, whatever was reported of it: writing again could hit the next holder.
@@ -381,7 +388,8 @@ impl Tenure {
         {
             self.last = record;
             if self.lost.is_none() {
-                self.deadline = self.deadline.max(span.started + self.timeouts.fail());
+                let from = if in_force!(DeadlineFromStart) { span.started } else { span.ended };
+                self.deadline = self.deadline.max(from + self.timeouts.fail());
             }
         }
     }

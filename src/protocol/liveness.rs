@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::rules::in_force;
 use super::{Seen, Span};
 use crate::format::DeltaRecord;
 use crate::timeouts::{Timeouts, stretched};
@@ -101,7 +102,7 @@ impl Observer {
                 missing.since = Some(span.ended);
             }
         }
-        let confirmed = mirrored.then_some(span.started);
+        let confirmed = (mirrored || !in_force!(ConfirmedByMirror)).then_some(span.started);
         let Some(view) = self.views.get_mut(&host) else {
             let view = View {
                 value,
@@ -141,18 +142,27 @@ impl Observer {
         let Some(record) = view.value.good() else {
             return counted(view.first_seen, view.confirmed, largest);
         };
-        let dead = self.timeouts.dead().max(record.timeouts(self.timeouts.io()).dead());
+        let dead = self.dead_of(record);
         if record.generation >= asked && record.is_free() {
             return Verdict::Over;
         }
+        if !in_force!(NoRemoteTime) && now.as_timestamp() > record.timestamp + dead.as_secs() {
+            return Verdict::Dead;
+        }
         if record.generation == asked {
+            if !in_force!(ConfirmedByLaterRead) && now >= view.first_seen + stretched(dead) {
+                return Verdict::Dead;
+            }
             return counted(view.first_seen, view.confirmed, dead);
         }
         if record.generation > asked {
-            if superseded(record) == Some(asked) {
+            if superseded(record) == Some(asked) || !in_force!(SupersededByName) {
                 return Verdict::Over;
             }
             return counted(view.generation_since, view.mirrored, largest);
+        }
+        if !in_force!(NewerIsLive) {
+            return Verdict::Over;
         }
         let (mirrored, other_since) = (view.mirrored, view.generation_since);
         let missing = self
@@ -177,10 +187,7 @@ impl Observer {
         };
         match view.value.good() {
             Some(record) if record.is_free() => Verdict::Over,
-            Some(record) => {
-                let dead = self.timeouts.dead().max(record.timeouts(self.timeouts.io()).dead());
-                counted(view.first_seen, view.confirmed, dead)
-            }
+            Some(record) => counted(view.first_seen, view.confirmed, self.dead_of(record)),
             None => counted(view.first_seen, view.confirmed, self.largest_dead()),
         }
     }
@@ -214,6 +221,12 @@ impl Observer {
         self.views.keys().copied()
     }
 
+    /// D of the holder of `record`, as it says.
+    fn dead_of(&self, record: &DeltaRecord) -> Duration {
+        let own = self.timeouts.dead();
+        if in_force!(PeersOwnTimeouts) { own.max(record.timeouts(self.timeouts.io()).dead()) } else { own }
+    }
+
     /// The largest D in the lockspace: for a record that can't say its own.
     fn largest_dead(&self) -> Duration {
         let own = self.timeouts.io();
@@ -232,7 +245,7 @@ fn superseded(record: &DeltaRecord) -> Option<u64> {
 }
 
 fn counted(since: Time, confirmed: Option<Time>, dead: Duration) -> Verdict {
-    let dead_at = since + stretched(dead);
+    let dead_at = since + if in_force!(SpansAreStretched) { stretched(dead) } else { dead };
     if confirmed.is_some_and(|started| started >= dead_at) {
         Verdict::Dead
     } else {

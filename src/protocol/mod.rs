@@ -18,6 +18,7 @@ pub mod ballot;
 pub mod delta;
 pub mod liveness;
 pub mod resource;
+pub(crate) mod rules;
 
 use crate::format::Corrupt;
 use crate::types::{Name, Time};

@@ -1,8 +1,8 @@
 //! The properties, and how often the interesting things happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::storage::Storage;
+use super::storage::{Storage, block_at, delta_at};
 use crate::format::Leader;
 use crate::protocol::area::claimed;
 use crate::types::{HostId, Owner, Time, Version};
@@ -72,6 +72,8 @@ pub(super) struct Checker {
     /// For each machine, its host id.
     tenures: Vec<Option<Right<HostId>>>,
     generations: BTreeMap<HostId, u64>,
+    /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
+    raced: BTreeSet<HostId>,
     decided: BTreeMap<Version, Owner>,
     latest: Version,
     latest_was_released: bool,
@@ -85,6 +87,7 @@ impl Checker {
             leases: vec![None; hosts],
             tenures: vec![None; hosts],
             generations: BTreeMap::new(),
+            raced: BTreeSet::new(),
             decided: BTreeMap::new(),
             latest: Version::default(),
             latest_was_released: true,
@@ -131,6 +134,28 @@ impl Checker {
             if others_active {
                 self.fail(format!("S1: machine {host} renews a lease while another is active"));
             }
+        }
+    }
+
+    /// A machine is about to submit a write by the right of the host id that it holds.
+    pub(super) fn writes(&mut self, host: usize, now: Time) {
+        if self.tenures[host].is_some_and(|tenure| tenure.until <= now) {
+            self.fail(format!("W: machine {host} writes after the deadline of its host id"));
+        }
+    }
+
+    /// A write of a join, or by the right of a host id, reaches the disk.
+    pub(super) fn landed(&mut self, host: usize, joins: bool, offset: u64, now: Time) {
+        let belongs = |tenure: &Right<HostId>| [delta_at(tenure.what), block_at(tenure.what)].contains(&offset);
+        let hit = |(other, tenure): (usize, &Option<Right<HostId>>)| {
+            other != host && tenure.as_ref().is_some_and(|tenure| tenure.until > now && belongs(tenure))
+        };
+        let Some(other) = self.tenures.iter().enumerate().position(hit) else { return };
+        let Some(id) = self.tenures[other].map(|tenure| tenure.what) else { return };
+        if joins {
+            self.raced.insert(id);
+        } else if !self.raced.contains(&id) {
+            self.fail(format!("W: a write of machine {host} lands in a sector of machine {other}"));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Everything but the processes: time, machines, disks, and what may go wrong with them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::Options;
@@ -9,6 +10,7 @@ use super::host::{Signal, Tag};
 use super::random::{Clock, Random};
 use super::storage::{AREA, Action, Storage, block_at, delta_at};
 use crate::format::{DeltaExtension, DeltaRecord, Geometry, Leader};
+use crate::timeouts::Timeouts;
 use crate::types::{HostId, Name, Time, Version};
 
 /// What happens in the world.
@@ -28,9 +30,40 @@ pub(super) enum Event {
         pause: u64,
     },
     Upset,
-    Rot,
+    Rot {
+        offset: u64,
+    },
     Quiet,
 }
+
+/// An event and its time. The largest is the one that comes first.
+pub(super) struct Due {
+    pub(super) at: Time,
+    pub(super) sequence: u64,
+    pub(super) event: Event,
+}
+
+pub(super) type Queue = BinaryHeap<Due>;
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
 
 /// A write whose deadline was checked before its host was paused.
 pub(super) struct Stalled {
@@ -51,6 +84,10 @@ pub(super) struct Machine {
     pub(super) pauses: u64,
     pub(super) inbox: VecDeque<(u64, Signal)>,
     pub(super) stalled: Vec<Stalled>,
+    /// When it was suspended, if it is.
+    pub(super) suspended: Option<Time>,
+    /// What its scans read instead of the disk.
+    pub(super) stale: Option<Box<Storage>>,
 }
 
 /// Everything but the processes.
@@ -67,7 +104,7 @@ pub(super) struct Env {
     pub(super) acquired: BTreeSet<usize>,
     /// A sector is damaged.
     pub(super) rotted: bool,
-    pub(super) queue: BTreeMap<(Time, u64), Event>,
+    pub(super) queue: Queue,
     pub(super) sequence: u64,
     pub(super) trace: Option<VecDeque<String>>,
 }
@@ -91,7 +128,12 @@ impl Env {
 
     /// How many host ids the lockspace has, one more than are used before the end.
     pub(super) fn ids(&self) -> u64 {
-        self.options.hosts as u64 + 5
+        self.options.ids + 1
+    }
+
+    /// What a host joins with: every second one may be slower than the lockspace says.
+    pub(super) fn timeouts(&self, host: usize) -> Timeouts {
+        if host % 2 == 1 { self.options.slower } else { self.options.timeouts }
     }
 
     pub(super) fn known_ids(&self) -> impl Iterator<Item = HostId> + Clone + use<> {
@@ -100,7 +142,7 @@ impl Env {
 
     pub(super) fn at(&mut self, at: Time, event: Event) {
         self.sequence += 1;
-        self.queue.insert((at, self.sequence), event);
+        self.queue.push(Due { at, sequence: self.sequence, event });
     }
 
     /// Gives a signal to the process that runs now on `host`, when its clock shows `local`.
@@ -113,11 +155,13 @@ impl Env {
     pub(super) fn signal_after(&mut self, host: usize, span: Duration, signal: Signal) {
         self.signal(host, self.local(host) + span, signal);
     }
+
     pub(super) fn pause(&mut self, host: usize) {
         self.check.counters.upsets += 1;
         let machine = &mut self.machines[host];
         machine.paused = true;
         machine.pauses += 1;
+        machine.suspended = machine.pauses.is_multiple_of(2).then_some(self.now);
         let pause = machine.pauses;
         let most = if self.random.chance(500) { self.options.timeouts.dead() * 2 } else { self.options.timeouts.io() };
         let span = self.random.span(Duration::ZERO, most);
@@ -139,11 +183,17 @@ impl Env {
             }
         }
         let zero = Time::from_nanos(self.random.below(10_000_000_000));
-        let ppm =
-            self.random.below(2 * self.options.faults.clock_ppm + 1) as i64 - self.options.faults.clock_ppm as i64;
+        let bound = self.options.faults.clock_ppm as i64;
+        // At the bound as often as somewhere below it.
+        let ppm = match self.random.below(4) {
+            0 => bound,
+            1 => -bound,
+            _ => self.random.below(2 * bound as u64 + 1) as i64 - bound,
+        };
         let machine = &mut self.machines[host];
         machine.clock = Clock { started: self.now, zero, ppm };
         machine.boot += 1;
+        machine.stale = None;
         self.check.rebooted(host);
     }
 
@@ -155,6 +205,7 @@ impl Env {
         machine.paused = false;
         machine.inbox.clear();
         machine.stalled.clear();
+        machine.suspended = None;
     }
 
     pub(super) fn upset_later(&mut self) {
@@ -165,12 +216,16 @@ impl Env {
         }
     }
 
-    /// One sector, a host's block or its delta record, is damaged.
-    pub(super) fn rot(&mut self) {
-        let ids = self.random.below(self.options.hosts as u64) + 1;
-        let Some(id) = HostId::new(ids) else { return };
-        let offset = if self.random.chance(700) { block_at(id) } else { delta_at(id) };
-        let mut sector = self.storage.sector(0, offset);
+    /// A host's block or its delta record.
+    pub(super) fn any_sector(&mut self) -> u64 {
+        let block = self.random.chance(700);
+        let id = HostId::new(self.random.below(self.options.hosts as u64) + 1);
+        id.map_or(AREA, if block { block_at } else { delta_at })
+    }
+
+    /// One sector is damaged.
+    pub(super) fn rot(&mut self, offset: u64) {
+        let mut sector = self.storage.sector(0, offset).to_vec();
         if sector.is_empty() {
             return;
         }
@@ -182,8 +237,8 @@ impl Env {
         if self.would_forget(0, offset, &sector) {
             return;
         }
-        self.trace(|| format!("sector {offset} of host id {id} rots"));
-        self.storage.put(0, offset, sector);
+        self.trace(|| format!("sector {offset} rots"));
+        self.storage.put(0, offset, sector.into());
         self.rotted = true;
     }
 
@@ -191,8 +246,8 @@ impl Env {
     /// decided by two or more. Only damage together with a leader that is set back can do that; no host can know of such
     /// versions.
     pub(super) fn would_forget(&self, disk: usize, offset: u64, bytes: &[u8]) -> bool {
-        let mut after = self.storage.clone();
-        after.put(disk, offset, bytes.to_vec());
+        let mut after = self.storage.copy();
+        after.put(disk, offset, bytes.into());
         after.latest_shown(self.known_ids()).after(1) < self.check.latest_decided()
     }
 
@@ -219,11 +274,11 @@ impl Env {
                 }),
             };
             let at = delta_at(id);
-            self.storage.put(0, at, record.encode(at));
+            self.storage.put(0, at, record.encode(at).into());
         }
         let leader = Leader::new_free(geometry, lockspace(), resource(), geometry.max_hosts(), Version::default());
         for disk in 0..self.options.disks {
-            self.storage.put(disk, AREA, leader.encode(AREA));
+            self.storage.put(disk, AREA, leader.encode(AREA).into());
         }
     }
 }

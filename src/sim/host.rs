@@ -7,16 +7,19 @@
 //! - A new process waits until the writes of the one before it are over: they keep the local lock.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::env::{Env, NONCE, lockspace, name, resource};
-use super::storage::{AREA, block_at, delta_at, seen};
+use super::storage::{AREA, Sector, block_at, delta_at, seen};
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
 use crate::protocol::liveness::Observer;
 use crate::protocol::resource::{Effect, Event, Operation, Outcome, Subject};
+use crate::protocol::rules::in_force;
 use crate::protocol::{Seen, Span, Written};
+use crate::timeouts::Timeouts;
 use crate::types::{HostId, Time, Version};
 
 /// What happens to a process.
@@ -63,7 +66,7 @@ pub(super) struct Completion {
 
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    Read(Vec<(u64, Vec<u8>)>),
+    Read(Rc<[u64]>, Vec<Sector>),
     Failed,
     Wrote(Written),
 }
@@ -83,7 +86,10 @@ enum Process {
 
 struct Member {
     tenure: Tenure,
+    timeouts: Timeouts,
     observer: Observer,
+    /// Scans under way.
+    scanning: u32,
     /// The ids that the last complete scan showed in use, and when it started.
     known: Option<(Time, BTreeSet<HostId>)>,
     renewal_started: Time,
@@ -101,6 +107,10 @@ impl Host {
         Host { index, id: None, process: Process::None }
     }
 
+    pub(super) const fn id(&self) -> Option<HostId> {
+        self.id
+    }
+
     pub(super) fn process_is_gone(&mut self) {
         self.process = Process::None;
     }
@@ -116,11 +126,11 @@ impl Host {
             }
             Process::Joining(..) => self.joining(env, signal),
             Process::Member(member) => {
-                member.tenure.tick(now);
-                let end = match member.tenure.held(now) {
-                    true => member.handle(index, env, signal),
-                    false => Some(End::Lost),
-                };
+                if in_force!(DeadlineBeforeWrite) {
+                    member.tenure.tick(now);
+                }
+                let stops = !member.tenure.held(now) && in_force!(DeadlineBeforeWrite) && in_force!(LostIsLatched);
+                let end = if stops { Some(End::Lost) } else { member.handle(index, env, signal) };
                 if let Some(end) = end {
                     self.ended(env, end);
                 }
@@ -130,8 +140,7 @@ impl Host {
 
     fn start(&mut self, env: &mut Env) {
         let index = self.index;
-        if env.storage.writing(index, |_, _| true) {
-            // The local lock.
+        if env.storage.writing(index, |_, _| true) && in_force!(LocalLock) {
             env.signal_after(index, Duration::from_millis(10), Signal::Start);
             return;
         }
@@ -152,7 +161,7 @@ impl Host {
             geometry: Geometry::default(),
             lockspace: lockspace(),
             nonce: NONCE,
-            timeouts: env.options.timeouts,
+            timeouts: env.timeouts(index),
         };
         self.process = Process::Joining(id, Box::new(Acquire::new(id, identity, terms, env.random.next())));
         env.trace(|| format!("host {index} joins as {id}"));
@@ -165,11 +174,18 @@ impl Host {
         let (id, at) = (*id, delta_at(*id));
         let event = match signal {
             Signal::JoinWoke => delta::Event::Woke(now),
-            Signal::Io(Completion { tag: Tag::Join, started, late: false, answer }) => {
+            Signal::Io(Completion { answer: Answer::Wrote(Written::InFlight), .. })
+                if !in_force!(JoinWriteIsPrompt) =>
+            {
+                return;
+            }
+            Signal::Io(Completion { tag: Tag::Join, started, late, answer })
+                if !late || !in_force!(JoinWriteIsPrompt) =>
+            {
                 let span = Span { started, ended: now };
                 match answer {
-                    Answer::Read(sectors) => {
-                        delta::Event::Read(span, seen(&sectors[0].1, |sector| DeltaRecord::decode(sector, at)))
+                    Answer::Read(_, sectors) => {
+                        delta::Event::Read(span, seen(&sectors[0], |sector| DeltaRecord::decode(sector, at)))
                     }
                     Answer::Failed => delta::Event::ReadFailed,
                     Answer::Wrote(written) => delta::Event::Wrote(span, written),
@@ -189,10 +205,12 @@ impl Host {
                 let until = env.machines[index].clock.world(tenure.deadline());
                 env.check.joined(index, tenure.me(), env.now, until);
                 env.signal(index, tenure.deadline(), Signal::Deadline);
-                for signal in [Signal::Renew, Signal::Scan, Signal::Act] {
-                    env.signal(index, now, signal);
-                }
-                self.process = Process::Member(Box::new(Member::new(*tenure, env.options.timeouts)));
+                env.signal(index, now, Signal::Renew);
+                env.signal(index, now, Signal::Scan);
+                let rest = if env.quiet { Duration::ZERO } else { env.random.span(Duration::ZERO, env.options.rest) };
+                env.signal_after(index, rest, Signal::Act);
+                self.process =
+                    Process::Member(Box::new(Member::new(*tenure, env.options.timeouts, env.timeouts(index))));
             }
             delta::Effect::Done(Err(refusal)) => {
                 env.trace(|| format!("host {index} could not join as {id}: {refusal:?}"));
@@ -233,10 +251,12 @@ enum End {
 }
 
 impl Member {
-    fn new(tenure: Tenure, timeouts: crate::timeouts::Timeouts) -> Member {
+    fn new(tenure: Tenure, lockspace: Timeouts, own: Timeouts) -> Member {
         Member {
             tenure,
-            observer: Observer::new(timeouts),
+            observer: Observer::new(lockspace),
+            timeouts: own,
+            scanning: 0,
             known: None,
             renewal_started: Time::ZERO,
             operation: None,
@@ -256,8 +276,10 @@ impl Member {
                 env.read(index, Tag::Renew, 0, vec![delta_at(me.host)]);
             }
             Signal::Scan => {
-                self.scan(index, env, None);
-                env.signal_after(index, env.options.timeouts.renewal() / 2, Signal::Scan);
+                if self.scanning == 0 {
+                    self.scan(index, env, None);
+                }
+                env.signal_after(index, env.options.scan, Signal::Scan);
             }
             Signal::Act => return self.act(index, env),
             Signal::CallOff { operation } if operation == self.operations => {
@@ -277,6 +299,7 @@ impl Member {
     }
 
     fn scan(&mut self, index: usize, env: &mut Env, wanted_by: Option<(u64, u32)>) {
+        self.scanning += 1;
         let offsets = env.known_ids().map(delta_at).collect();
         let known_from = env.local(index);
         env.read(index, Tag::Scan { known_from, wanted_by }, 0, offsets);
@@ -286,7 +309,7 @@ impl Member {
         let Completion { tag, started, late, answer } = completion;
         let span = Span { started, ended: env.local(index) };
         match (tag, answer) {
-            (Tag::Renew, Answer::Read(sectors)) => self.renew(index, env, &sectors[0].1),
+            (Tag::Renew, Answer::Read(_, sectors)) => self.renew(index, env, &sectors[0]),
             (Tag::Renew, Answer::Failed) => {
                 env.signal_after(index, Duration::from_millis(5), Signal::Renew);
                 None
@@ -295,12 +318,12 @@ impl Member {
                 self.tenure.renewed(span, written, span.ended);
                 let clock = env.machines[index].clock;
                 let deadline = self.tenure.deadline();
-                let fenced = clock.world(deadline + env.options.timeouts.fence());
+                let fenced = clock.world(deadline + self.timeouts.fence());
                 env.check.renewed(index, self.tenure.me(), env.now, clock.world(deadline), fenced);
                 env.signal(index, deadline, Signal::Deadline);
                 match written {
                     Written::Done => {
-                        env.signal(index, self.renewal_started + env.options.timeouts.renewal(), Signal::Renew);
+                        env.signal(index, self.renewal_started + self.timeouts.renewal(), Signal::Renew);
                     }
                     Written::Failed => env.signal_after(index, Duration::from_millis(5), Signal::Renew),
                     // Nothing more is written there until it is over.
@@ -310,8 +333,9 @@ impl Member {
             }
             (Tag::Leave, Answer::Wrote(written)) => Some(End::Left { released: written == Written::Done }),
             (Tag::Scan { known_from, wanted_by }, answer) => {
-                if let Answer::Read(sectors) = answer {
-                    self.scanned(env, known_from, span, &sectors);
+                self.scanning -= 1;
+                if let Answer::Read(offsets, sectors) = answer {
+                    self.scanned(env, known_from, span, &offsets, &sectors);
                 }
                 let (_, round) = wanted_by.filter(|(operation, _)| *operation == self.operations)?;
                 self.step(index, env, round, Event::Scanned)
@@ -324,7 +348,7 @@ impl Member {
                     return self.step(index, env, settled, Event::Settled);
                 }
                 let event = match answer {
-                    Answer::Read(sectors) => Event::Read { disk, span, since, view: view(&sectors) },
+                    Answer::Read(offsets, sectors) => Event::Read { disk, span, since, view: view(&offsets, &sectors) },
                     Answer::Failed => Event::ReadFailed { disk },
                     Answer::Wrote(written) => Event::Wrote { disk, written },
                 };
@@ -337,7 +361,8 @@ impl Member {
     fn renew(&mut self, index: usize, env: &mut Env, sector: &[u8]) -> Option<End> {
         let (now, at) = (env.local(index), delta_at(self.tenure.me().host));
         let seen = seen(sector, |sector| DeltaRecord::decode(sector, at));
-        let may_leave = self.leaving && !env.storage.writing(index, |_, _| true);
+        let settled = !env.storage.writing(index, |_, _| true) || !in_force!(WritesEndBeforeRelease);
+        let may_leave = self.leaving && settled;
         let record = match may_leave {
             true => self.tenure.release(now, &seen),
             false => self.tenure.renew(now, &seen),
@@ -347,6 +372,9 @@ impl Member {
         };
         if may_leave {
             env.trace(|| format!("host {index} leaves"));
+            if env.storage.writing(index, |_, _| true) {
+                env.check.fail(format!("W: machine {index} releases its host id while it has a write in flight"));
+            }
             env.check.left(index);
         }
         let tag = if may_leave { Tag::Leave } else { Tag::Renew };
@@ -354,10 +382,10 @@ impl Member {
         None
     }
 
-    fn scanned(&mut self, env: &mut Env, known_from: Time, span: Span, sectors: &[(u64, Vec<u8>)]) {
+    fn scanned(&mut self, env: &mut Env, known_from: Time, span: Span, offsets: &[u64], sectors: &[Sector]) {
         let records: Vec<(HostId, Seen<DeltaRecord>)> = env
             .known_ids()
-            .zip(sectors)
+            .zip(offsets.iter().zip(sectors))
             .map(|(host, (at, sector))| (host, seen(sector, |sector| DeltaRecord::decode(sector, *at))))
             .collect();
         let own = |(host, value): &(HostId, Seen<DeltaRecord>)| {
@@ -366,7 +394,8 @@ impl Member {
         let mirrored = records.iter().any(own);
         let used = |value: &Seen<DeltaRecord>| value.good().is_none_or(|record| record.generation != 0);
         let known = records.iter().filter(|(_, value)| used(value)).map(|(host, _)| *host).collect();
-        if self.known.as_ref().is_none_or(|(from, _)| *from <= known_from) {
+        let counts = mirrored || !in_force!(ConfirmedByMirror);
+        if counts && self.known.as_ref().is_none_or(|(from, _)| *from <= known_from) {
             self.known = Some((known_from, known));
         }
         for (host, value) in records {
@@ -379,7 +408,7 @@ impl Member {
             return None;
         }
         let now = env.local(index);
-        let timeouts = env.options.timeouts;
+        let timeouts = self.timeouts;
         let subject = Subject {
             me: self.tenure.me(),
             geometry: Geometry::default(),
@@ -398,7 +427,7 @@ impl Member {
                 return None;
             };
             Operation::release(subject, own, now)
-        } else if !env.quiet && env.random.chance(50) {
+        } else if !env.quiet && env.random.chance(env.options.leaves) {
             self.leaving = true;
             return None;
         } else {
@@ -474,7 +503,7 @@ impl Member {
     fn write(&mut self, index: usize, env: &mut Env, round: u32, at: u64, bytes: &[u8]) -> Option<Effect> {
         let mut next = None;
         for disk in 0..env.options.disks {
-            if env.storage.writing(index, |on, offset| (on, offset) == (disk, at)) {
+            if in_force!(OneWriteInFlight) && env.storage.writing(index, |on, offset| (on, offset) == (disk, at)) {
                 let event = Event::Wrote { disk, written: Written::InFlight };
                 let (now, random) = (env.local(index), env.random.next());
                 next = next.or(self.operation.as_mut()?.step(round, event, &mut self.observer, now, random));
@@ -491,7 +520,7 @@ impl Member {
         env.trace(|| format!("host {index}: {me} answers {outcome:?}"));
         let Some(operation) = self.operation.take() else { return };
         self.own = operation.own_block().cloned();
-        let fenced = self.tenure.deadline() + env.options.timeouts.fence();
+        let fenced = self.tenure.deadline() + self.timeouts.fence();
         let until = env.machines[index].clock.world(fenced);
         let rest = match outcome {
             Outcome::Held(version) => {
@@ -501,11 +530,11 @@ impl Member {
                     env.acquired.insert(index);
                 }
                 let long = !env.quiet && env.random.chance(150);
-                env.random.millis(1, if long { 1_500 } else { 60 })
+                if long { env.random.millis(1, 1_500) } else { env.random.span(Duration::ZERO, env.options.rest) }
             }
             Outcome::Blocked(_) | Outcome::GaveUp | Outcome::Refused(_) | Outcome::Released => {
                 env.check.ended(me, *outcome == Outcome::Released, &env.storage);
-                env.random.millis(1, 50)
+                env.random.span(Duration::ZERO, env.options.rest)
             }
         };
         env.signal_after(index, rest, Signal::Act);
@@ -513,16 +542,15 @@ impl Member {
 }
 
 /// What a read of the leader and of some blocks showed.
-fn view(sectors: &[(u64, Vec<u8>)]) -> AreaView {
+fn view(offsets: &[u64], sectors: &[Sector]) -> AreaView {
     let sector_bytes = Geometry::default().sector_bytes() as u64;
-    let (leader, blocks) = sectors.split_at(1);
-    let decode = |(at, sector): &(u64, Vec<u8>)| {
+    let decode = |(at, sector): (&u64, &Sector)| {
         let host = HostId::new((at - AREA) / sector_bytes - 1)?;
         let block = seen(sector, |sector| Block::decode(sector, *at));
         (block != Seen::Good(Block::default())).then_some((host, block))
     };
     AreaView {
-        leader: seen(&leader[0].1, |sector| Leader::decode(sector, leader[0].0)),
-        blocks: blocks.iter().filter_map(decode).collect(),
+        leader: seen(&sectors[0], |sector| Leader::decode(sector, AREA)),
+        blocks: offsets.iter().zip(sectors).skip(1).filter_map(decode).collect(),
     }
 }

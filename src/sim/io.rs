@@ -4,21 +4,24 @@ use std::time::Duration;
 
 use super::env::{Env, Event, Stalled};
 use super::host::{Answer, Completion, Signal, Tag};
-use super::storage::{AREA, Action, Io, seen};
+use super::storage::{AREA, Action, Io, Sector, seen};
 use crate::format::DeltaRecord;
 use crate::protocol::{Seen, Written};
 use crate::types::Time;
 
 impl Env {
     pub(super) fn read(&mut self, host: usize, tag: Tag, disk: usize, offsets: Vec<u64>) {
-        let action = Action::Read { offsets, sectors: Vec::new() };
+        let action = Action::Read { offsets: offsets.into(), sectors: Vec::new() };
         self.submit(host, tag, disk, self.local(host), action);
     }
 
     /// Submits a write whose deadline was checked just now; or pauses the host in between.
     pub(super) fn write(&mut self, host: usize, tag: Tag, disk: usize, offset: u64, bytes: Vec<u8>) {
         let started = self.local(host);
-        let action = Action::Write { offset, bytes };
+        let action = Action::Write { offset, bytes: bytes.into() };
+        if tag != Tag::Join {
+            self.check.writes(host, self.now);
+        }
         let stall = self.options.faults.stall;
         if !self.quiet && !self.machines[host].paused && self.random.chance(stall) {
             self.pause(host);
@@ -37,6 +40,7 @@ impl Env {
             Action::Write { offset, .. } => Some(*offset),
             Action::Read { .. } => None,
         };
+        let torn = matches!(&action, Action::Read { offsets, .. } if offsets.len() > 1);
         if let Some(offset) = writes
             && self.storage.writing(host, |on, at| (on, at) == (disk, offset))
         {
@@ -71,23 +75,29 @@ impl Env {
         });
         let id = self.storage.begin(io);
         self.at(self.now + takes, Event::Takes(id));
-        if writes.is_none() {
+        if torn {
             self.at(self.now + takes / 2, Event::Takes(id));
         }
         self.at(self.now + completes, Event::Completes(id));
         let times_out = self.machines[host].clock.world(started + timeouts.io()).max(self.now);
-        self.at(times_out, Event::TimesOut(id));
+        if self.now + completes >= times_out {
+            self.at(times_out, Event::TimesOut(id));
+        }
     }
 
     pub(super) fn takes(&mut self, id: u64) {
         let Some(mut io) = self.storage.ios.remove(&id) else { return };
         match &mut io.action {
             Action::Read { offsets, sectors } => {
-                let first = sectors.is_empty();
-                sectors.resize(offsets.len(), Vec::new());
-                for (offset, sector) in offsets.iter().zip(sectors) {
-                    if first || self.random.chance(500) {
-                        *sector = self.storage.sector(io.disk, *offset);
+                let stale = self.machines[io.host].stale.as_deref().filter(|_| matches!(io.tag, Tag::Scan { .. }));
+                let storage = stale.unwrap_or(&self.storage);
+                if sectors.is_empty() {
+                    sectors.extend(offsets.iter().map(|offset| storage.sector(io.disk, *offset)));
+                } else {
+                    for (offset, sector) in offsets.iter().zip(sectors) {
+                        if self.random.chance(500) {
+                            *sector = storage.sector(io.disk, *offset);
+                        }
                     }
                 }
             }
@@ -95,13 +105,18 @@ impl Env {
                 io.lands = false;
                 self.check.counters.late_landings += u64::from(io.late);
                 self.lands(io.host, io.disk, *offset, bytes.clone(), io.late);
+                self.check.landed(io.host, io.tag == Tag::Join, *offset, self.now);
+                if *offset > AREA && !self.quiet && self.random.chance(self.options.faults.rot_written) {
+                    let later = self.random.span(Duration::ZERO, self.options.timeouts.io());
+                    self.at(self.now + later, Event::Rot { offset: *offset });
+                }
             }
             Action::Write { .. } => {}
         }
         self.storage.ios.insert(id, io);
     }
 
-    pub(super) fn lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Vec<u8>, late: bool) {
+    pub(super) fn lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, late: bool) {
         if self.storage.is_bad(disk, offset) {
             return;
         }
@@ -138,7 +153,7 @@ impl Env {
             // Its process reads no more than once for each reason; it gave this one up.
             Action::Read { .. } if io.late => return,
             Action::Read { .. } if io.fails => Answer::Failed,
-            Action::Read { offsets, sectors } => Answer::Read(offsets.into_iter().zip(sectors).collect()),
+            Action::Read { offsets, sectors } => Answer::Read(offsets, sectors),
             Action::Write { .. } if io.fails => Answer::Wrote(Written::Failed),
             Action::Write { .. } => Answer::Wrote(Written::Done),
         };

@@ -4,11 +4,12 @@
 //! # Fault model
 //! - **I/O**: takes a random time. It may be slow (beyond T), hang (beyond D), or fail; a write that failed has landed or
 //!   not, a write that timed out lands at any later time, after writes of other hosts too. A read of several sectors is
-//!   torn: each is seen as of one of two moments. Some sectors rot.
+//!   torn: each is seen as of one of two moments. Some sectors rot. In some runs scans, and only they, read a copy of the
+//!   disk that is out of date.
 //! - **Hosts**: a process is killed (its writes go on, and keep the local lock until they are over), a machine reboots
 //!   (each of its writes lands at that moment or never), a host is paused with its clock going on, also between the
 //!   check of its deadline and the submission of the write that was checked. Clocks differ in rate by the bound that
-//!   [`crate::stretched`] stands for, and in their zero.
+//!   [`crate::stretched`] stands for, and in their zero. Every second pause is a suspend: a boot-time clock goes on.
 //! - **Budget**: faults stop after [`Options::duration`]. From then on I/O is prompt, what was in flight ends within T,
 //!   and either every machine runs, or all are off for good and one that is new is alone. A few sectors rot in
 //!   a run, but not so that they take the last trace of a version that was decided by two beyond the leader.
@@ -22,7 +23,9 @@
 //!   late write of a join that failed put back the record of an earlier one: then nobody can know of the later one.
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
-//! - **W** A machine never has two writes to one sector in flight.
+//! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id, releases
+//!   the id only when all are over, and none of them lands in a sector of an id that another machine holds; unless a late
+//!   write of a join that failed had put that machine's name on the id before.
 //! - **L1** After the faults, a new host that is alone acquires within two D.
 //! - **L2** After the faults, every host acquires.
 
@@ -39,6 +42,8 @@ use std::time::Duration;
 
 pub use check::Counters;
 
+use crate::format::Geometry;
+pub use crate::protocol::rules::Rule;
 use crate::timeouts::{Profile, Timeouts};
 
 /// What a run is made of.
@@ -52,14 +57,56 @@ pub struct Options {
     pub hosts: usize,
     /// Disks with a copy of the resource; host ids live on the first.
     pub disks: usize,
+    /// Host ids that they choose from.
+    pub ids: u64,
     /// The lockspace's timeouts.
     pub timeouts: Timeouts,
+    /// What every second machine goes by, and says in its record: T is the same.
+    pub slower: Timeouts,
+    /// How often a host scans.
+    pub scan: Duration,
+    /// The most that a host rests between two operations, but for some that hold for longer.
+    pub rest: Duration,
+    /// Of 1000 times that a host has nothing to do, how often it gives its host id back.
+    pub leaves: u64,
     /// How long faults go on.
     pub duration: Duration,
     /// How the run ends: with one new host alone, or with all hosts running.
     pub lone_end: bool,
     /// What goes wrong.
     pub faults: Faults,
+}
+
+/// What hardly ever happens unless a run is about it. Every second seed has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Emphasis {
+    /// Hosts want the same few ids, writes land late, and holders don't look often.
+    FewIds,
+    /// Ids that were never used are joined, and scans fail.
+    NewIds,
+    /// Many blocks are damaged.
+    Damage,
+    /// Scans read a stale copy.
+    StaleScans,
+    /// Every second host has longer timeouts than the lockspace says.
+    SlowPeers,
+    /// No time lies between the loss and the takeover, and writes and reads are slow.
+    NoMargin,
+    /// The same, and clocks differ as much as they may.
+    Clocks,
+}
+
+impl Emphasis {
+    /// Every emphasis.
+    pub const ALL: &[Emphasis] = &[
+        Emphasis::FewIds,
+        Emphasis::NewIds,
+        Emphasis::Damage,
+        Emphasis::StaleScans,
+        Emphasis::SlowPeers,
+        Emphasis::NoMargin,
+        Emphasis::Clocks,
+    ];
 }
 
 /// What goes wrong, and how often.
@@ -77,7 +124,13 @@ pub struct Faults {
     pub upset: Duration,
     /// How many sectors rot: blocks and delta records.
     pub rot: u64,
-    /// Whether those are bad for good, and neither readable nor writable.
+    /// Of 1000 blocks that are written, how many are damaged within T from then.
+    pub rot_written: u64,
+    /// Of 1000 hosts that are killed or rebooted, how many find their block damaged.
+    pub rot_killed: u64,
+    /// Of 1000 upsets, how many make a host's scans read a copy of the disk as it is then, until the next such upset.
+    pub stale: u64,
+    /// Whether those sectors that rot are bad for good, and neither readable nor writable.
     pub bad_sector: bool,
     /// Bound on the rate error of clocks, in parts per million.
     pub clock_ppm: u64,
@@ -86,6 +139,12 @@ pub struct Faults {
 impl Options {
     /// The run that belongs to `seed`: its size and its faults are drawn from it too.
     pub fn of_seed(seed: u64) -> Options {
+        let drawn = random::Random::new(seed ^ 0xe4a5).below(12) as usize;
+        Options::about(seed, Emphasis::ALL.get(drawn).copied())
+    }
+
+    /// As [`Options::of_seed`], with the emphasis given.
+    pub fn about(seed: u64, emphasis: Option<Emphasis>) -> Options {
         let mut random = random::Random::new(!seed);
         let mut rate = |most: u64| if random.chance(300) { 0 } else { random.below(most + 1) };
         let faults = Faults {
@@ -95,20 +154,88 @@ impl Options {
             stall: rate(15),
             upset: Duration::from_millis(rate(1_500)),
             rot: rate(4).saturating_sub(2),
+            rot_written: 0,
+            rot_killed: 0,
+            stale: 0,
             bad_sector: rate(3) == 3,
             clock_ppm: rate(crate::timeouts::CLOCK_RATE_ERROR_PPM),
         };
-        // While a host lives, its bad block is in the way of all; and two with damaged blocks wait for each other.
-        let lone_end = random.chance(300) || faults.bad_sector || faults.rot > 1;
+        let hosts = 2 + random.below(3) as usize;
+        let timeouts = Profile::Fast.timeouts();
+        let usual = Options {
+            seed,
+            schedule: Vec::new(),
+            hosts,
+            disks: 1,
+            ids: hosts as u64 + 4,
+            timeouts,
+            slower: timeouts,
+            scan: timeouts.renewal() / 2,
+            rest: Duration::from_millis(50),
+            leaves: 50,
+            duration: Duration::from_secs(6),
+            lone_end: random.chance(300) || faults.bad_sector,
+            faults,
+        };
+        match emphasis {
+            Some(emphasis) => usual.with_emphasis(emphasis, &mut random),
+            None => usual,
+        }
+    }
+
+    fn with_emphasis(self, emphasis: Emphasis, random: &mut random::Random) -> Options {
+        let upset = Duration::from_millis(100 + random.below(400));
+        let rates = Faults { upset, rot: 0, bad_sector: false, ..self.faults.clone() };
+        match emphasis {
+            Emphasis::FewIds => {
+                let timeouts = tight([300, 60, 550, 250, 800]);
+                let faults = Faults { slow: 100, hung: 100, ..rates };
+                Options { ids: 2, leaves: 300, lone_end: true, timeouts, slower: timeouts, faults, ..self }
+            }
+            Emphasis::NewIds => {
+                Options { ids: 60, leaves: 300, faults: Faults { slow: 250, hung: 40, ..rates }, ..self }
+            }
+            Emphasis::Damage => {
+                let rot = Faults { rot_written: 40, rot_killed: 400, ..rates };
+                let faults = Faults { slow: 150, hung: 30, upset: upset * 4, ..rot };
+                Options { ids: self.hosts as u64, duration: self.duration * 2, lone_end: true, faults, ..self }
+            }
+            Emphasis::StaleScans => Options { faults: Faults { stale: 500, upset: upset * 3, ..rates }, ..self },
+            Emphasis::SlowPeers => Options { slower: tight([100, 120, 1_100, 500, 1_600]), faults: rates, ..self },
+            Emphasis::NoMargin => {
+                let timeouts = tight([300, 120, 550, 1, 551]);
+                let faults = Faults { slow: 80, eio: 10, stall: 10, upset: upset * 4, ..rates };
+                let duration = self.duration * 2;
+                Options { duration, timeouts, slower: timeouts, scan: Duration::from_millis(5), faults, ..self }
+            }
+            Emphasis::Clocks => {
+                let timeouts = tight([1_000, 120, 5_000, 4_000, 9_000]);
+                let faults =
+                    Faults { slow: 0, hung: 0, eio: 0, stall: 0, upset: upset * 10, clock_ppm: 1_000, ..rates };
+                let (scan, duration) = (Duration::from_millis(10), Duration::from_secs(60));
+                Options { timeouts, slower: timeouts, scan, duration, faults, ..self }
+            }
+        }
+    }
+
+    /// A quiet world of many hosts, to see how much of it can be simulated in a minute.
+    pub fn calm(seed: u64, hosts: usize, duration: Duration) -> Options {
+        let timeouts = Profile::Balanced.timeouts();
         Options {
             seed,
             schedule: Vec::new(),
-            hosts: 2 + random.below(3) as usize,
+            hosts,
             disks: 1,
-            timeouts: Profile::Fast.timeouts(),
-            duration: Duration::from_secs(6),
-            lone_end,
-            faults,
+            // One is left for the host that is alone in the end.
+            ids: (hosts as u64 + 4).min(Geometry::default().max_hosts() - 1),
+            timeouts,
+            slower: timeouts,
+            scan: timeouts.dead() / 2,
+            rest: timeouts.dead() * 4,
+            leaves: 10,
+            duration,
+            lone_end: true,
+            faults: Faults { slow: 5, hung: 1, eio: 2, upset: duration / 20, ..Faults::default() },
         }
     }
 
@@ -128,6 +255,14 @@ impl Options {
             // Again, for the trace: writing it costs more than the run.
             Err(what) => Err(Box::new(Failure { options: self.clone(), what, trace: attempt(true).1 })),
         }
+    }
+}
+
+/// R, T, F, G and D in milliseconds.
+fn tight(millis: [u32; 5]) -> Timeouts {
+    match Timeouts::from_millis(millis) {
+        Ok(timeouts) => timeouts,
+        Err(error) => unreachable!("these keep every inequality: {error}"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Disks as sectors of bytes, and the I/O in flight on them.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::host::Tag;
 use crate::format::{Block, Corrupt, DeltaRecord, Geometry, Leader};
@@ -10,11 +11,14 @@ use crate::types::{HostId, Time, Version};
 /// Where the resource's area starts: behind the lockspace and the two areas of an index.
 pub(super) const AREA: u64 = 3 << 20;
 
+/// The bytes of one sector, which many may have read.
+pub(super) type Sector = Rc<[u8]>;
+
 /// What an I/O does.
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    Read { offsets: Vec<u64>, sectors: Vec<Vec<u8>> },
-    Write { offset: u64, bytes: Vec<u8> },
+    Read { offsets: Rc<[u64]>, sectors: Vec<Sector> },
+    Write { offset: u64, bytes: Sector },
 }
 
 /// An I/O between its submission and its completion.
@@ -37,33 +41,39 @@ pub(super) struct Io {
 }
 
 /// All disks.
-#[derive(Clone)]
 pub(super) struct Storage {
-    disks: Vec<BTreeMap<u64, Vec<u8>>>,
+    disks: Vec<BTreeMap<u64, Sector>>,
+    empty: Sector,
     pub(super) ios: BTreeMap<u64, Io>,
     next: u64,
 }
 
 impl Storage {
     pub(super) fn new(disks: usize) -> Storage {
-        Storage { disks: vec![BTreeMap::new(); disks], ios: BTreeMap::new(), next: 0 }
+        let empty = vec![0; Geometry::default().sector_bytes()].into();
+        Storage { disks: vec![BTreeMap::new(); disks], empty, ios: BTreeMap::new(), next: 0 }
     }
 
     pub(super) fn disks(&self) -> usize {
         self.disks.len()
     }
 
-    pub(super) fn sector(&self, disk: usize, offset: u64) -> Vec<u8> {
-        self.disks[disk].get(&offset).cloned().unwrap_or_else(|| vec![0; Geometry::default().sector_bytes()])
+    pub(super) fn sector(&self, disk: usize, offset: u64) -> Sector {
+        self.disks[disk].get(&offset).unwrap_or(&self.empty).clone()
     }
 
     /// Whether the sector is bad for good: it has no bytes, and takes none.
     pub(super) fn is_bad(&self, disk: usize, offset: u64) -> bool {
-        self.disks[disk].get(&offset).is_some_and(Vec::is_empty)
+        self.disks[disk].get(&offset).is_some_and(|sector| sector.is_empty())
     }
 
-    pub(super) fn put(&mut self, disk: usize, offset: u64, bytes: Vec<u8>) {
+    pub(super) fn put(&mut self, disk: usize, offset: u64, bytes: Sector) {
         self.disks[disk].insert(offset, bytes);
+    }
+
+    /// A copy of what is on disk now.
+    pub(super) fn copy(&self) -> Storage {
+        Storage { disks: self.disks.clone(), empty: self.empty.clone(), ios: BTreeMap::new(), next: 0 }
     }
 
     pub(super) fn delta(&self, at: u64) -> Seen<DeltaRecord> {

@@ -1,14 +1,15 @@
 //! A run from its beginning to its end.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Options;
 use super::check::{Checker, Counters};
-use super::env::{Env, Event, Machine};
+use super::env::{Due, Env, Event, Machine, Queue};
 use super::host::{Host, Signal};
 use super::random::{Clock, Random};
-use super::storage::Storage;
+use super::storage::{Storage, block_at};
+use crate::protocol::rules::in_force;
 use crate::types::Time;
 
 /// A run.
@@ -29,6 +30,8 @@ impl World {
             pauses: 0,
             inbox: VecDeque::new(),
             stalled: Vec::new(),
+            suspended: None,
+            stale: None,
         };
         // One more, which is alone in the end.
         let count = options.hosts + 1;
@@ -41,7 +44,7 @@ impl World {
             quiet: false,
             acquired: BTreeSet::new(),
             rotted: false,
-            queue: BTreeMap::new(),
+            queue: Queue::new(),
             sequence: 0,
             trace: traced.then(VecDeque::new),
             options,
@@ -57,7 +60,8 @@ impl World {
         env.upset_later();
         for _ in 0..env.options.faults.rot {
             let at = env.random.span(Duration::ZERO, env.options.duration);
-            env.at(Time::ZERO + at, Event::Rot);
+            let offset = env.any_sector();
+            env.at(Time::ZERO + at, Event::Rot { offset });
         }
         let quiet_at = Time::ZERO + env.options.duration;
         env.at(quiet_at, Event::Quiet);
@@ -70,14 +74,13 @@ impl World {
 
     /// Runs to the end.
     pub(super) fn run(&mut self) -> Result<Counters, String> {
-        let timeouts = self.env.options.timeouts;
         let spans = if self.env.options.lone_end { 2 } else { 40 };
-        let bound = Time::ZERO + self.env.options.duration + timeouts.dead() * spans;
+        let bound = Time::ZERO + self.env.options.duration + self.env.options.slower.dead() * spans;
         let contenders = match self.env.options.lone_end {
             true => self.env.options.hosts..self.env.options.hosts + 1,
             false => 0..self.env.options.hosts,
         };
-        while let Some(((at, _), event)) = self.env.queue.pop_first() {
+        while let Some(Due { at, event, .. }) = self.env.queue.pop() {
             self.env.now = at;
             self.handle(event);
             if let Some(failure) = self.env.check.take_failure() {
@@ -114,7 +117,7 @@ impl World {
             Event::Resume { host, pause } if pause == env.machines[host].pauses => self.resume(host),
             Event::Resume { .. } => {}
             Event::Upset => self.upset(),
-            Event::Rot => env.rot(),
+            Event::Rot { offset } => env.rot(offset),
             Event::Quiet => self.become_quiet(),
         }
     }
@@ -125,6 +128,12 @@ impl World {
             return;
         }
         env.trace(|| format!("host {host} runs again"));
+        if let Some(since) = env.machines[host].suspended.take()
+            && !in_force!(BootTime)
+        {
+            let clock = &mut env.machines[host].clock;
+            clock.started = clock.started + env.now.since(since);
+        }
         for write in std::mem::take(&mut env.machines[host].stalled) {
             if write.epoch == env.machines[host].epoch {
                 env.submit(host, write.tag, write.disk, write.started, write.action);
@@ -147,6 +156,11 @@ impl World {
         let host = env.random.below(env.options.hosts as u64) as usize;
         env.check.counters.upsets += 1;
         match env.random.below(4) {
+            _ if env.random.chance(env.options.faults.stale) => {
+                env.trace(|| format!("host {host} scans a stale copy from now on, or no more"));
+                let machine = &mut env.machines[host];
+                machine.stale = if machine.stale.is_some() { None } else { Some(Box::new(env.storage.copy())) };
+            }
             0 => self.restart(host, false),
             1 => self.restart(host, true),
             _ if !env.machines[host].paused => env.pause(host),
@@ -161,6 +175,11 @@ impl World {
         if power {
             env.power_off(host);
         }
+        if let Some(id) = self.hosts[host].id()
+            && env.random.chance(env.options.faults.rot_killed)
+        {
+            env.rot(block_at(id));
+        }
         self.hosts[host].process_is_gone();
         let rest = env.random.span(Duration::ZERO, env.options.timeouts.dead() * 2);
         env.signal_after(host, rest, Signal::Start);
@@ -170,6 +189,9 @@ impl World {
     fn become_quiet(&mut self) {
         self.env.trace(|| "faults are over".into());
         self.env.quiet = true;
+        for machine in &mut self.env.machines {
+            machine.stale = None;
+        }
         if self.env.options.lone_end {
             for host in 0..self.env.options.hosts {
                 self.env.kill(host);
@@ -182,10 +204,10 @@ impl World {
         // What is in flight ends within T, in the order in which it would have ended.
         let queue = std::mem::take(&mut self.env.queue);
         let (now, io) = (self.env.now, self.env.options.timeouts.io());
-        for ((at, sequence), event) in queue {
-            let soon = matches!(event, Event::Takes(_) | Event::Completes(_) | Event::Resume { .. });
-            let at = if soon { at.min(now + io) } else { at };
-            self.env.queue.insert((at, sequence), event);
-        }
+        self.env.queue.extend(queue.into_iter().map(|due| {
+            let soon = matches!(due.event, Event::Takes(_) | Event::Completes(_) | Event::Resume { .. });
+            let at = if soon { due.at.min(now + io) } else { due.at };
+            Due { at, ..due }
+        }));
     }
 }

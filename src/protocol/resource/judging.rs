@@ -8,6 +8,7 @@ use crate::protocol::Seen;
 use crate::protocol::area::{AreaView, claimed};
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::{Observer, Verdict};
+use crate::protocol::rules::in_force;
 use crate::types::{Generation, HostId, Owner, Time, Version};
 
 struct Plan {
@@ -20,7 +21,8 @@ impl Plan {
     /// What a damaged block held may have decided the instance after all that is `seen`, or the one after that where a
     /// late write has set the leader back by one. Burn beyond both.
     fn burn(seen: Version, ignored: BTreeSet<HostId>, random: u64) -> Plan {
-        let burned = seen.after(2 + random % BURN_DISTANCE);
+        let skipped = if in_force!(BurnSkipsInstance) { 2 + random % BURN_DISTANCE } else { 0 };
+        let burned = seen.after(skipped);
         Plan { instance: burned.after(1), ignored, burned: Some(burned) }
     }
 }
@@ -79,7 +81,8 @@ impl Operation {
             self.stood_back += 1;
             return self.look_later(now, random, None);
         }
-        let seen = view.good_blocks().map(|(_, block)| block.mbal).chain([own.mbal]);
+        let counts = |(host, _): &(HostId, &Block)| *host == me.host || in_force!(NumberExceedsAllSeen);
+        let seen = view.good_blocks().filter(counts).map(|(_, block)| block.mbal).chain([own.mbal]);
         let Some(mbal) = next_mbal(me.host, self.subject.geometry.max_hosts(), seen) else {
             return self.refuse(Refusal::Exhausted);
         };
@@ -152,10 +155,13 @@ impl Operation {
         }
         let plan = if damaged.is_empty() {
             // A block beyond the next version: the leader was set back by a late write.
+            let latest = if in_force!(InstanceFromBlocks) { latest } else { leader.version };
             Plan { instance: latest.max(leader.version.after(1)), ignored: damaged, burned: None }
         } else {
             for host in &damaged {
-                if let Verdict::Active { dead_at } = observer.judge_host(*host) {
+                if let Verdict::Active { dead_at } = observer.judge_host(*host)
+                    && in_force!(DamagedIsJudged)
+                {
                     let version = leader.version;
                     return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, damaged: true });
                 }
@@ -193,6 +199,7 @@ impl Operation {
         // The leader's owner was looked at above, with what it says of being free.
         let claims = claims.filter(|(version, owner)| *version > leader.version || Some(*owner) != leader.owner);
         let sharers = view.sharers().map(|owner| (leader.version, owner));
+        let claims = claims.filter(|_| in_force!(ClaimsCount));
         let all = named.map(|owner| (leader.version, owner)).into_iter().chain(claims).chain(sharers);
         all.into_iter().find_map(|(version, owner)| {
             if owner == self.subject.me {
@@ -258,7 +265,9 @@ impl Operation {
             Ok(leader) => leader.clone(),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
-        if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now) {
+        if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now)
+            && in_force!(JudgedAfterPhaseOne)
+        {
             self.blocker = Some(blocker);
             return self.look();
         }
@@ -272,7 +281,7 @@ impl Operation {
     pub(super) fn commit(&mut self, owner: Owner, ballot: &Ballot, now: Time) -> Effect {
         let version = ballot.instance();
         let view = merged(std::mem::take(&mut self.views));
-        let given_up = view.released(owner, version);
+        let given_up = view.released(owner, version) && in_force!(GivenUpIsNotHeld);
         let hold = owner == self.subject.me && !given_up;
         let num_hosts = match self.validated(&view) {
             Ok(leader) => leader.num_hosts,

@@ -26,6 +26,7 @@ use std::time::Duration;
 use super::area::{AreaView, claimed};
 use super::ballot::{Ballot, Progress};
 use super::liveness::Observer;
+use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{Block, BlockExtension, Geometry, Leader};
 use crate::timeouts::Timeouts;
@@ -278,7 +279,10 @@ impl Operation {
     /// Whether the operation must still write before it may end: others could respect what it has on disk.
     pub fn is_open(&self) -> bool {
         let claims = self.own.as_ref().is_some_and(|own| claimed(self.subject.me.host, own) == Some(self.subject.me));
-        claims || self.open.is_some() || self.ticket.is_some() || self.goal == Goal::Leave(Outcome::Released)
+        claims
+            || self.open.is_some() && in_force!(OutcomeStaysOpen)
+            || self.ticket.is_some()
+            || self.goal == Goal::Leave(Outcome::Released)
     }
 
     /// Turns an acquire into its undoing. The effect under way is carried out and reported first, as always.
@@ -315,10 +319,13 @@ impl Operation {
                 self.failed.insert(disk);
                 self.without_majority().then(|| self.retry(now, random))
             }
-            Event::Read { disk, span, since, view } => {
+            Event::Read { disk, span, since, mut view } => {
+                if !in_force!(DamagedIsNotEmpty) {
+                    view.blocks.retain(|_, seen| seen.good().is_some());
+                }
                 // A host that joined after the scan can't have written a block before it checked its delta lease. Who
                 // only takes back what is its own needs no other host's block.
-                let fresh = span.ended.since(since) < self.subject.timeouts.io() * 2;
+                let fresh = span.ended.since(since) < self.subject.timeouts.io() * 2 || !in_force!(CoverageIsFresh);
                 let ballot = matches!(self.step, Step::Reading(..));
                 if fresh || (!self.wants() && !ballot) {
                     self.stale = false;
@@ -360,7 +367,7 @@ impl Operation {
             Written::Done => self.durable.insert(disk),
             Written::Failed => self.failed.insert(disk),
             Written::InFlight => {
-                self.in_flight = true;
+                self.in_flight = in_force!(OneWriteInFlight);
                 self.failed.insert(disk)
             }
         };
@@ -371,7 +378,7 @@ impl Operation {
             return None;
         }
         // The released flag is what frees the lease; a leader that can't be freed is only out of date.
-        if self.step == Step::Freeing {
+        if self.step == Step::Freeing || matches!(self.step, Step::Resigning(_)) && !in_force!(ReleaseIsDurable) {
             return Some(self.end());
         }
         if self.in_flight {
@@ -414,7 +421,8 @@ impl Operation {
         match std::mem::replace(&mut self.step, Step::Pausing) {
             Step::Reading(mut ballot, durable) => {
                 let committed = view.leader.good().is_some_and(|leader| leader.version >= ballot.instance());
-                let back = ballot.ignored().iter().find(|host| !observer.judge_host(**host).is_gone()).copied();
+                let back = |host: &HostId| !observer.judge_host(*host).is_gone() && in_force!(DamagedIsJudged);
+                let back = ballot.ignored().iter().copied().find(back);
                 let progress = match back {
                     // Another host committed this instance, or a later one.
                     _ if committed => Progress::Superseded,

@@ -1,0 +1,79 @@
+//! Switches off one rule of the protocol after the other, and shows that the simulator then finds a violation.
+//!
+//! `cargo run --release --features sim --example mutants` prints for each mutant which property failed, after how many
+//! seeds and how long, and fails if one survives. Arguments are the names of rules, to try only those.
+//! `LEASEHOLD_SEEDS=n` says after how many seeds a mutant has survived.
+
+// A program that talks to people.
+#![allow(clippy::print_stdout)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use leasehold::sim::{Emphasis, Options, Rule};
+
+/// Several times what the rarest violation needs.
+const SEEDS: u64 = 60_000;
+
+/// Rules whose mutants survive nearly all runs but those of one emphasis: only those are run.
+const RARE: &[(Rule, Emphasis)] = &[
+    (Rule::CoverageIsFresh, Emphasis::NewIds),
+    (Rule::DamagedIsNotEmpty, Emphasis::Damage),
+    (Rule::DamagedIsJudged, Emphasis::Damage),
+    (Rule::BurnSkipsInstance, Emphasis::Damage),
+    (Rule::ClaimsCount, Emphasis::Damage),
+    (Rule::JoinWriteIsPrompt, Emphasis::FewIds),
+    (Rule::SameMachineTakes, Emphasis::FewIds),
+    (Rule::OwnRecordIsVerified, Emphasis::FewIds),
+    (Rule::NewerIsLive, Emphasis::FewIds),
+    (Rule::SupersededByName, Emphasis::FewIds),
+    (Rule::DeadlineFromStart, Emphasis::NoMargin),
+    (Rule::ConfirmedByLaterRead, Emphasis::NoMargin),
+    (Rule::SpansAreStretched, Emphasis::Clocks),
+    (Rule::PeersOwnTimeouts, Emphasis::SlowPeers),
+    (Rule::ConfirmedByMirror, Emphasis::StaleScans),
+];
+
+fn options(rule: Rule, seed: u64) -> Options {
+    match RARE.iter().find(|(rare, _)| *rare == rule) {
+        Some((_, emphasis)) => Options::about(seed, Some(*emphasis)),
+        None => Options::of_seed(seed),
+    }
+}
+
+/// The property that fails first without `rule`, at which seed, and after how long.
+fn hunt(rule: Rule, seeds: u64) -> Option<(String, u64, Duration)> {
+    Rule::switch_off(Some(rule));
+    let started = Instant::now();
+    let found = (0..seeds).find_map(|seed| Some((options(rule, seed).run().err()?.what, seed)));
+    Rule::switch_off(None);
+    found.map(|(what, seed)| (what, seed, started.elapsed()))
+}
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let seeds = std::env::var("LEASEHOLD_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    // A panic is one way to find a mutant, and is told in the table.
+    std::panic::set_hook(Box::new(|_| {}));
+    println!("{:<24} {:<8} {:>6} {:>9}  rule, and the violation without it", "mutant", "found by", "seeds", "time");
+    let mut survivors = 0;
+    for &rule in Rule::ALL {
+        let name = format!("{rule:?}");
+        if !wanted.is_empty() && !wanted.contains(&name) {
+            continue;
+        }
+        match hunt(rule, seeds) {
+            Some((what, seed, took)) => {
+                let property = what.split([':', ' ']).next().unwrap_or_default();
+                println!("{name:<24} {property:<8} {:>6} {:>7.2} s  {}", seed + 1, took.as_secs_f64(), rule.text());
+                println!("{:52}{what}", "");
+            }
+            None => {
+                survivors += 1;
+                println!("{name:<24} SURVIVED {seeds:>6}            {}", rule.text());
+            }
+        }
+    }
+    println!("{survivors} of {} mutants survived", if wanted.is_empty() { Rule::ALL.len() } else { wanted.len() });
+    if survivors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,144 @@
+//! The rules that keep the protocol safe and live, each of which a test build can switch off.
+//!
+//! With the feature `sim` one rule can be out of force in the whole process, to see that the simulator then finds a
+//! violation (`examples/mutants.rs`). Without it `in_force!` is the word `true`, and nothing of this is compiled.
+
+/// Whether a rule is in force: always, but for a test that switched it off.
+#[cfg(not(feature = "sim"))]
+macro_rules! in_force {
+    ($rule:ident) => {
+        true
+    };
+}
+#[cfg(feature = "sim")]
+macro_rules! in_force {
+    ($rule:ident) => {
+        $crate::protocol::rules::Rule::$rule.is_in_force()
+    };
+}
+pub(crate) use in_force;
+
+#[cfg(feature = "sim")]
+mod switch {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    macro_rules! rules {
+        ($($(#[doc = $text:literal])+ $rule:ident,)+) => {
+            /// A rule of the protocol, or one that its caller answers for.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub enum Rule {
+                $($(#[doc = $text])+ $rule,)+
+            }
+
+            impl Rule {
+                /// Every rule.
+                pub const ALL: &[Rule] = &[$(Rule::$rule,)+];
+
+                /// What the rule says.
+                pub const fn text(self) -> &'static str {
+                    match self {
+                        $(Rule::$rule => concat!($($text,)+).trim_ascii(),)+
+                    }
+                }
+            }
+        };
+    }
+
+    rules! {
+        // Ballots.
+        /// Phase 1 in the instance of the own block keeps what the block accepted.
+        AcceptedValueStays,
+        /// Phase 1 in the instance of the own block keeps its released flag.
+        ReleaseStays,
+        /// Phase 2 proposes what was accepted with the largest ballot.
+        LargestAcceptedWins,
+        /// A ballot number exceeds all that were seen.
+        NumberExceedsAllSeen,
+        /// A block of a later instance ends the ballot.
+        LaterInstanceEndsBallot,
+
+        // Resources.
+        /// While a write of the own block or the leader is in flight, no other is submitted to that sector.
+        OneWriteInFlight,
+        /// Blocks are read of all ids that a scan younger than a join shows in use.
+        CoverageIsFresh,
+        /// A damaged block is not an empty one.
+        DamagedIsNotEmpty,
+        /// A damaged block is in the way while its host may live, when a ballot is planned and as long as it goes on.
+        DamagedIsJudged,
+        /// The instance that a damaged block may have decided is not used.
+        BurnSkipsInstance,
+        /// A version that a live host's own block claims is respected, whatever the leader says.
+        ClaimsCount,
+        /// After phase 1 it is judged again who may hold an earlier version.
+        JudgedAfterPhaseOne,
+        /// A version that its owner gave up is not held, though a ballot yields it.
+        GivenUpIsNotHeld,
+        /// The instance is not below that of any block.
+        InstanceFromBlocks,
+        /// From the submission of phase 2 on an operation ends only when the outcome is taken back or held.
+        OutcomeStaysOpen,
+        /// "Released" is said when the released flag is durable.
+        ReleaseIsDurable,
+        /// What an owner's own block says it gave up is free, whatever the leader says.
+        ReleasedFlagFrees,
+
+        // Host ids.
+        /// A join waits 2T before it checks what it wrote.
+        JoinWaits,
+        /// A join holds only what the check still shows.
+        JoinIsChecked,
+        /// A join's write that took longer than T does not count.
+        JoinWriteIsPrompt,
+        /// An id that was not released is taken again only by the machine that held it.
+        SameMachineTakes,
+        /// A machine takes its id again without waiting for D only when it was rebooted since.
+        FastOnlyAfterReboot,
+        /// The deadline is counted from the start of the confirmed write.
+        DeadlineFromStart,
+        /// Nothing is written when the deadline has passed.
+        DeadlineBeforeWrite,
+        /// A renewal that is confirmed after the deadline revives nothing.
+        LostIsLatched,
+        /// An own record that this holder did not write is the loss of the id.
+        OwnRecordIsVerified,
+        /// An id is released only when every write of its holder is over.
+        WritesEndBeforeRelease,
+        /// A process takes over a machine's id when every write of the one before it is over.
+        LocalLock,
+        /// Time is counted by a clock that goes on in suspend.
+        BootTime,
+
+        // Liveness.
+        /// A generation newer than its record as last read is live.
+        NewerIsLive,
+        /// A newer generation ends only the one that it says it superseded.
+        SupersededByName,
+        /// A host is counted with its own timeouts.
+        PeersOwnTimeouts,
+        /// D is stretched by what clocks may differ in rate.
+        SpansAreStretched,
+        /// A timestamp of another host is not compared with the local clock.
+        NoRemoteTime,
+        /// Dead needs a read that started after D.
+        ConfirmedByLaterRead,
+        /// Dead needs a read that also showed the observer's own latest record.
+        ConfirmedByMirror,
+    }
+
+    /// 1 + the place of the rule that is out of force; 0 for none.
+    static OFF: AtomicUsize = AtomicUsize::new(0);
+
+    impl Rule {
+        /// Puts one rule out of force in this process, or all of them in force again.
+        pub fn switch_off(rule: Option<Rule>) {
+            OFF.store(rule.map_or(0, |rule| rule as usize + 1), Ordering::Relaxed);
+        }
+
+        pub(crate) fn is_in_force(self) -> bool {
+            OFF.load(Ordering::Relaxed) != self as usize + 1
+        }
+    }
+}
+#[cfg(feature = "sim")]
+pub use switch::Rule;
