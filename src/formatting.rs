@@ -95,11 +95,11 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     write(&io, 0, lockspace[..geometry.sector_bytes()].to_vec())?;
     write(&io, 0, lockspace)?;
     let index = IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace: name };
-    write_area(&io, geometry, index.offset, index.encode())?;
+    write_area(&io, geometry, index.offset, index.encode(), FORMAT_WRITE)?;
     let guard = Index::guard(geometry);
     debug_assert_eq!(guard.offset, FIXED_AREAS * area - area);
     let leader = Leader::new_free(geometry, name, guard.name, geometry.max_hosts(), Version::default());
-    write_area(&io, geometry, guard.offset, leader.encode(guard.offset))?;
+    write_area(&io, geometry, guard.offset, leader.encode(guard.offset), FORMAT_WRITE)?;
     if let Some(former) = former {
         clear_resources(&io, &former, needed)?;
     }
@@ -150,14 +150,25 @@ fn free_records(terms: &Terms) -> Vec<u8> {
 }
 
 /// Writes an area that holds nothing but its first sector, which comes last and makes it valid.
-pub(crate) fn write_area(io: &Io, geometry: Geometry, at: u64, first_sector: Vec<u8>) -> Result<(), DiskError> {
-    write(io, at, vec![0; geometry.sectors_per_area() * geometry.sector_bytes()])?;
-    write(io, at, first_sector)
+/// Each write may take `timeout`.
+pub(crate) fn write_area(
+    io: &Io,
+    geometry: Geometry,
+    at: u64,
+    first_sector: Vec<u8>,
+    timeout: Duration,
+) -> Result<(), DiskError> {
+    write_within(io, at, vec![0; geometry.sectors_per_area() * geometry.sector_bytes()], timeout)?;
+    write_within(io, at, first_sector, timeout)
 }
 
 fn write(io: &Io, at: u64, data: Vec<u8>) -> Result<(), DiskError> {
+    write_within(io, at, data, FORMAT_WRITE)
+}
+
+fn write_within(io: &Io, at: u64, data: Vec<u8>, timeout: Duration) -> Result<(), DiskError> {
     for (chunk, number) in data.chunks(CHUNK).zip(0..) {
-        io.write(Lane::General, at + number * CHUNK as u64, chunk.to_vec(), FORMAT_WRITE)?;
+        io.write(Lane::General, at + number * CHUNK as u64, chunk.to_vec(), timeout)?;
     }
     Ok(())
 }

@@ -80,6 +80,12 @@ impl Lease {
         self.released = true;
         self.member.release(&self.resource, self.member.terms.timeouts.fail())
     }
+
+    /// Has the engine release it once no write of this host is in flight, whatever it was for.
+    pub(crate) fn release_when_settled(mut self) {
+        self.released = true;
+        self.member.release_when_settled(&self.resource);
+    }
 }
 
 impl Drop for Lease {

@@ -225,21 +225,15 @@ impl Membership {
         let name = Name::resource(name).map_err(FindError::from)?;
         let guard = self.acquire(&self.lockspace.index_guard(), wait).map_err(CreateError::Guard)?;
         let created = self.create_guarded(name);
-        // A write that is still in flight could spoil what the next one writes here.
-        let fail = self.lockspace.timeouts().fail();
-        self.member.io.settle(self.written_by_create(&created), fail);
-        // The resource is there, or the error is known, whatever becomes of the guard: the engine goes on with it.
-        let _ = guard.release();
-        created
-    }
-
-    /// All that a create may have written: the index, and every area behind it.
-    fn written_by_create(&self, created: &Result<Resource, CreateError>) -> std::ops::Range<u64> {
-        let from = Index::offset(self.lockspace.geometry());
-        match created {
-            Ok(_) => from..from,
-            Err(_) => from..u64::MAX,
+        // A write that is still in flight could spoil what the next one writes here. The resource is there, or the error
+        // is known, whatever becomes of the guard: the engine goes on with it.
+        match self.member.io.settle(0..u64::MAX, self.lockspace.timeouts().fail()) {
+            true => {
+                let _ = guard.release();
+            }
+            false => guard.release_when_settled(),
         }
+        created
     }
 
     fn create_guarded(&self, name: Name) -> Result<Resource, CreateError> {
@@ -265,7 +259,9 @@ impl Membership {
             let Some(version) = self.version_to_start_from(&resource)? else { continue };
             let leader = Leader::new_free(geometry, self.lockspace.name(), name, geometry.max_hosts(), version);
             self.member.pulse.held().map_err(CreateError::Lost)?;
-            write_area(io, geometry, resource.offset, leader.encode(resource.offset))?;
+            // By then the guard is lost.
+            let timeout = self.lockspace.timeouts().fail();
+            write_area(io, geometry, resource.offset, leader.encode(resource.offset), timeout)?;
             self.member.pulse.held().map_err(CreateError::Lost)?;
             self.write_entry(&index, number, &resource)?;
             return Ok(resource);

@@ -64,6 +64,8 @@ enum SlotState {
 #[derive(Debug)]
 struct Unfinished {
     resource: Resource,
+    /// Not before no write of this host is in flight.
+    when_settled: bool,
     operation: Operation,
     effect: Effect,
 }
@@ -178,18 +180,8 @@ impl Member {
     /// Releases a lease that is held.
     pub(crate) fn release(&self, resource: &Resource, timeout: Duration) -> Result<(), ReleaseError> {
         self.pulse.held().map_err(ReleaseError::Lost)?;
-        let own = {
-            let mut slots = self.resources.slots.lock();
-            let slot = slots.get_mut(&resource.offset).filter(|slot| slot.state == SlotState::Held);
-            let Some((slot, own)) = slot.and_then(|slot| slot.own.take().map(|own| (slot, own))) else {
-                unreachable!("a lease is released once, and its block is known");
-            };
-            slot.state = SlotState::Busy;
-            own
-        };
-        let now = self.io.now();
-        let limits = Limits { call_off: Time::MAX, hand_over: now + timeout };
-        let (mut operation, effect) = Operation::release(self.subject(resource), own, now);
+        let (mut operation, effect) = self.begin_release(resource);
+        let limits = Limits { call_off: Time::MAX, hand_over: self.io.now() + timeout };
         match self.drive(resource, &mut operation, effect, limits, &mut Trouble::default()) {
             Driven::Done(_) => {
                 self.resources.end(resource, SlotState::Idle, operation.own_block().cloned());
@@ -206,6 +198,26 @@ impl Member {
         }
     }
 
+    fn begin_release(&self, resource: &Resource) -> (Operation, Effect) {
+        let own = {
+            let mut slots = self.resources.slots.lock();
+            let slot = slots.get_mut(&resource.offset).filter(|slot| slot.state == SlotState::Held);
+            let Some((slot, own)) = slot.and_then(|slot| slot.own.take().map(|own| (slot, own))) else {
+                unreachable!("a lease is released once, and its block is known");
+            };
+            slot.state = SlotState::Busy;
+            own
+        };
+        Operation::release(self.subject(resource), own, self.io.now())
+    }
+
+    /// Has the undoing thread release a lease once no write of this host is in flight.
+    pub(crate) fn release_when_settled(&self, resource: &Resource) {
+        let (operation, effect) = self.begin_release(resource);
+        let unfinished = Unfinished { resource: *resource, when_settled: true, operation, effect };
+        self.resources.unfinished.lock().push_back(unfinished);
+    }
+
     /// Has the undoing thread release a lease.
     pub(crate) fn release_later(&self, resource: &Resource) {
         // With no time at all it only ever hands over; that, and a loss, need no answer.
@@ -214,7 +226,7 @@ impl Member {
 
     fn leave_to_undo(&self, resource: Resource, mut operation: Operation, effect: Effect) {
         operation.call_off();
-        self.resources.unfinished.lock().push_back(Unfinished { resource, operation, effect });
+        self.resources.unfinished.lock().push_back(Unfinished { resource, when_settled: false, operation, effect });
     }
 
     /// One round of the undoing thread: moves every unfinished operation on, without waiting long for any.
@@ -222,6 +234,10 @@ impl Member {
         let count = self.resources.unfinished.lock().len();
         for _ in 0..count {
             let Some(mut job) = self.resources.unfinished.lock().pop_front() else { return };
+            if job.when_settled && !self.io.settle(0..u64::MAX, self.terms.timeouts.io()) {
+                self.resources.unfinished.lock().push_back(job);
+                continue;
+            }
             let now = self.io.now();
             let limits = Limits { call_off: now, hand_over: now + self.terms.timeouts.io() };
             let mut trouble = Trouble::default();

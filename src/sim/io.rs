@@ -68,7 +68,7 @@ impl Env {
             (fails, lands) = (true, false);
         }
         let epoch = self.machines[host].epoch;
-        let io = Io { host, epoch, tag, disk, started, action, fails, lands, late: false };
+        let io = Io { host, epoch, tag, disk, started, action, fails, lands, late: false, stale: false };
         self.trace(|| match &io.action {
             Action::Write { offset, .. } => format!("host {host} writes {offset}, lands in {takes:?} ({lands})"),
             Action::Read { .. } => format!("host {host} reads for {tag:?}"),
@@ -92,8 +92,9 @@ impl Env {
                 let stale = self.machines[io.host].stale.as_deref().filter(|_| matches!(io.tag, Tag::Scan { .. }));
                 let storage = stale.unwrap_or(&self.storage);
                 if sectors.is_empty() {
+                    io.stale = stale.is_some();
                     sectors.extend(offsets.iter().map(|offset| storage.sector(io.disk, *offset)));
-                } else {
+                } else if io.stale == stale.is_some() {
                     for (offset, sector) in offsets.iter().zip(sectors) {
                         if self.random.chance(500) {
                             *sector = storage.sector(io.disk, *offset);

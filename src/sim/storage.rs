@@ -38,6 +38,8 @@ pub(super) struct Io {
     pub(super) lands: bool,
     /// It was reported as timed out.
     pub(super) late: bool,
+    /// A read: the first part of it came from a stale copy. Then all of it does.
+    pub(super) stale: bool,
 }
 
 /// All disks.

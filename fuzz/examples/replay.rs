@@ -1,0 +1,6 @@
+//! Runs every target over its committed corpus: `replay`. Or over other inputs: `decoders FILE...`, and so on for the
+//! other targets.
+
+fn main() -> std::process::ExitCode {
+    leasehold_fuzz::replay::main(&["decoders", "device", "operations", "schedules"])
+}
