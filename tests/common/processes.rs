@@ -1,5 +1,6 @@
 //! Processes that a test starts, and what they start.
 
+#[cfg(feature = "cli")]
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Seek};
