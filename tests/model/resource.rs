@@ -56,8 +56,7 @@ struct Limits {
     damages: u8,
     /// Reads show sectors as they were at different times.
     split_reads: bool,
-    /// Begins with the leader write of a stopped host in flight, two versions late.
-    late_leader: bool,
+    begin: Begin,
     /// What must be reached.
     sights: &'static [Sight],
 }
@@ -75,9 +74,20 @@ const NONE: Limits = Limits {
     call_offs: 0,
     damages: 0,
     split_reads: false,
-    late_leader: false,
+    begin: Begin::Fresh,
     sights: &[],
 };
+
+/// What has happened before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// The resource was just created.
+    Fresh,
+    /// The leader write of a host that stopped is in flight, two versions late.
+    LateLeader,
+    /// A host stopped in phase 1.
+    DeadBallot,
+}
 
 /// What is left of [`Limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -529,8 +539,14 @@ impl Model for Limits {
                 damages: self.damages,
             },
         };
-        if self.late_leader {
-            state.begin_late(&leader);
+        match self.begin {
+            Begin::Fresh => {}
+            Begin::LateLeader => state.begin_late(&leader),
+            Begin::DeadBallot => {
+                let block = Block { mbal: 1, instance: Version::new(FIRST + 1), ..Block::default() };
+                state.write(Content::Block(block), 0);
+                state.end(0, Process::Stopped);
+            }
         }
         vec![state]
     }
@@ -962,7 +978,7 @@ fn late_writes() {
 #[test]
 fn a_leader_that_is_set_back() {
     let sights = &[SetBack, Repair, RepairByTwo];
-    let limits = Limits { hosts: 3, versions: 4, ballots: 1, late_leader: true, sights, ..NONE };
+    let limits = Limits { hosts: 3, versions: 4, ballots: 1, begin: Begin::LateLeader, sights, ..NONE };
     explore("a leader set back by two versions", limits, 34_365);
 }
 
@@ -997,6 +1013,13 @@ fn damaged_blocks() {
     explore("two hosts, a crash, a damaged block", limits, 16_924);
 }
 
+#[test]
+fn a_damaged_block_of_a_dead_host() {
+    let begin = Begin::DeadBallot;
+    let limits = Limits { hosts: 3, versions: 4, ballots: 1, damages: 1, begin, sights: &[Burn, BothCommit], ..NONE };
+    explore("three hosts, the damaged block of a dead one", limits, 47_309);
+}
+
 /// Minutes in release mode: only with `LEASEHOLD_MODEL=full`.
 #[test]
 fn larger_configurations() {
@@ -1014,10 +1037,10 @@ fn larger_configurations() {
         (
             "two hosts, two versions, two crashes, one starts anew",
             Limits { stops: 2, starts: 1, timeouts: 0, sights: &[NextGeneration, Takeover], ..two.clone() },
-            0,
+            1_861_357,
         ),
-        ("two hosts, two versions, split reads", Limits { split_reads: true, timeouts: 0, ..two.clone() }, 0),
-        ("two hosts that wait, a late write", Limits { versions: 1, wait: true, call_offs: 1, ..two.clone() }, 0),
+        ("two hosts, two versions, split reads", Limits { split_reads: true, timeouts: 0, ..two.clone() }, 737_445),
+        ("two hosts that wait, a late write", Limits { versions: 1, wait: true, call_offs: 1, ..two.clone() }, 571_244),
         (
             "two hosts, a late write, a failure",
             Limits { versions: 1, failures: 1, ballots: 3, ..two.clone() },
@@ -1026,13 +1049,19 @@ fn larger_configurations() {
         (
             "two hosts, a crash, a damaged block",
             Limits { versions: 5, timeouts: 0, damages: 1, sights: &[Burn], ..two },
-            0,
+            1_803_444,
         ),
         ("three hosts, one version, a crash", Limits { ballots: 0, ..three.clone() }, 322_710),
         ("three hosts, one version, more ballots", Limits { ballots: 2, stops: 0, ..three.clone() }, 2_156_122),
         (
             "a leader set back by two versions, a crash",
-            Limits { versions: 5, ballots: 2, late_leader: true, sights: &[SetBack, Repair, RepairByTwo], ..three },
+            Limits {
+                versions: 5,
+                ballots: 2,
+                begin: Begin::LateLeader,
+                sights: &[SetBack, Repair, RepairByTwo],
+                ..three
+            },
             594_563,
         ),
     ];

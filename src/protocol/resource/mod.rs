@@ -220,8 +220,8 @@ pub struct Operation {
 }
 
 /// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which nothing
-/// is seen any more, then hardly ever stood at the same instance.
-const BURN_DISTANCE: u64 = 1_000;
+/// is seen any more, then does not stand at the same instance but with a chance of one in 2^32.
+const BURN_DISTANCE: u64 = 1 << 32;
 /// How often a host lets one that has waited longer go first before it takes a free lease itself.
 const MAX_STAND_BACK: u32 = 2;
 
