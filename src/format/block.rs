@@ -73,8 +73,8 @@ pub struct BlockExtension {
     pub generation: u64,
     /// Since which version the host waits for the resource. Version 0 can't be told from `None` on disk.
     pub waiting: Option<Version>,
-    /// The version that the host burns: it is to be decided without a block that can't be read. Version 0 can't be
-    /// told from `None` on disk.
+    /// The version up to which this ballot passed over, because a block that can't be read may have decided any of
+    /// them. For people. Version 0 can't be told from `None` on disk.
     pub burned: Option<Version>,
 }
 

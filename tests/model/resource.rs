@@ -1013,11 +1013,20 @@ fn damaged_blocks() {
     explore("two hosts, a crash, a damaged block", limits, 16_924);
 }
 
+/// Two hosts that contend when one finds the block of a third damaged and the other did not.
+const DEAD_BALLOT: Limits = Limits {
+    hosts: 3,
+    versions: 4,
+    ballots: 2,
+    damages: 1,
+    begin: Begin::DeadBallot,
+    sights: &[Burn, BothCommit],
+    ..NONE
+};
+
 #[test]
 fn a_damaged_block_of_a_dead_host() {
-    let begin = Begin::DeadBallot;
-    let limits = Limits { hosts: 3, versions: 4, ballots: 1, damages: 1, begin, sights: &[Burn, BothCommit], ..NONE };
-    explore("three hosts, the damaged block of a dead one", limits, 47_309);
+    explore("three hosts, the damaged block of a dead one", Limits { ballots: 1, ..DEAD_BALLOT }, 47_309);
 }
 
 /// Minutes in release mode: only with `LEASEHOLD_MODEL=full`.
@@ -1049,8 +1058,9 @@ fn larger_configurations() {
         (
             "two hosts, a crash, a damaged block",
             Limits { versions: 5, timeouts: 0, damages: 1, sights: &[Burn], ..two },
-            1_803_444,
+            1_803_416,
         ),
+        ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 582_059),
         ("three hosts, one version, a crash", Limits { ballots: 0, ..three.clone() }, 322_710),
         ("three hosts, one version, more ballots", Limits { ballots: 2, stops: 0, ..three.clone() }, 2_156_122),
         (

@@ -19,7 +19,8 @@ struct Plan {
 
 impl Plan {
     /// What a damaged block held may have decided the instance after all that is `seen`, or the one after that where a
-    /// late write has set the leader back by one. Burn beyond both.
+    /// late write has set the leader back by one. Burn beyond both, and never at an instance that somebody has begun:
+    /// what is damaged now may have had a part in that.
     fn burn(seen: Version, ignored: BTreeSet<HostId>, random: u64) -> Plan {
         let skipped = if in_force!(BurnSkipsInstance) { 2 + random % BURN_DISTANCE } else { 0 };
         let burned = seen.after(skipped);
@@ -166,18 +167,7 @@ impl Operation {
                     return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, damaged: true });
                 }
             }
-            // Others who burn the same instance join in, if who began it may still go on with it.
-            let joined = view.good_blocks().find_map(|(host, block)| {
-                let extension = block.extension.as_ref()?;
-                let burner = Owner { host, generation: Generation::new(extension.generation)? };
-                let burned = extension.burned?;
-                let current = block.instance == latest && latest > leader.version && burned.after(1) == latest;
-                (current && !observer.judge(burner, now).is_gone()).then_some(burned)
-            });
-            match joined {
-                Some(burned) => Plan { instance: burned.after(1), ignored: damaged, burned: Some(burned) },
-                None => Plan::burn(latest.max(leader.version), damaged, random),
-            }
+            Plan::burn(latest.max(leader.version), damaged, random)
         };
         match self.blocker_of(plan.instance, view, leader, observer, now) {
             Some(blocker) => Err(blocker),

@@ -438,6 +438,11 @@ impl Operation {
                     }
                     Progress::Prepared => Some(self.propose(ballot, observer, now)),
                     Progress::Decided(owner) => Some(self.commit(owner, &ballot, now)),
+                    // Another host burns too, further on: at once, each would only pass over the other again.
+                    Progress::Superseded if !ballot.ignored().is_empty() => {
+                        self.aborts += 1;
+                        Some(self.back_off(now, random))
+                    }
                     Progress::Superseded => Some(self.look()),
                     Progress::Aborted => {
                         self.aborts += 1;
