@@ -26,7 +26,8 @@
 //! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id, releases
 //!   the id only when all are over, and none of them lands in a sector of an id that another machine holds; unless a late
 //!   write of a join that failed had put that machine's name on the id before.
-//! - **L1** After the faults, a new host that is alone acquires within two D.
+//! - **L1** After the faults, a new host that is alone acquires within four D: it may have to wait for a damaged block, and
+//!   then for generations that no record shows.
 //! - **L2** After the faults, every host acquires.
 
 mod check;

@@ -74,7 +74,7 @@ impl World {
 
     /// Runs to the end.
     pub(super) fn run(&mut self) -> Result<Counters, String> {
-        let spans = if self.env.options.lone_end { 2 } else { 40 };
+        let spans = if self.env.options.lone_end { 4 } else { 40 };
         let bound = Time::ZERO + self.env.options.duration + self.env.options.slower.dead() * spans;
         let contenders = match self.env.options.lone_end {
             true => self.env.options.hosts..self.env.options.hosts + 1,
