@@ -38,8 +38,9 @@ impl Scene {
     }
 
     fn start(command: &[&str]) -> Scene {
-        let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-        run.args(["run", "demo", "--"]).args(command);
+        // What started the tests may ignore signals, and that is inherited.
+        let mut run = Command::new("env");
+        run.args(["--default-signal", env!("CARGO_BIN_EXE_leasehold"), "run", "demo", "--"]).args(command);
         Scene::spawn(run)
     }
 

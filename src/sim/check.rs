@@ -72,6 +72,8 @@ pub(super) struct Checker {
     /// For each machine, its host id.
     tenures: Vec<Option<Right<HostId>>>,
     generations: BTreeMap<HostId, u64>,
+    /// The generation that the next one exceeds at least, of ids whose record was set back.
+    put_back: BTreeMap<HostId, u64>,
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
     decided: BTreeMap<Version, Owner>,
@@ -87,6 +89,7 @@ impl Checker {
             leases: vec![None; hosts],
             tenures: vec![None; hosts],
             generations: BTreeMap::new(),
+            put_back: BTreeMap::new(),
             raced: BTreeSet::new(),
             decided: BTreeMap::new(),
             latest: Version::default(),
@@ -110,7 +113,8 @@ impl Checker {
             self.fail(format!("S3: machine {host} holds {me} while machine {other} does"));
         }
         let newest = self.generations.entry(me.host).or_default();
-        let grew = *newest < me.generation.get();
+        let put_back = self.put_back.get(&me.host).is_some_and(|to| *to < me.generation.get());
+        let grew = *newest < me.generation.get() || put_back;
         *newest = me.generation.get();
         if !grew {
             self.fail(format!("S3: {me} is not a new generation"));
@@ -242,7 +246,7 @@ impl Checker {
     /// raced for the id, or late.
     pub(super) fn set_back(&mut self, to: Option<Owner>) {
         if let Some(owner) = to {
-            self.generations.insert(owner.host, owner.generation.get() - 1);
+            self.put_back.insert(owner.host, owner.generation.get() - 1);
         }
     }
 

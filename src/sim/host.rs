@@ -61,6 +61,8 @@ pub(super) struct Completion {
     pub(super) started: Time,
     /// Its time-out was signalled before.
     pub(super) late: bool,
+    /// It read a stale copy.
+    pub(super) stale: bool,
     pub(super) answer: Answer,
 }
 
@@ -179,7 +181,7 @@ impl Host {
             {
                 return;
             }
-            Signal::Io(Completion { tag: Tag::Join, started, late, answer })
+            Signal::Io(Completion { tag: Tag::Join, started, late, answer, .. })
                 if !late || !in_force!(JoinWriteIsPrompt) =>
             {
                 let span = Span { started, ended: now };
@@ -306,7 +308,7 @@ impl Member {
     }
 
     fn completed(&mut self, index: usize, env: &mut Env, completion: Completion) -> Option<End> {
-        let Completion { tag, started, late, answer } = completion;
+        let Completion { tag, started, late, stale, answer } = completion;
         let span = Span { started, ended: env.local(index) };
         match (tag, answer) {
             (Tag::Renew, Answer::Read(_, sectors)) => self.renew(index, env, &sectors[0]),
@@ -335,7 +337,7 @@ impl Member {
             (Tag::Scan { known_from, wanted_by }, answer) => {
                 self.scanning -= 1;
                 if let Answer::Read(offsets, sectors) = answer {
-                    self.scanned(env, known_from, span, &offsets, &sectors);
+                    self.scanned(env, (known_from, stale), span, &offsets, &sectors);
                 }
                 let (_, round) = wanted_by.filter(|(operation, _)| *operation == self.operations)?;
                 self.step(index, env, round, Event::Scanned)
@@ -382,7 +384,15 @@ impl Member {
         None
     }
 
-    fn scanned(&mut self, env: &mut Env, known_from: Time, span: Span, offsets: &[u64], sectors: &[Sector]) {
+    /// When it began, and whether it read a stale copy.
+    fn scanned(
+        &mut self,
+        env: &mut Env,
+        (known_from, stale): (Time, bool),
+        span: Span,
+        offsets: &[u64],
+        sectors: &[Sector],
+    ) {
         let records: Vec<(HostId, Seen<DeltaRecord>)> = env
             .known_ids()
             .zip(offsets.iter().zip(sectors))
@@ -393,7 +403,7 @@ impl Member {
         };
         let mirrored = records.iter().any(own);
         let used = |value: &Seen<DeltaRecord>| value.good().is_none_or(|record| record.generation != 0);
-        let known = records.iter().filter(|(_, value)| used(value)).map(|(host, _)| *host).collect();
+        let known = records.iter().filter(|(_, value)| used(value) || stale).map(|(host, _)| *host).collect();
         let counts = mirrored || !in_force!(ConfirmedByMirror);
         if counts && self.known.as_ref().is_none_or(|(from, _)| *from <= known_from) {
             self.known = Some((known_from, known));

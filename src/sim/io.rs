@@ -158,7 +158,7 @@ impl Env {
             Action::Write { .. } if io.fails => Answer::Wrote(Written::Failed),
             Action::Write { .. } => Answer::Wrote(Written::Done),
         };
-        let completion = Completion { tag: io.tag, started: io.started, late: io.late, answer };
+        let completion = Completion { tag: io.tag, started: io.started, late: io.late, stale: io.stale, answer };
         self.at(self.now, Event::Signal { host: io.host, epoch: io.epoch, signal: Signal::Io(completion) });
     }
 
@@ -169,7 +169,7 @@ impl Env {
             Action::Read { .. } => Answer::Failed,
             Action::Write { .. } => Answer::Wrote(Written::InFlight),
         };
-        let completion = Completion { tag: io.tag, started: io.started, late: false, answer };
+        let completion = Completion { tag: io.tag, started: io.started, late: false, stale: false, answer };
         let (host, epoch) = (io.host, io.epoch);
         self.trace(|| format!("host {host}: {:?} timed out", completion.tag));
         self.at(self.now, Event::Signal { host, epoch, signal: Signal::Io(completion) });

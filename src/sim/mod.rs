@@ -129,7 +129,8 @@ pub struct Faults {
     pub rot_written: u64,
     /// Of 1000 hosts that are killed or rebooted, how many find their block damaged.
     pub rot_killed: u64,
-    /// Of 1000 upsets, how many make a host's scans read a copy of the disk as it is then, until the next such upset.
+    /// Of 1000 upsets, how many make a host's scans read a copy of the disk as it is then, until the next such upset. Who
+    /// is there it doesn't hide: while the copy is younger than the own last renewal nothing tells that it is stale.
     pub stale: u64,
     /// Whether those sectors that rot are bad for good, and neither readable nor writable.
     pub bad_sector: bool,

@@ -1026,7 +1026,7 @@ const DEAD_BALLOT: Limits = Limits {
 
 #[test]
 fn a_damaged_block_of_a_dead_host() {
-    explore("three hosts, the damaged block of a dead one", Limits { ballots: 1, ..DEAD_BALLOT }, 47_309);
+    explore("three hosts, the damaged block of a dead one", Limits { ballots: 1, ..DEAD_BALLOT }, 42_132);
 }
 
 /// Minutes in release mode: only with `LEASEHOLD_MODEL=full`.
@@ -1060,7 +1060,7 @@ fn larger_configurations() {
             Limits { versions: 5, timeouts: 0, damages: 1, sights: &[Burn], ..two },
             1_803_416,
         ),
-        ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 582_059),
+        ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 566_727),
         ("three hosts, one version, a crash", Limits { ballots: 0, ..three.clone() }, 322_710),
         ("three hosts, one version, more ballots", Limits { ballots: 2, stops: 0, ..three.clone() }, 2_156_122),
         (

@@ -75,7 +75,7 @@ impl Operation {
         let plan = match self.plan(view, &leader, observer, now, random) {
             Ok(Some(plan)) => plan,
             Ok(None) => return self.refuse(Refusal::Exhausted),
-            Err(blocker) => return self.blocked(blocker, &leader, now, random),
+            Err(blocker) => return self.blocked(blocker, &leader, own_is_wrong, now, random),
         };
         self.blocker = None;
         if self.stood_back < MAX_STAND_BACK && self.somebody_waited_longer(view, &leader, observer, now) {
@@ -205,7 +205,7 @@ impl Operation {
         })
     }
 
-    fn blocked(&mut self, blocker: Blocker, leader: &Leader, now: Time, random: u64) -> Effect {
+    fn blocked(&mut self, blocker: Blocker, leader: &Leader, own_is_wrong: bool, now: Time, random: u64) -> Effect {
         let waits = matches!(self.goal, Goal::Acquire { wait: true });
         let due = !waits || blocker.free_at.is_none_or(|at| at <= now);
         let free_at = blocker.free_at;
@@ -219,11 +219,12 @@ impl Operation {
         if !waits {
             return self.leave(Outcome::Blocked(blocker));
         }
-        // Two that wait with a claim each would wait for each other. A damaged own block is not marked: what it may have
-        // held would look as if it had never been.
+        // Two that wait with a claim each would wait for each other; two whose blocks are damaged, too: what is known to
+        // have been there is written anew. A damaged block that nobody knows is not marked: what it may have held would
+        // look as if it had never been.
         let me = self.subject.me;
         let own = self.own.clone();
-        match own.filter(|own| self.ticket.is_none() || claimed(me.host, own) == Some(me)) {
+        match own.filter(|own| self.ticket.is_none() || own_is_wrong || claimed(me.host, own) == Some(me)) {
             Some(own) => {
                 let ticket = *self.ticket.get_or_insert(leader.version);
                 let block = self.given_up(own, Some(ticket));
