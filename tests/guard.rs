@@ -9,6 +9,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -45,6 +46,8 @@ impl Scene {
     }
 
     fn spawn(mut run: Command) -> Scene {
+        // Of its own, with a parent in the session: the kernel stops nobody in an orphaned process group.
+        run.process_group(0);
         let folder = folder();
         let device = folder.path().join("leasehold.img");
         fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
