@@ -32,6 +32,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::SpansAreStretched, Emphasis::Clocks),
     (Rule::PeersOwnTimeouts, Emphasis::SlowPeers),
     (Rule::ConfirmedByMirror, Emphasis::StaleScans),
+    (Rule::MirrorIsRecent, Emphasis::StaleScans),
 ];
 
 fn options(rule: Rule, seed: u64) -> Options {

@@ -173,7 +173,13 @@ pub enum FindError {
         /// The names that are there.
         known: Vec<Name>,
     },
-    /// The lockspace has no index, or the index is damaged.
+    /// The lockspace has no index: sanlock's tools make one only when asked to. Resources are named with their offsets.
+    #[error("the lockspace on {device} has no resource index")]
+    NoIndex {
+        /// Path of the device.
+        device: String,
+    },
+    /// The index is damaged.
     #[error(transparent)]
     Damaged(#[from] Damage),
     /// The offset is no multiple of the area size, or beyond the device's end.
@@ -336,6 +342,14 @@ pub enum AcquireError {
         /// Who.
         holder: Holder,
     },
+    /// Hosts that share it hold it, or may hold it, and did so until the deadline. Only sanlock hosts share.
+    #[error("{resource} is shared by {}", list(holders))]
+    Shared {
+        /// The resource.
+        resource: Name,
+        /// Who; at least one.
+        holders: Vec<Holder>,
+    },
     /// The block of a host that may be active is damaged: what it holds can't be known until it writes it anew or is
     /// gone.
     #[error("{resource}: the block of {holder} can't be read: {damage}")]
@@ -487,7 +501,7 @@ pub enum CreateError {
 #[non_exhaustive]
 pub enum LeaveError {
     /// Leases are held, or being acquired or released. Nothing has changed: the membership goes on.
-    #[error("leases are still held: {}", names(resources))]
+    #[error("leases are still held: {}", list(resources))]
     LeasesHeld {
         /// Which.
         resources: Vec<Name>,
@@ -509,8 +523,8 @@ pub enum LeaveError {
     Disk(#[from] DiskError),
 }
 
-fn names(resources: &[Name]) -> String {
-    resources.iter().map(Name::to_string).collect::<Vec<_>>().join(", ")
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a membership, and with it every lease, is no more.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::disk::{BootClock, Disk, Lane};
 use crate::engine::io::Io;
 use crate::error::{DiskError, FormatError, OpenError};
-use crate::format::{AreaSize, DeltaExtension, DeltaRecord, Geometry, IndexHeader, Leader, SectorSize};
+use crate::format::{AreaSize, DeltaRecord, Geometry, IndexHeader, Leader, Request, SectorSize};
 use crate::index::Index;
 use crate::lockspace::Lockspace;
 use crate::protocol::delta::Terms;
@@ -95,11 +95,11 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     write(&io, 0, lockspace[..geometry.sector_bytes()].to_vec())?;
     write(&io, 0, lockspace)?;
     let index = IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace: name };
-    write_area(&io, geometry, index.offset, index.encode(), FORMAT_WRITE)?;
+    write_area(&io, geometry, index.offset, area_of(geometry, index.encode()), FORMAT_WRITE)?;
     let guard = Index::guard(geometry);
     debug_assert_eq!(guard.offset, FIXED_AREAS * area - area);
     let leader = Leader::new_free(geometry, name, guard.name, geometry.max_hosts(), Version::default());
-    write_area(&io, geometry, guard.offset, leader.encode(guard.offset), FORMAT_WRITE)?;
+    write_area(&io, geometry, guard.offset, resource_area(&leader, guard.offset), FORMAT_WRITE)?;
     if let Some(former) = former {
         clear_resources(&io, &former, needed)?;
     }
@@ -124,42 +124,42 @@ fn geometry(io: &Io, options: &FormatOptions) -> Result<Geometry, FormatError> {
 /// The area of a lockspace in which no id was ever held.
 fn free_records(terms: &Terms) -> Vec<u8> {
     let geometry = terms.geometry;
-    let record = DeltaRecord {
-        geometry,
-        lockspace: terms.lockspace,
-        owner_id: 0,
-        generation: 0,
-        host_name: Name::EMPTY,
-        timestamp: 0,
-        io_timeout: terms.timeouts.io_seconds(),
-        extension: Some(DeltaExtension {
-            nonce: terms.nonce,
-            session: 0,
-            boot: 0,
-            counter: 0,
-            machine: 0,
-            superseded: 0,
-            confirmed: false,
-            timeouts: terms.timeouts,
-        }),
-    };
+    let record = DeltaRecord::free(geometry, terms.lockspace, terms.nonce, terms.timeouts);
     let hosts = (1..=geometry.max_hosts()).filter_map(HostId::new);
     let mut area: Vec<u8> = hosts.flat_map(|host| record.encode(geometry.delta_offset(host))).collect();
     area.resize(geometry.sectors_per_area() * geometry.sector_bytes(), 0);
     area
 }
 
-/// Writes an area that holds nothing but its first sector, which comes last and makes it valid.
-/// Each write may take `timeout`.
+/// An area that holds nothing but its first sector.
+fn area_of(geometry: Geometry, mut first_sector: Vec<u8>) -> Vec<u8> {
+    first_sector.resize(geometry.sectors_per_area() * geometry.sector_bytes(), 0);
+    first_sector
+}
+
+/// The area at byte `at` of a resource that nobody ever held. The request in it asks for nothing: where there is none
+/// at all a sanlock host can't ask for the resource.
+pub(crate) fn resource_area(leader: &Leader, at: u64) -> Vec<u8> {
+    let geometry = leader.geometry;
+    let mut area = area_of(geometry, leader.encode(at));
+    let request = Request::default().encode(geometry);
+    let start = geometry.request_offset() as usize;
+    area[start..start + request.len()].copy_from_slice(&request);
+    area
+}
+
+/// Writes an area; its first sector comes last and makes it valid. Each write may take `timeout`.
 pub(crate) fn write_area(
     io: &Io,
     geometry: Geometry,
     at: u64,
-    first_sector: Vec<u8>,
+    mut area: Vec<u8>,
     timeout: Duration,
 ) -> Result<(), DiskError> {
-    write_within(io, at, vec![0; geometry.sectors_per_area() * geometry.sector_bytes()], timeout)?;
-    write_within(io, at, first_sector, timeout)
+    let first = area[..geometry.sector_bytes()].to_vec();
+    area[..first.len()].fill(0);
+    write_within(io, at, area, timeout)?;
+    write_within(io, at, first, timeout)
 }
 
 fn write(io: &Io, at: u64, data: Vec<u8>) -> Result<(), DiskError> {

@@ -1,10 +1,12 @@
 //! The resource index: which resource stands where. Its entries are hints; the leader of an area says what it is.
 
+use std::time::Duration;
+
 use crate::disk::Lane;
 use crate::engine::io::Io;
 use crate::engine::resources::Resource;
-use crate::error::{Damage, FindError};
-use crate::format::{Corrupt, Geometry, IndexEntry, IndexHeader};
+use crate::error::{Damage, DiskError, FindError};
+use crate::format::{Corrupt, Geometry, IndexEntry, IndexHeader, Leader};
 use crate::protocol::delta::Terms;
 use crate::types::Name;
 
@@ -52,8 +54,19 @@ impl Index {
             what: "resource index",
             reason: reason.into(),
         };
+        if io.disk().len() < at + geometry.area_bytes() {
+            return Err(FindError::NoIndex { device: io.device() });
+        }
         let (_, bytes) = io.read(Lane::General, at, sector, timeout)?;
-        let header = IndexHeader::decode(&bytes, at).map_err(|reason| damage(at, reason))?;
+        let header = match IndexHeader::decode(&bytes, at) {
+            Ok(header) => header,
+            Err(reason) => {
+                return Err(match Index::was_made(io, geometry, &bytes, timeout)? {
+                    true => damage(at, reason).into(),
+                    false => FindError::NoIndex { device: io.device() },
+                });
+            }
+        };
         if header.geometry != geometry || header.lockspace != terms.lockspace {
             return Err(damage(at, Corrupt::IndexEntry { offset: header.offset, name: header.lockspace }).into());
         }
@@ -72,6 +85,21 @@ impl Index {
             })
             .collect();
         Ok(Index { header, entries, device: io.device(), len: io.disk().len() })
+    }
+
+    /// Whether there ever was an index where `first` stands for its header: else there is nothing, or a resource, and no
+    /// lease that guards an index.
+    fn was_made(io: &Io, geometry: Geometry, first: &[u8], timeout: Duration) -> Result<bool, DiskError> {
+        let resource = Leader::decode(first, Index::offset(geometry)).is_ok();
+        if !resource && first.iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+        let guard = Index::guard(geometry);
+        if guard.offset + geometry.area_bytes() > io.disk().len() {
+            return Ok(false);
+        }
+        let (_, bytes) = io.read(Lane::General, guard.offset, geometry.sector_bytes(), timeout)?;
+        Ok(Leader::decode(&bytes, guard.offset).is_ok_and(|leader| leader.resource == GUARD))
     }
 
     /// The resources that are listed, in the order of their areas.

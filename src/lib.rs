@@ -56,6 +56,7 @@ mod timeouts;
 mod types;
 
 pub use engine::hosts::HostInfo;
+pub use engine::notices::Notice;
 pub use engine::pulse::Status;
 pub use engine::resources::Resource;
 pub use error::{

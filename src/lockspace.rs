@@ -1,6 +1,7 @@
 //! A lockspace on a device: formatting it, opening it, looking at it. Whoever only looks needs no host id and writes
 //! nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::engine::io::Io;
 use crate::engine::join::Cancel;
 use crate::engine::resources::{Resource, whole_view};
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
-use crate::format::{Corrupt, DeltaRecord, Geometry, SectorSize};
+use crate::format::{Corrupt, DeltaRecord, Geometry, Leader, SectorSize};
 use crate::index::Index;
 use crate::membership::{JoinOptions, Joining, Membership};
 use crate::protocol::delta::Terms;
@@ -166,7 +167,7 @@ impl Lockspace {
     }
 
     /// The host ids that are or were in use, watched for `watch_for`: one whose record changes in that time is live;
-    /// one that can't be judged in that time is unknown. Takes `watch_for` and two reads.
+    /// one that can't be judged in that time is unknown. Takes `watch_for` and three reads.
     ///
     /// # Errors
     /// When the records can't be read.
@@ -179,6 +180,8 @@ impl Lockspace {
             std::thread::sleep(end.since(self.io.now()).min(timeouts.renewal() / 2));
             hosts.scan_used(&self.io, None)?;
         }
+        // Who joined meanwhile.
+        hosts.scan_all(&self.io, None)?;
         Ok(hosts.infos(&self.device(), self.io.now()))
     }
 
@@ -206,17 +209,66 @@ impl Lockspace {
         }
     }
 
-    /// All resources in the index, with what their leaders say.
+    /// All resources in the index, then those that stand on the device without an entry, with what their leaders say.
     ///
     /// # Errors
     /// When the index can't be read. Damaged entries are in the second list, and what is damaged of the lease that
     /// guards the index; a damaged leader is with its resource.
     pub fn resources(&self) -> Result<(Vec<ResourceInfo>, Vec<Damage>), FindError> {
-        let index = Index::read(&self.io, &self.terms)?;
-        let infos = index.resources().map(|resource| self.resource_info(resource)).collect();
-        let guard = self.resource_info(self.index_guard());
-        Ok((infos, index.damages().chain(guard.ownership.err()).chain(guard.damages).collect()))
+        let (mut resources, mut damages) = (Vec::new(), Vec::new());
+        match Index::read(&self.io, &self.terms) {
+            Ok(index) => {
+                resources.extend(index.resources());
+                let guard = self.resource_info(self.index_guard());
+                damages.extend(index.damages().chain(guard.ownership.err()).chain(guard.damages));
+            }
+            Err(FindError::NoIndex { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let listed: BTreeSet<u64> = resources.iter().map(|resource| resource.offset).collect();
+        resources.extend(self.search()?.into_iter().filter(|resource| !listed.contains(&resource.offset)));
+        Ok((resources.into_iter().map(|resource| self.resource_info(resource)).collect(), damages))
     }
+
+    /// Whether there is an index, readable or damaged.
+    ///
+    /// # Errors
+    /// When its place can't be read.
+    pub fn has_index(&self) -> Result<bool, DiskError> {
+        match Index::read(&self.io, &self.terms) {
+            Err(FindError::NoIndex { .. }) => Ok(false),
+            Err(FindError::Disk(error)) => Err(error),
+            _ => Ok(true),
+        }
+    }
+
+    /// The resources of this lockspace that the leaders on the device name, whether they are in the index or not, but
+    /// for the lease that guards the index. The first [`Lockspace::SEARCHED_AREAS`] areas are looked at, a sector of each.
+    ///
+    /// # Errors
+    /// When a read doesn't end in time. What can't be read names no resource.
+    pub fn search(&self) -> Result<Vec<Resource>, DiskError> {
+        let geometry = self.terms.geometry;
+        let areas = (self.io.disk().len() / geometry.area_bytes()).min(Lockspace::SEARCHED_AREAS);
+        let mut found = Vec::new();
+        for offset in (1..areas).map(|number| number * geometry.area_bytes()) {
+            let sector = match self.io.read(Lane::General, offset, geometry.sector_bytes(), FIRST_READ) {
+                Ok((_, sector)) => sector,
+                Err(error) if error.is_timeout() => return Err(error),
+                Err(_) => continue,
+            };
+            if let Ok(Leader { cleared: false, lockspace, resource: name, .. }) = Leader::decode(&sector, offset)
+                && lockspace == self.name()
+                && name != self.index_guard().name
+            {
+                found.push(Resource { name, offset });
+            }
+        }
+        Ok(found)
+    }
+
+    /// How far [`Lockspace::search`] goes: 64 GiB with areas of a mebibyte.
+    pub const SEARCHED_AREAS: u64 = 1 << 16;
 
     /// The lease that guards the index.
     pub const fn index_guard(&self) -> Resource {

@@ -12,11 +12,12 @@ use crate::engine::hosts::HostInfo;
 use crate::engine::identity;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::{Member, Tell};
+use crate::engine::notices::{Notice, TellNotice};
 use crate::engine::pulse::Status;
 use crate::engine::resources::{Resource, whole_view};
 use crate::error::{AcquireError, CreateError, DiskError, FindError, JoinError, LeaveError};
 use crate::format::{IndexEntry, Leader};
-use crate::formatting::write_area;
+use crate::formatting::{resource_area, write_area};
 use crate::index::Index;
 use crate::lease::Lease;
 use crate::lockspace::Lockspace;
@@ -30,6 +31,7 @@ pub struct JoinOptions {
     host_name: Option<String>,
     machine: Option<u64>,
     tell: Option<Tell>,
+    tell_notice: Option<TellNotice>,
 }
 
 impl fmt::Debug for JoinOptions {
@@ -77,6 +79,14 @@ impl JoinOptions {
     #[must_use]
     pub fn on_status(mut self, tell: impl Fn(&Status) + Send + 'static) -> JoinOptions {
         self.tell = Some(Box::new(tell));
+        self
+    }
+
+    /// Calls `tell` with what other hosts say to this one, within R / 2 of it standing on disk. It is called by a thread
+    /// that reads the hosts' records: while it lasts nobody's death is noticed.
+    #[must_use]
+    pub fn on_notice(mut self, tell: impl Fn(&Notice) + Send + 'static) -> JoinOptions {
+        self.tell_notice = Some(Box::new(tell));
         self
     }
 }
@@ -161,8 +171,8 @@ impl Membership {
             Some(name) => Name::host(&name)?,
             None => own_host_name(),
         };
-        let JoinOptions { host_id, machine, tell, .. } = options;
-        let request = join::Request { host: host_id, name, machine, tell };
+        let JoinOptions { host_id, machine, tell, tell_notice, .. } = options;
+        let request = join::Request { host: host_id, name, machine, tell, tell_notice };
         let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
         Ok(Membership { member, lockspace: lockspace.clone(), left: Mutex::new(false) })
     }
@@ -261,7 +271,7 @@ impl Membership {
             self.member.pulse.held().map_err(CreateError::Lost)?;
             // By then the guard is lost.
             let timeout = self.lockspace.timeouts().fail();
-            write_area(io, geometry, resource.offset, leader.encode(resource.offset), timeout)?;
+            write_area(io, geometry, resource.offset, resource_area(&leader, resource.offset), timeout)?;
             self.member.pulse.held().map_err(CreateError::Lost)?;
             self.write_entry(&index, number, &resource)?;
             return Ok(resource);

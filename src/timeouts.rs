@@ -145,6 +145,8 @@ impl Profile {
 const MAX: Duration = Duration::from_secs(86_400);
 /// What sanlock's watchdog rule adds to 8T before a host counts as dead.
 const SANLOCK_FENCE: Duration = Duration::from_secs(60);
+/// The shortest join of a sanlock host, whose T is its own and a second at least: 2T, less what clocks may differ by.
+const SHORTEST_SANLOCK_JOIN: Duration = Duration::from_millis(1_990);
 
 impl Timeouts {
     /// Checks a set of timeouts: renewal interval R, I/O timeout T, fail F, fence G, dead D.
@@ -214,6 +216,11 @@ impl Timeouts {
     /// T: how long one I/O may take before it counts as timed out.
     pub const fn io(&self) -> Duration {
         self.io
+    }
+
+    /// The shortest time in which anybody may join the lockspace: 2T, or what a sanlock host with a shorter T takes.
+    pub(crate) fn shortest_join(&self) -> Duration {
+        SHORTEST_SANLOCK_JOIN.min(self.io * 2)
     }
 
     /// F: the holder must stop when its last confirmed renewal started this long ago.

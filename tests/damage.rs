@@ -186,15 +186,15 @@ impl Harm {
     }
 
     /// Whether the damage can be seen in a sector that was in use or not. Nothing tells a block or an entry that was
-    /// zeroed from one that is free, the index and an unwritten block have no checksum, and nobody looks at what has no
-    /// use.
+    /// zeroed from one that is free, the index, a request and an unwritten block have no checksum, and nobody looks at what
+    /// has no use.
     fn shows_in(self, what: What, in_use: bool) -> bool {
         match what {
             What::Spare => false,
             What::HostRecord(_) | What::Leader(_) => true,
             What::IndexHeader => self != Harm::Tail,
+            What::Request(_) => !matches!(self, Harm::Zeros | Harm::Tail),
             What::Entries | What::FreeEntries => self != Harm::Zeros,
-            What::Request(_) => self != Harm::Zeros,
             What::Block(..) => self != Harm::Zeros && (in_use || self != Harm::Tail),
         }
     }

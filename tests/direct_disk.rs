@@ -1,12 +1,13 @@
 //! [`DirectDisk`] on real files, loop devices, and a file system that hangs.
 
-#![allow(clippy::unwrap_used)] // In a test that is an assertion.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -16,6 +17,8 @@ use leasehold::disk::{
     Access, DirectDisk, Disk, Fault, Lane, LockOutcome, Op, OpenError, Pending, Request, channel, channel_with,
 };
 use leasehold::format::SectorSize;
+
+use rustix::process::{Resource, Rlimit};
 
 use common::devices::{Frozen, Loop, Mounted, file, run, text};
 
@@ -341,12 +344,14 @@ fn writes_that_hang_block_nobody_and_end_after_the_hang() {
     let mut frozen = Frozen::new(&mounted.point);
     // As many as there are threads for, and more.
     let hung: Vec<_> = (0..80_u64)
-        .map(|number| start(&disk, Lane::General, number * 4096, Op::Write { data: vec![9; 4096] }))
+        .map(|number| start(&disk, Lane::General, number * 4096, Op::Write { data: pattern(4096, number as usize) }))
         .collect();
     assert!(hung[0].wait(Duration::from_millis(200)).is_none());
-    // The other lane has threads of its own; reads go on while the file system is frozen.
-    let renewal = start(&disk, Lane::Renewal, 512 << 10, Op::Read { len: 512 });
-    assert_eq!(renewal.wait(LONG).expect("an answer").unwrap(), [0; 512]);
+    // The other lane has threads of its own; reads go on while the file system is frozen, and use other buffers.
+    for _ in 0..20 {
+        let renewal = start(&disk, Lane::Renewal, 512 << 10, Op::Read { len: 4096 });
+        assert_eq!(renewal.wait(LONG).expect("an answer").unwrap(), [0; 4096]);
+    }
     assert_eq!(hung.iter().filter(|pending| pending.is_done()).count(), 0);
     // A disk that is dropped with writes under way keeps its lock for as long as they are, and gives up those that
     // were still waiting for a thread.
@@ -360,6 +365,41 @@ fn writes_that_hang_block_nobody_and_end_after_the_hang() {
         pending.wait(LONG).expect("an answer after the thaw").unwrap();
     }
     assert_eq!(other.lock(0, 512).unwrap(), LockOutcome::Locked);
-    assert!(read(&other, 0, 64 * 4096).unwrap().iter().all(|byte| *byte == 9));
+    // Long after everybody has given up waiting, each has landed with its own bytes.
+    for number in 0..64_usize {
+        assert!(read(&other, number as u64 * 4096, 4096).unwrap() == pattern(4096, number), "{number}");
+    }
     assert!(read(&other, 64 * 4096, 16 * 4096).unwrap().iter().all(|byte| *byte == 0));
+}
+
+const ASK: &str = "LEASEHOLD_TEST_ASK_WITHOUT_ROOM";
+
+/// In a process of its own that the next test starts: asks for a read when there is no room for another thread.
+#[test]
+fn asks_without_room_for_a_thread() {
+    if std::env::var_os(ASK).is_none() {
+        return;
+    }
+    let (_dir, path) = file(1 << 20);
+    let disk = open(&path);
+    let (reply, pending) = channel();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let used = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")).unwrap();
+    let limit = Some(used.parse::<u64>().unwrap() * 1024 + 4096);
+    rustix::process::setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
+    disk.submit(Request { offset: 0, lane: Lane::General, op: Op::Read { len: 512 } }, reply);
+    let answer = pending.wait(Duration::ZERO);
+    println!("answer: {answer:?}");
+}
+
+/// A read in the caller's own thread would be one without a timeout.
+#[test]
+fn a_request_that_no_thread_can_be_had_for_is_an_error_at_once() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "asks_without_room_for_a_thread", "--nocapture", "--test-threads=1"])
+        .env(ASK, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("answer: Some(Err(Os { doing: \"starting a thread\""), "{said}");
 }

@@ -1,20 +1,24 @@
 //! The engine on a disk that misbehaves for one host: what it answers, and what becomes of it afterwards.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use leasehold::disk::{Fault, FaultDisk, MemoryDisk, Plan, Request};
+use leasehold::disk::{BootClock, Clock, Fault, FaultDisk, Lane, ManualClock, MemoryDisk, Plan, Request};
+use leasehold::format::SectorSize;
 use leasehold::{
-    AcquireError, FormatOptions, HostId, JoinOptions, LeaveError, Lockspace, LossReason, Membership, Resource, Status,
-    Timeouts, Wait, format,
+    AcquireError, FindError, FormatOptions, HostId, JoinError, JoinOptions, LeaveError, Lockspace, LossReason,
+    Membership, OpenError, Resource, Status, Time, Timeouts, Wait, format,
 };
 
 /// For what must come at some time. Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 const EIO: i32 = 5;
+const SAY_DEADLINE: &str = "LEASEHOLD_TEST_SAY_DEADLINE";
 
 /// A lockspace in memory with the resource `demo`, and one host whose path to it can be made to fail.
 struct Scene {
@@ -112,6 +116,64 @@ fn an_acquire_whose_write_hangs_is_unknown_and_is_given_back() {
     }
 }
 
+/// One write of an acquire or of a release reaches the disk and is said to have failed, or is not even begun.
+#[test]
+fn an_error_that_passes_leaves_no_lease_that_nobody_manages() {
+    for number in 0..5 {
+        for plan in [Plan::DoThenFail(Fault::errno("writing", EIO)), Plan::Fail(Fault::QueueFull)] {
+            let scene = Scene::new();
+            let other = scene.other(2);
+            let area = scene.leader_at()..scene.leader_at() + scene.membership.lockspace().geometry().area_bytes();
+            let (count, failed) = (AtomicUsize::new(0), plan.clone());
+            scene.path.set_rule(move |request| {
+                let counts = request.is_write() && area.contains(&request.offset);
+                match counts && count.fetch_add(1, Ordering::SeqCst) == number {
+                    true => plan.clone(),
+                    false => Plan::Pass,
+                }
+            });
+            let version = match scene.membership.acquire(&scene.resource, Wait::No) {
+                Ok(lease) => {
+                    let version = lease.version();
+                    lease.release().unwrap();
+                    Some(version)
+                }
+                Err(AcquireError::Disk(_) | AcquireError::TimedOut { .. }) => None,
+                Err(error) => panic!("write {number}, {failed:?}: {error}"),
+            };
+            // Host 1 lives on; nothing of it is in the way.
+            let lease = other.acquire(&scene.resource, Wait::No);
+            assert!(lease.as_ref().is_ok_and(|lease| Some(lease.version()) > version), "write {number}: {lease:?}");
+        }
+    }
+}
+
+/// The late write of an older leader would come after the newer one.
+#[test]
+fn nothing_is_written_to_a_sector_that_has_a_write_in_flight() {
+    let scene = Scene::new();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let version = lease.version();
+    let at = scene.leader_at();
+    scene.hold_writes(at);
+    // What frees it is the flag in the block.
+    lease.release().unwrap();
+    assert_eq!(scene.path.held(), 1);
+    let (sender, written) = channel();
+    scene.path.set_rule(move |request| {
+        if request.is_write() && request.offset == at {
+            sender.send(()).unwrap();
+        }
+        Plan::Pass
+    });
+    let answer = scene.membership.acquire(&scene.resource, Wait::No);
+    assert!(matches!(answer, Err(AcquireError::Unknown { .. })), "{answer:?}");
+    assert!(written.try_recv().is_err(), "the leader was written");
+    assert_eq!(scene.path.release(), 1);
+    let other = scene.other(2);
+    assert!(other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap().version() > version.after(1));
+}
+
 #[test]
 fn a_decided_lease_whose_leader_hangs_is_not_given_to_another() {
     let scene = Scene::new();
@@ -164,7 +226,7 @@ fn a_read_of_the_own_record_that_is_slower_than_the_io_timeout_loses_nothing() {
     let scene = Scene::new();
     let slow = timeouts().io() + timeouts().io() / 2;
     scene.path.set_rule(move |request| match request.lane {
-        leasehold::disk::Lane::Renewal if !request.is_write() => Plan::Delay(slow),
+        Lane::Renewal if !request.is_write() => Plan::Delay(slow),
         _ => Plan::Pass,
     });
     let before = scene.membership.renewal_latencies().len();
@@ -245,4 +307,161 @@ fn a_cancelled_join_ends_at_once_and_another_succeeds() {
     let again = lockspace.start_join(JoinOptions::new().host_id(id(1))).unwrap();
     assert!(!again.is_done());
     again.cancel();
+}
+
+/// A boot-time clock that suspends move on: waits stand still meanwhile.
+#[derive(Debug)]
+struct Suspended(ManualClock);
+
+impl Clock for Suspended {
+    fn now(&self) -> Time {
+        BootClock.now() + self.0.now().since(Time::ZERO)
+    }
+}
+
+#[test]
+fn a_suspend_for_longer_than_the_lease_lasts_is_the_loss_of_everything_when_it_ends() {
+    let disk = MemoryDisk::new(8 << 20, None);
+    format(Arc::new(disk.reopen()), &FormatOptions { timeouts: timeouts(), ..FormatOptions::default() }).unwrap();
+    let clock = Arc::new(Suspended(ManualClock::new(Time::ZERO)));
+    let (sender, told) = channel();
+    let options = JoinOptions::new().host_id(id(1)).on_status(move |status| {
+        // The test may have ended.
+        let _ = sender.send(status.clone());
+    });
+    let membership = Lockspace::open_with_clock(Arc::new(disk), clock.clone()).unwrap().join(options).unwrap();
+    let resource = membership.create("demo", Wait::No).unwrap();
+    let lease = membership.acquire(&resource, Wait::No).unwrap();
+    assert!(lease.is_held());
+    clock.0.advance(timeouts().fail());
+    // No thread has run for it.
+    assert!(!lease.is_held());
+    assert!(matches!(membership.acquire(&resource, Wait::No), Err(AcquireError::Lost(_))));
+    assert!(matches!(lease.release(), Err(leasehold::ReleaseError::Lost(LossReason::Expired { .. }))));
+    // Being late was due, too, but being lost is what counts now.
+    let mut before = None;
+    loop {
+        let status = told.recv_timeout(PATIENCE).unwrap();
+        if matches!(status, Status::Lost { .. }) {
+            break;
+        }
+        before = Some(status);
+    }
+    assert!(matches!(before, Some(Status::Held { .. })), "{before:?}");
+}
+
+/// In a process of its own that the next test starts: says until when a lease is held.
+#[test]
+fn deadline() {
+    if std::env::var_os(SAY_DEADLINE).is_none() {
+        return;
+    }
+    let scene = Scene::new();
+    match scene.membership.status() {
+        Status::Held { until } | Status::Late { until } => println!("held until {}", until.as_nanos()),
+        Status::Lost { reason } => panic!("{reason}"),
+    }
+}
+
+/// A time namespace moves the boot-time clock alone, as a suspend does. Needs root.
+#[test]
+fn a_lease_is_counted_by_the_clock_that_goes_on_in_suspend() {
+    let suspended = Duration::from_secs(1_000_000);
+    let output = Command::new("unshare")
+        .args(["--time", "--boottime", &suspended.as_secs().to_string()])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "deadline", "--nocapture"])
+        .env(SAY_DEADLINE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let until = said.split("held until ").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    let until = Time::from_nanos(until.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr))));
+    assert!(until.since(Time::ZERO) > suspended, "{until:?}");
+}
+
+#[test]
+fn a_join_that_failed_leaves_nothing_behind() {
+    let scene = Scene::new();
+    let record = scene.membership.lockspace().geometry().delta_offset(id(2));
+    let lockspace = Lockspace::open(scene.path.clone()).unwrap();
+    let join = || lockspace.join(JoinOptions::new().host_id(id(2)));
+    let set_rule = |plan: fn() -> Plan| {
+        scene.path.set_rule(move |request| match request.is_write() && request.offset == record {
+            true => plan(),
+            false => Plan::Pass,
+        });
+    };
+    set_rule(|| Plan::Fail(Fault::errno("writing", EIO)));
+    let failed = join();
+    assert!(matches!(failed, Err(JoinError::Disk(_))), "{failed:?}");
+    scene.path.clear_rule();
+    // Nor does it keep the id from those who came by another description of the device.
+    scene.other(2).leave().unwrap();
+    // A write that hangs keeps the id from everybody on this machine for as long as it does, and no longer.
+    set_rule(|| Plan::Hold);
+    let failed = join();
+    assert!(matches!(failed, Err(JoinError::Disk(_))), "{failed:?}");
+    let refused = join();
+    assert!(matches!(refused, Err(JoinError::HeldHere { .. })), "{refused:?}");
+    scene.thaw();
+    join().unwrap().leave().unwrap();
+}
+
+/// The entry of a resource that is held is erased by what an indexer that is dead by now had begun to write.
+#[test]
+fn a_late_write_to_the_index_gives_nobody_an_area_that_is_held() {
+    let Scene { disk, path, membership, .. } = Scene::new();
+    let geometry = membership.lockspace().geometry();
+    let entries = geometry.area_bytes() + geometry.sector_bytes() as u64;
+    path.set_rule(move |request| if request.is_write() && request.offset == entries { Plan::Hold } else { Plan::Pass });
+    assert!(membership.create("late", Wait::No).is_err());
+    assert_eq!(path.held(), 1);
+    drop(membership);
+    // It holds the lease that guards the index, until it counts as dead.
+    let other = |host| {
+        let lockspace = Lockspace::open(Arc::new(disk.reopen())).unwrap();
+        lockspace.join(JoinOptions::new().host_id(id(host))).unwrap()
+    };
+    let (holder, indexer) = (other(2), other(3));
+    holder.create("first", Wait::For(PATIENCE)).unwrap();
+    let second = holder.create("second", Wait::For(PATIENCE)).unwrap();
+    let lease = holder.acquire(&second, Wait::No).unwrap();
+    let area = |at: u64| disk.bytes()[at as usize..][..geometry.area_bytes() as usize].to_vec();
+    let held = area(second.offset());
+    path.clear_rule();
+    assert_eq!(path.release(), 1);
+    let lost = holder.lockspace().find("second");
+    assert!(matches!(lost, Err(FindError::NotFound { .. })), "{lost:?}");
+    let third = indexer.create("third", Wait::For(PATIENCE)).unwrap();
+    assert_ne!(third.offset(), second.offset());
+    assert!(area(second.offset()) == held, "the area was written");
+    // Its name leads to it again.
+    assert_eq!(indexer.create("second", Wait::For(PATIENCE)).unwrap(), second);
+    match indexer.acquire(&second, Wait::No) {
+        Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host, id(2)),
+        answer => panic!("{answer:?}"),
+    }
+    lease.release().unwrap();
+}
+
+#[test]
+fn a_device_that_does_not_fit_what_is_on_it_is_refused() {
+    let scene = Scene::new();
+    let bytes = scene.disk.bytes();
+    let open = |bytes: &[u8], sector_size| Lockspace::open(Arc::new(MemoryDisk::with_bytes(bytes.into(), sector_size)));
+    let sectors = open(&bytes, Some(SectorSize::B4096));
+    assert!(matches!(sectors, Err(OpenError::SectorSize { formatted: 512, actual: 4096, .. })), "{sectors:?}");
+    for len in [0, 512, 4096, (1 << 20) - 512] {
+        let short = open(&bytes[..len], None);
+        assert!(matches!(short, Err(OpenError::TooSmall { len: said, .. }) if said == len as u64), "{short:?}");
+    }
+    // A device that lost its end: whoever asks for what was there is told where it ends, and the rest goes on.
+    let lockspace = open(&bytes[..scene.resource.offset() as usize + 512], None).unwrap();
+    let host = lockspace.join(JoinOptions::new().host_id(id(2))).unwrap();
+    match host.acquire(&scene.resource, Wait::No) {
+        Err(AcquireError::Disk(error)) => assert_eq!(error.offset, scene.resource.offset()),
+        answer => panic!("{answer:?}"),
+    }
+    host.leave().unwrap();
 }

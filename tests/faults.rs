@@ -317,19 +317,10 @@ impl Journal {
 
 // ---- The hosts ----
 
-/// What the environment variable of a worker process says: its task, and words for it, one on each line.
-const TASK: &str = "LEASEHOLD_TEST_TASK";
-
-fn worker_command(task: &[&str]) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "worker", "--nocapture"]).env(TASK, task.join("\n"));
-    command
-}
-
 /// Not a test: what this program does in the processes that the test starts.
 #[test]
 fn worker() {
-    let Ok(task) = std::env::var(TASK) else { return };
+    let Some(task) = processes::task() else { return };
     match task.split('\n').collect::<Vec<_>>()[..] {
         ["host", index, id, seed, node, journal, stop] => {
             // No host outlives its test.
@@ -532,7 +523,7 @@ impl Keeper {
     fn start(mark: &Mark, disk: &SharedDisk) -> Keeper {
         let task = ["keeper", mark.name(), text(disk.folder.path()), text(&disk.mounted.point)];
         // In a group of its own, so that an interrupt at the terminal ends the test only.
-        let mut command = worker_command(&task);
+        let mut command = processes::worker(&task);
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
         Keeper(command.spawn().unwrap())
     }
@@ -692,7 +683,7 @@ impl Stage {
                 let [index, id, seed] = [host as u64, id as u64, self.random.random()].map(|word| word.to_string());
                 let stop = self.stop_file();
                 let task = ["host", &index, &id, &seed, text(node), text(&self.path), text(&stop)];
-                self.hosts[host] = Some(Process::start(&mut worker_command(&task), &self.mark));
+                self.hosts[host] = Some(Process::start(&mut processes::worker(&task), &self.mark));
                 self.starts += 1;
             }
             Action::Start(_) => {}

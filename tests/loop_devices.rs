@@ -133,24 +133,14 @@ fn id(number: u64) -> HostId {
     HostId::new(number).unwrap()
 }
 
-/// What the environment variable of a worker process says: its task, and words for it, one on each line.
-const TASK: &str = "LEASEHOLD_TEST_TASK";
-
-/// Puts the way to become a worker on a command line.
-fn worker_words() -> [String; 4] {
-    let program = std::env::current_exe().unwrap();
-    [text(&program).into(), "--exact".into(), "worker".into(), "--nocapture".into()]
-}
-
 fn start_worker(mark: &Mark, task: &[&str]) -> Process {
-    let [program, words @ ..] = worker_words();
-    Process::start(Command::new(program).args(words).env(TASK, task.join("\n")), mark)
+    Process::start(&mut processes::worker(task), mark)
 }
 
 /// Not a test: what this program does in the processes that the tests start.
 #[test]
 fn worker() {
-    let Ok(task) = std::env::var(TASK) else { return };
+    let Some(task) = processes::task() else { return };
     // No worker outlives its test.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task.split('\n').collect::<Vec<_>>()[..] {
@@ -287,8 +277,7 @@ impl<'device> Scene<'device> {
     fn run_on(&self, node: &Path, options: &[&str]) -> Process {
         let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
         run.args(["run", "--device", text(node), "--wait", "forever"]).args(options).args([RESOURCE, "--"]);
-        run.args(worker_words()).env(TASK, format!("command\n{}", text(&self.log)));
-        Process::start(&mut run, &self.mark)
+        Process::start(processes::run_worker(&mut run, &["command", text(&self.log)]), &self.mark)
     }
 
     fn starts(&self) -> Vec<Start> {

@@ -11,5 +11,5 @@ mod canonical;
 mod delta;
 #[path = "model/explore.rs"]
 mod explore;
-#[path = "model/resource.rs"]
+#[path = "model/resource/mod.rs"]
 mod resource;

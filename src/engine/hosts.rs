@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::io::Io;
+use super::notices::Call;
 use super::pulse::Pulse;
 use crate::error::{Damage, DiskError};
 use crate::format::{DeltaRecord, Geometry};
@@ -78,11 +79,11 @@ impl Hosts {
     /// Reads the records of all ids.
     pub(crate) fn scan_all(&self, io: &Io, own: Option<&Pulse>) -> Result<(), DiskError> {
         let _one_at_a_time = self.scanning.lock();
-        self.scan(io, self.geometry.max_hosts(), own)
+        self.scan(io, self.geometry.max_hosts(), own).map(|_| ())
     }
 
-    /// Reads the records of the ids in use.
-    pub(crate) fn scan_used(&self, io: &Io, own: Option<&Pulse>) -> Result<(), DiskError> {
+    /// Reads the records of the ids in use; returns who of them calls the own host.
+    pub(crate) fn scan_used(&self, io: &Io, own: Option<&Pulse>) -> Result<Vec<Call>, DiskError> {
         let _one_at_a_time = self.scanning.lock();
         let Coverage { highest, since } = self.coverage();
         let all = self.geometry.max_hosts();
@@ -122,7 +123,7 @@ impl Hosts {
         })
     }
 
-    fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>) -> Result<(), DiskError> {
+    fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>) -> Result<Vec<Call>, DiskError> {
         let sector = self.geometry.sector_bytes();
         let before = own.map(Pulse::tenure);
         let (span, sectors) = io.read_sectors(0, 0..hosts, sector, self.patience)?;
@@ -132,28 +133,33 @@ impl Hosts {
             .filter_map(|(sector, id)| Some((HostId::new(id)?, sector)))
             .map(|(host, sector)| (host, sector.and_then(|sector| decode(sector, self.geometry, host)).into()))
             .collect();
+        let mut calls = Vec::new();
+        if let Some(me) = own.map(Pulse::me) {
+            for ((host, seen), sector) in records.iter().zip(sectors.iter()) {
+                if let (Seen::Good(record), Ok(sector)) = (seen, sector) {
+                    calls.extend(Call::find(sector, *host, record, me));
+                }
+            }
+        }
         // An observer that is no host has nothing to read back: it judges for people only.
-        let mirrored = own.is_none_or(|pulse| {
+        let content = own.map_or(Some(span.started), |pulse| {
             let mine = pulse.me().host;
-            let shown = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good());
-            let known = |record: &DeltaRecord| {
-                before.as_ref().is_some_and(|tenure| tenure.recognises(record)) || pulse.tenure().recognises(record)
-            };
-            shown.is_some_and(known)
+            let shown = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good())?;
+            before.as_ref().and_then(|tenure| tenure.recognises(shown)).or_else(|| pulse.tenure().recognises(shown))
         });
         let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
         let highest = records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get());
         let mut state = self.state.lock();
-        if hosts == self.geometry.max_hosts() && mirrored {
+        if hosts == self.geometry.max_hosts() && content.is_some() {
             // A stale copy of the disk doesn't show who is there.
             state.coverage = Coverage { highest, since: Some(span.started) };
         } else {
             state.coverage.highest = state.coverage.highest.max(highest);
         }
         for (host, seen) in records {
-            state.observer.observe(host, span, mirrored, seen);
+            state.observer.observe(host, span, content, seen);
         }
-        Ok(())
+        Ok(calls)
     }
 }
 

@@ -1,9 +1,11 @@
-//! Which machine and boot this is, and the lock that keeps two of its processes from one host id.
+//! Which machine and boot this is, and the locks that keep two of its processes from one host id.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
 
+use crate::disk::{Disk, Fault, LockOutcome};
 use crate::types::HostId;
 
 /// Holds a host id of a lockspace against every other process in this network namespace, whatever device node it came
@@ -24,6 +26,38 @@ impl LocalLock {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Both halves of the lock on a host id: the host-local one, and the one on its record on the device.
+#[derive(Debug)]
+pub(crate) struct HostLock {
+    disk: Arc<dyn Disk>,
+    offset: u64,
+    len: u64,
+    _local: LocalLock,
+}
+
+impl HostLock {
+    /// Locks the record of a host id at `offset` of the disk, whose host-local lock is held.
+    pub(crate) fn take(
+        local: LocalLock,
+        disk: Arc<dyn Disk>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<HostLock>, Fault> {
+        Ok(match disk.lock(offset, len)? {
+            LockOutcome::Locked | LockOutcome::Unsupported => Some(HostLock { disk, offset, len, _local: local }),
+            LockOutcome::HeldByAnother => None,
+        })
+    }
+}
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        // Before the other half: who has that may lock the record through the same description. A failure leaves this
+        // half to end with the disk.
+        let _ = self.disk.unlock(self.offset, self.len);
     }
 }
 

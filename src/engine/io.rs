@@ -1,7 +1,7 @@
 //! Reads and writes with a timeout.
 //!
 //! A write that timed out is still in flight. Until the disk reports its end nothing else is written to its sectors:
-//! [`Io::write`] refuses, and [`Io::settle`] waits. What must outlive such writes, the host-local lock, is kept here.
+//! [`Io::write`] refuses, and [`Io::settle`] waits. What must outlive such writes, the lock on the host id, is kept here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::identity::LocalLock;
+use super::identity::HostLock;
 use crate::disk::{Clock, Disk, Fault, Lane, Op, Pending, Request, channel, channel_with};
 use crate::error::{DiskCause, DiskError};
 use crate::protocol::{Defect, Span, Written};
@@ -35,7 +35,7 @@ struct InFlight {
     /// End of each write in flight, by its start.
     ranges: BTreeMap<u64, u64>,
     /// Dropped with the last write.
-    lock: Option<LocalLock>,
+    lock: Option<HostLock>,
 }
 
 impl InFlight {
@@ -89,8 +89,8 @@ impl Io {
         &self.clock
     }
 
-    pub(crate) fn disk(&self) -> &dyn Disk {
-        &*self.disk
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     pub(crate) fn device(&self) -> String {
@@ -223,7 +223,7 @@ impl Io {
     }
 
     /// Keeps `lock` for as long as this disk, or a write that it began, is there.
-    pub(crate) fn keep(&self, lock: LocalLock) {
+    pub(crate) fn keep(&self, lock: HostLock) {
         self.writes.state.lock().lock = Some(lock);
     }
 

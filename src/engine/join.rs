@@ -7,10 +7,11 @@ use parking_lot::{Condvar, Mutex};
 use rand::RngExt;
 
 use super::hosts::{Hosts, decode};
-use super::identity::{self, LocalLock};
+use super::identity::{self, HostLock, LocalLock};
 use super::io::{Io, outcome};
 use super::member::{Member, Tell};
-use crate::disk::{Lane, LockOutcome};
+use super::notices::{Notices, TellNotice};
+use crate::disk::Lane;
 use crate::error::{Damage, JoinError};
 use crate::format::DeltaRecord;
 use crate::protocol::delta::{Acquire, Effect, Event, Identity, Refusal, Tenure, Terms};
@@ -22,6 +23,7 @@ pub(crate) struct Request {
     pub(crate) name: Name,
     pub(crate) machine: Option<u64>,
     pub(crate) tell: Option<Tell>,
+    pub(crate) tell_notice: Option<TellNotice>,
 }
 
 /// Lets another thread end a join.
@@ -78,7 +80,7 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
         }
         None => joiner.take_any(&hosts)?,
     };
-    Member::start(io, terms, hosts, tenure, request.tell)
+    Member::start(io, terms, hosts, tenure, request.tell, request.tell_notice.map(Notices::new))
 }
 
 struct Joiner<'join> {
@@ -157,7 +159,6 @@ impl Joiner<'_> {
         // An id that may have been written stays locked while a write is in flight.
         if result.is_err() && self.io.writes_in_flight() == 0 {
             self.io.let_go();
-            let _ = self.io.disk().unlock(at, sector as u64);
         }
         result
     }
@@ -174,17 +175,11 @@ impl Joiner<'_> {
         let local = taken.ok_or_else(held)?;
         let at = self.terms.geometry.delta_offset(host);
         let sector = self.terms.geometry.sector_bytes();
-        match self.io.disk().lock(at, sector as u64) {
-            Ok(LockOutcome::Locked | LockOutcome::Unsupported) => {}
-            Ok(LockOutcome::HeldByAnother) => return Err(held()),
-            Err(fault) => {
-                return Err(JoinError::System {
-                    what: "the device's record could not be locked",
-                    source: std::io::Error::other(fault),
-                });
-            }
-        }
-        self.io.keep(local);
+        let taken = HostLock::take(local, self.io.disk().clone(), at, sector as u64).map_err(|fault| {
+            let source = std::io::Error::other(fault);
+            JoinError::System { what: "the device's record could not be locked", source }
+        })?;
+        self.io.keep(taken.ok_or_else(held)?);
         Ok(())
     }
 
@@ -239,6 +234,9 @@ impl Joiner<'_> {
             }
             Refusal::Outrun => attempt("another host took it at the same time"),
             Refusal::Storage => attempt("the storage was too slow for it"),
+            Refusal::SlowPeer => {
+                attempt("a sanlock host held it last, with an I/O timeout that this lockspace's are too short for")
+            }
             Refusal::Exhausted => attempt("its generation number can't grow any more"),
         }
     }

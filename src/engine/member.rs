@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::hosts::{Hosts, decode};
 use super::io::{Io, outcome};
+use super::notices::Notices;
 use super::pulse::{Pulse, Status, Until};
 use super::resources::Resources;
 use crate::disk::Lane;
@@ -55,6 +56,7 @@ impl Member {
         hosts: Hosts,
         tenure: Tenure,
         tell: Option<Tell>,
+        notices: Option<Notices>,
     ) -> Result<Arc<Member>, JoinError> {
         let timeouts = terms.timeouts;
         let pulse = Pulse::new(tenure, io.clock().clone(), timeouts.late(), timeouts.fail());
@@ -76,7 +78,7 @@ impl Member {
                 });
             })
             .and_then(|()| member.spawn("leasehold-renew", |member| member.renew()))
-            .and_then(|()| member.spawn("leasehold-scan", |member| member.scan()))
+            .and_then(|()| member.spawn("leasehold-scan", |member| member.scan(notices)))
             .and_then(|()| member.spawn("leasehold-undo", |member| member.undo()));
         match started {
             Ok(()) => Ok(member),
@@ -163,12 +165,16 @@ impl Member {
         result.map(|()| Some(span.ended))
     }
 
-    fn scan(&self) {
+    fn scan(&self, mut notices: Option<Notices>) {
         let interval = self.terms.timeouts.renewal() / 2;
         let mut next = self.io.now();
         while self.pulse.sleep(next, Until::Stopped) {
             // A scan that fails shows nothing; the next one may.
-            let _ = self.hosts.scan_used(&self.io, Some(&self.pulse));
+            if let Ok(calls) = self.hosts.scan_used(&self.io, Some(&self.pulse))
+                && let Some(notices) = &mut notices
+            {
+                notices.take_in(&calls, self);
+            }
             next = self.io.now() + interval;
         }
     }
@@ -226,8 +232,6 @@ impl Member {
             Ok(_) => {
                 // Nothing is in flight: the id is anybody's.
                 self.io.let_go();
-                // A failure leaves the lock to end with the disk.
-                let _ = self.io.disk().unlock(at, self.terms.geometry.sector_bytes() as u64);
                 Ok(())
             }
             Err(error) if error.is_timeout() => Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() }),

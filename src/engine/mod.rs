@@ -20,5 +20,6 @@ pub(crate) mod identity;
 pub(crate) mod io;
 pub(crate) mod join;
 pub(crate) mod member;
+pub(crate) mod notices;
 pub(crate) mod pulse;
 pub(crate) mod resources;

@@ -13,9 +13,10 @@ use crate::disk::Lane;
 use crate::error::{AcquireError, Damage, DiskError, Holder, LossReason, ReleaseError};
 use crate::format::{Block, Geometry, Leader};
 use crate::protocol::area::AreaView;
-use crate::protocol::resource::{Blocker, Effect, Event, Operation, Outcome, Refusal, Subject};
+use crate::protocol::liveness::Verdict;
+use crate::protocol::resource::{Blocker, Effect, Event, Hold, Operation, Outcome, Refusal, Subject};
 use crate::protocol::{Defect, Seen};
-use crate::types::{HostId, Name, Time, Version};
+use crate::types::{HostId, Name, Owner, Time, Version};
 
 /// A resource by name and place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +72,15 @@ struct Unfinished {
 }
 
 impl Resources {
+    /// What is held, at which version.
+    pub(crate) fn held(&self) -> Vec<(Resource, Version)> {
+        let slots = self.slots.lock();
+        let held = slots.iter().filter(|(_, slot)| slot.state == SlotState::Held);
+        let version = |slot: &Slot| slot.own.as_ref().map(|own| own.instance);
+        held.filter_map(|(offset, slot)| Some((Resource { name: slot.name, offset: *offset }, version(slot)?)))
+            .collect()
+    }
+
     /// Waits until no operation is under way, and returns what is held or still under way then.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> Vec<Name> {
         let mut slots = self.slots.lock();
@@ -123,6 +133,8 @@ enum Driven {
 struct Trouble {
     io: Option<DiskError>,
     blocks: BTreeMap<HostId, Defect>,
+    /// Who says that it shares the resource, alive or not.
+    sharers: Vec<Owner>,
 }
 
 impl Member {
@@ -300,7 +312,8 @@ impl Member {
         let mut write = |offset: u64, sector: Vec<u8>| {
             let result = self.io.write(Lane::General, offset, sector, io_timeout).map(|_| ());
             let written = outcome(&result);
-            trouble.io = result.err();
+            // What an undoing writes well explains nothing.
+            trouble.io = result.err().or(trouble.io.take());
             Event::Wrote { disk: DISK, written }
         };
         match effect {
@@ -313,6 +326,7 @@ impl Member {
                     Ok((span, sectors)) => {
                         let view = view(&sectors, geometry, resource.offset);
                         trouble.blocks = damaged(&view);
+                        trouble.sharers = view.sharers().collect();
                         Event::Read { disk: DISK, span, since: coverage.since.unwrap_or_default(), view }
                     }
                     Err(error) => {
@@ -360,11 +374,26 @@ impl Member {
         Holder::new(blocker, name, self.io.now())
     }
 
+    /// All that may be active of those who share, in the order of their ids: the one that was found in the way, too.
+    fn sharers(&self, found: &Blocker, all: &[Owner]) -> Vec<Holder> {
+        let now = self.io.now();
+        let blockers =
+            all.iter().filter_map(|owner| match self.hosts.with_observer(|observer| observer.judge(*owner, now)) {
+                Verdict::Active { dead_at } => {
+                    Some(Blocker { host: owner.host, owner: Some(*owner), free_at: dead_at, ..found.clone() })
+                }
+                Verdict::Over | Verdict::Dead => None,
+            });
+        let mut blockers: BTreeMap<HostId, Blocker> = blockers.map(|blocker| (blocker.host, blocker)).collect();
+        blockers.entry(found.host).or_insert_with(|| found.clone());
+        blockers.values().map(|blocker| self.holder(blocker)).collect()
+    }
+
     fn explain(&self, resource: &Resource, outcome: Outcome, mut trouble: Trouble) -> AcquireError {
         let (device, name) = (self.io.device(), resource.name);
         let geometry = self.terms.geometry;
         match outcome {
-            Outcome::Blocked(blocker) if blocker.damaged => {
+            Outcome::Blocked(blocker) if blocker.hold == Hold::Damaged => {
                 let offset = resource.offset + geometry.block_offset(blocker.host);
                 let holder = self.holder(&blocker);
                 match trouble.blocks.remove(&blocker.host) {
@@ -374,6 +403,9 @@ impl Member {
                     }
                     None => AcquireError::Held { resource: name, holder },
                 }
+            }
+            Outcome::Blocked(blocker) if blocker.hold == Hold::Shared => {
+                AcquireError::Shared { resource: name, holders: self.sharers(&blocker, &trouble.sharers) }
             }
             Outcome::Blocked(blocker) => AcquireError::Held { resource: name, holder: self.holder(&blocker) },
             Outcome::Refused(Refusal::LeaderDamaged(reason)) => {

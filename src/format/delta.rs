@@ -80,6 +80,30 @@ pub struct DeltaExtension {
 }
 
 impl DeltaRecord {
+    /// The record of an id that was never held, as formatting leaves it in every sector of the lockspace. `nonce` is the
+    /// lockspace's, the `timeouts` are those that every host in it keeps to.
+    pub fn free(geometry: Geometry, lockspace: Name, nonce: u32, timeouts: Timeouts) -> DeltaRecord {
+        DeltaRecord {
+            geometry,
+            lockspace,
+            owner_id: 0,
+            generation: 0,
+            host_name: Name::EMPTY,
+            timestamp: 0,
+            io_timeout: timeouts.io_seconds(),
+            extension: Some(DeltaExtension {
+                nonce,
+                session: 0,
+                boot: 0,
+                counter: 0,
+                machine: 0,
+                superseded: 0,
+                confirmed: false,
+                timeouts,
+            }),
+        }
+    }
+
     /// Whether nobody holds the id: it was released, or never held.
     pub const fn is_free(&self) -> bool {
         self.timestamp == 0
@@ -258,6 +282,32 @@ impl HostBitmap {
 }
 
 const _: () = assert!(HostId::MAX as usize <= HostBitmap::BYTES * 8 && BITMAP + HostBitmap::BYTES <= 512);
+
+/// What the owner of a delta record says to a host that it calls. No checksum covers it in a sanlock host's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HostEvent {
+    /// The generation of the host that it is for; 0: any.
+    pub generation: u64,
+    /// The event: a number that means what sender and receiver agree on.
+    pub event: u64,
+    /// What belongs to it.
+    pub data: u64,
+}
+
+impl HostEvent {
+    /// Reads the event from a delta record's sector; `None` when event and data are zero. Whether the record is valid,
+    /// [`DeltaRecord::decode`] says; for whom it is, the [`HostBitmap`].
+    ///
+    /// # Errors
+    /// When the slice isn't one sector.
+    pub fn decode(sector: &[u8]) -> Result<Option<HostEvent>, Corrupt> {
+        SectorSize::of(sector)?;
+        // A paxos leader has its writer there.
+        let RawLeader { write_id: generation, write_generation: event, write_timestamp: data, .. } =
+            RawLeader::read(sector);
+        Ok((event != 0 || data != 0).then_some(HostEvent { generation, event, data }))
+    }
+}
 
 /// The fields of a delta record's sector, valid or not.
 pub(super) fn fields(sector: &[u8]) -> Vec<Field> {

@@ -315,6 +315,28 @@ mod tests {
     }
 
     #[test]
+    fn a_size_comes_back_from_its_bytes_and_no_other_number_is_one() {
+        for area in AreaSize::ALL {
+            assert_eq!(AreaSize::from_bytes(area.bytes()), Some(area));
+            assert_eq!(AreaSize::from_bytes(area.bytes() + 1), None);
+        }
+        for sector in [SectorSize::B512, SectorSize::B4096] {
+            assert_eq!(SectorSize::from_bytes(sector.bytes() as u64), Some(sector));
+        }
+        assert_eq!((AreaSize::from_bytes(0), AreaSize::from_bytes(3 * MIB)), (None, None));
+        assert_eq!((SectorSize::from_bytes(0), SectorSize::from_bytes(1024)), (None, None));
+    }
+
+    #[test]
+    fn who_asks_for_sizes_that_do_not_go_together_is_told_both() {
+        let refused = Geometry::new(SectorSize::B512, AreaSize::M8).expect_err("not in the table");
+        assert!(refused.to_string().starts_with("areas of 8 MiB don't go with sectors of 512 bytes"), "{refused}");
+        let geometry = Geometry::new(SectorSize::B4096, AreaSize::M2).expect("in the table");
+        assert_eq!((geometry.sector(), geometry.area()), (SectorSize::B4096, AreaSize::M2));
+        assert_eq!(geometry.to_string(), "sectors of 4096 bytes, areas of 2 MiB");
+    }
+
+    #[test]
     fn defaults_by_device() {
         let default = Geometry::default();
         assert_eq!(Geometry::for_block_device(SectorSize::B512), default);

@@ -43,7 +43,7 @@ mod tests;
 
 pub use block::{Block, BlockExtension};
 pub use checksum::checksum;
-pub use delta::{DeltaExtension, DeltaRecord, HostBitmap};
+pub use delta::{DeltaExtension, DeltaRecord, HostBitmap, HostEvent};
 pub use index::{IndexEntry, IndexHeader};
 pub use layout::{AreaSize, Geometry, GeometryError, SectorSize};
 pub use paxos::{Leader, Writer};

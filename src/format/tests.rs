@@ -157,6 +157,7 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 fn read_as_all(bytes: &[u8], at: u64) {
     let _ = DeltaRecord::decode(bytes, at);
     let _ = HostBitmap::decode(bytes);
+    let _ = HostEvent::decode(bytes);
     let _ = Leader::decode(bytes, at);
     let _ = Block::decode(bytes, at);
     let _ = Request::decode(bytes);
@@ -398,6 +399,78 @@ fn what_is_held_is_held_by_somebody() {
     let geometry = Geometry::new(SectorSize::B4096, AreaSize::M1).expect("in the table");
     let outside = DeltaRecord { owner_id: 251, geometry, ..held_delta() };
     assert_eq!(DeltaRecord::decode(&outside.encode(0), 0), Err(Corrupt::OwnerId { found: 251 }));
+}
+
+#[test]
+fn a_formatted_id_is_nobodys_and_tells_the_timeouts_of_the_lockspace() {
+    let timeouts = Profile::Fast.timeouts();
+    for sector in [SectorSize::B512, SectorSize::B4096] {
+        let record = DeltaRecord::free(Geometry::for_block_device(sector), name("ls"), 5, timeouts);
+        assert!(record.is_free() && record.owner().is_none());
+        assert_eq!(record.timeouts(Duration::from_secs(9)), timeouts);
+        // A sanlock host reads whole seconds, and takes 0 for its own.
+        assert_eq!(record.io_timeout, 1);
+        assert_eq!(DeltaRecord::decode(&record.encode(512), 512), Ok(record));
+    }
+}
+
+/// Byte for byte where sanlock hosts put it: behind the checksum, in the place of a paxos leader's writer.
+#[test]
+fn an_event_is_read_from_beside_the_record_and_changes_nothing_in_it() {
+    let with = |generation: u64, event: u64, data: u64| {
+        let mut sector = held_delta().encode(0);
+        assert_eq!(HostEvent::decode(&sector), Ok(None));
+        for (place, value) in [(176, generation), (184, event), (192, data)] {
+            sector[place..place + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        assert_eq!(DeltaRecord::decode(&sector, 0), Ok(held_delta()));
+        HostEvent::decode(&sector)
+    };
+    assert_eq!(with(9, 2, 3), Ok(Some(HostEvent { generation: 9, event: 2, data: 3 })));
+    assert_eq!(with(0, 2, 0), Ok(Some(HostEvent { generation: 0, event: 2, data: 0 })));
+    assert_eq!(with(0, 0, 3), Ok(Some(HostEvent { generation: 0, event: 0, data: 3 })));
+    assert_eq!(HostEvent::decode(&[1; 511]), Err(Corrupt::Length { bytes: 511 }));
+}
+
+#[test]
+fn a_block_names_a_whole_owner_or_none() {
+    let owner = Owner { host: HostId::new(3).expect("in range"), generation: Generation::new(9).expect("not 0") };
+    let block = Block { mbal: 3, bal: 3, inp: Some(owner), inp_timestamp: 1, ..Block::default() };
+    let with = |host: u64, generation: u64| {
+        let mut sector = block.encode(Geometry::default(), 0);
+        sector[16..24].copy_from_slice(&host.to_le_bytes());
+        sector[24..32].copy_from_slice(&generation.to_le_bytes());
+        let sum = checksum(&sector[..48]);
+        sector[48..52].copy_from_slice(&sum.to_le_bytes());
+        Block::decode(&sector, 0)
+    };
+    assert_eq!(with(3, 9), Ok(block.clone()));
+    assert_eq!(with(HostId::MAX, 9).map(|block| block.inp.map(|owner| owner.host.get())), Ok(Some(HostId::MAX)));
+    assert_eq!(with(HostId::MAX + 1, 9), Err(Corrupt::OwnerId { found: 2001 }));
+    assert_eq!(with(3, 0), Err(Corrupt::NoOwner { id: 3, generation: 0 }));
+    assert_eq!(with(0, 9).map(|block| block.inp), Ok(None));
+}
+
+#[test]
+fn an_index_has_as_many_entries_as_its_area_has_room_for() {
+    let with = |max_resources| {
+        let header =
+            IndexHeader { geometry: Geometry::default(), max_resources, offset: 1 << 20, lockspace: name("ls") };
+        IndexHeader::decode(&header.encode(), 1 << 20).map(|header| header.max_resources)
+    };
+    assert_eq!((with(1), with(16_000)), (Ok(1), Ok(16_000)));
+    for found in [0, 16_001, u32::MAX] {
+        assert_eq!(with(found), Err(Corrupt::MaxResources { found, max: 16_000 }));
+    }
+}
+
+#[test]
+fn a_request_for_something_unknown_is_corrupt() {
+    let mut sector = Request { version: Version::new(4), force: Force::None }.encode(Geometry::default());
+    let force = fields(RecordKind::Request, &sector).into_iter().find(|field| field.name == "force_mode");
+    assert_eq!(force.map(|field| field.value), Some(FieldValue::Number(0)));
+    sector[16..20].copy_from_slice(&3_u32.to_le_bytes());
+    assert_eq!(Request::decode(&sector), Err(Corrupt::Force { found: 3 }));
 }
 
 #[test]

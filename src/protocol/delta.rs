@@ -86,6 +86,9 @@ pub enum Refusal {
     Outrun,
     /// Reading failed, or an I/O took longer than an attempt may. The record may have been written.
     Storage,
+    /// Who may take the id at the same time is allowed I/Os so slow that the wait for them is longer than F. Nothing was
+    /// written.
+    SlowPeer,
     /// The generation number can't grow any more. Nothing was written.
     Exhausted,
 }
@@ -158,8 +161,7 @@ impl Acquire {
                         || !in_force!(JoinWriteIsPrompt)) =>
             {
                 let write_started = span.started;
-                let wait = if in_force!(JoinWaits) { stretched(self.slowest_io * 2) } else { Duration::ZERO };
-                let until = span.ended + wait;
+                let until = span.ended + self.settling();
                 self.step = Step::Settling { record, write_started, until };
                 Effect::Wait(until)
             }
@@ -223,6 +225,11 @@ impl Acquire {
         named && nonce && record.lockspace == self.terms.lockspace
     }
 
+    /// How long others who read the same record may still write.
+    fn settling(&self) -> Duration {
+        if in_force!(JoinWaits) { stretched(self.slowest_io * 2) } else { Duration::ZERO }
+    }
+
     fn next_look(&self, now: Time, until: Time) -> Time {
         until.min(now + self.terms.timeouts.renewal() / 2)
     }
@@ -230,6 +237,9 @@ impl Acquire {
     fn write(&mut self, read: Span, seen: &DeltaRecord) -> Effect {
         // Others who read this record may write too, each within its own T.
         self.slowest_io = self.slowest_io.max(seen.timeouts(self.terms.timeouts.io()).io());
+        if self.settling() > self.terms.timeouts.fail() - self.terms.timeouts.io() {
+            return refuse(Refusal::SlowPeer);
+        }
         let next = seen.generation.checked_add(1 + self.skip).and_then(Generation::new);
         let Some(generation) = next.filter(|generation| generation.get() < u64::MAX / 2) else {
             return refuse(Refusal::Exhausted);
@@ -274,6 +284,7 @@ impl Acquire {
             me,
             timeouts: self.terms.timeouts,
             last: record,
+            last_since: write_started,
             pending: None,
             deadline: write_started + self.terms.timeouts.fail(),
             lost: None,
@@ -308,8 +319,10 @@ pub struct Tenure {
     me: Owner,
     timeouts: Timeouts,
     last: DeltaRecord,
-    /// Written, but not known to have reached the disk.
-    pending: Option<DeltaRecord>,
+    /// The write of `last` did not begin before.
+    last_since: Time,
+    /// Written, but not known to have reached the disk; and since when.
+    pending: Option<(Time, DeltaRecord)>,
     deadline: Time,
     lost: Option<Loss>,
 }
@@ -342,9 +355,11 @@ impl Tenure {
         }
     }
 
-    /// Whether `record` is one that this holder wrote last: a read that shows it did not come from a stale copy.
-    pub fn recognises(&self, record: &DeltaRecord) -> bool {
-        *record == self.last || self.pending.as_ref() == Some(record)
+    /// Whether `record` is one that this holder wrote last, and since when it may have been on disk: what a read shows
+    /// beside it is no older.
+    pub fn recognises(&self, record: &DeltaRecord) -> Option<Time> {
+        let pending = self.pending.as_ref().filter(|(_, pending)| pending == record);
+        pending.map(|(since, _)| *since).or((*record == self.last).then_some(self.last_since))
     }
 
     /// A renewal has read the own sector: what to write.
@@ -358,24 +373,27 @@ impl Tenure {
         if self.lost.is_none() {
             match seen {
                 Seen::Bad(reason) => self.lost = Some(Loss::Damaged(reason.clone())),
-                Seen::Good(record) if !self.recognises(record) && in_force!(OwnRecordIsVerified) => {
+                Seen::Good(record) if self.recognises(record).is_none() && in_force!(OwnRecordIsVerified) => {
                     self.lost = Some(Loss::Overwritten(Box::new(record.clone())));
                 }
                 // A release of ours has landed, whatever was reported of it: writing again could hit the next holder.
                 Seen::Good(record) if record.is_free() => self.lost = Some(Loss::Released),
-                Seen::Good(record) => self.last = record.clone(),
+                Seen::Good(record) => {
+                    self.last_since = self.recognises(record).unwrap_or(self.last_since);
+                    self.last = record.clone();
+                }
             }
         }
         if let Some(loss) = &self.lost {
             return Err(loss.clone());
         }
-        let mut next = self.pending.take().unwrap_or_else(|| self.last.clone());
+        let mut next = self.pending.take().map_or_else(|| self.last.clone(), |(_, pending)| pending);
         next.timestamp = now.as_timestamp().max(next.timestamp);
         if let Some(extension) = &mut next.extension {
             extension.counter = extension.counter.wrapping_add(1);
             extension.confirmed = true;
         }
-        self.pending = Some(next.clone());
+        self.pending = Some((now, next.clone()));
         Ok(next)
     }
 
@@ -384,9 +402,10 @@ impl Tenure {
     pub fn renewed(&mut self, span: Span, written: Written, now: Time) {
         self.tick(now);
         if written == Written::Done
-            && let Some(record) = self.pending.take()
+            && let Some((since, record)) = self.pending.take()
         {
             self.last = record;
+            self.last_since = since;
             if self.lost.is_none() {
                 let from = if in_force!(DeadlineFromStart) { span.started } else { span.ended };
                 self.deadline = self.deadline.max(from + self.timeouts.fail());
@@ -402,7 +421,7 @@ impl Tenure {
     pub fn release(&mut self, now: Time, seen: &Seen<DeltaRecord>) -> Result<DeltaRecord, Loss> {
         let mut record = self.renew(now, seen)?;
         record.timestamp = 0;
-        self.pending = Some(record.clone());
+        self.pending = Some((now, record.clone()));
         Ok(record)
     }
 }

@@ -5,7 +5,7 @@
 //! - "Dead" needs D of the *observed* host's own timeouts, stretched for clock rates, from the end of the read that
 //!   first showed the present value, and a read started after that which still shows it.
 //! - Such a confirming read counts only if it also showed the observer's own latest record: else it may have come from
-//!   a stale copy of the disk.
+//!   a stale copy of the disk. It may be as old as that record: until then the observed host must have failed, after F.
 //! - "Over" and "dead" are facts about one generation: nothing of it is active from then on, whatever its record shows
 //!   later (a lost holder's last write may still change it, and count as life here). "Active" may be out of date.
 
@@ -59,14 +59,51 @@ struct View {
     value: Seen<DeltaRecord>,
     /// End of the read that first showed `value`.
     first_seen: Time,
-    /// Start of the latest read that showed `value` together with the observer's own latest record.
-    confirmed: Option<Time>,
+    /// By the latest reads that showed `value` together with the observer's own latest record.
+    confirmed: Option<Confirmation>,
     /// Whether `value` replaced another one before our eyes.
     changed: bool,
     /// End of the read that first showed the generation of `value`; reads since then showed no other.
     generation_since: Time,
-    /// Start of the latest confirming read, whatever value it showed.
-    mirrored: Option<Time>,
+    /// By the latest confirming reads, whatever value they showed.
+    mirrored: Option<Confirmation>,
+}
+
+/// How far confirming reads reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Confirmation {
+    /// Start of the latest one.
+    started: Time,
+    /// What they showed was on disk then, or later.
+    content: Time,
+}
+
+impl Confirmation {
+    fn later(self, other: Option<Confirmation>) -> Confirmation {
+        other.map_or(self, |other| Confirmation {
+            started: self.started.max(other.started),
+            content: self.content.max(other.content),
+        })
+    }
+}
+
+/// What counts of a host's timeouts.
+#[derive(Clone, Copy, Debug)]
+struct Spans {
+    fail: Duration,
+    dead: Duration,
+}
+
+impl From<Timeouts> for Spans {
+    fn from(timeouts: Timeouts) -> Spans {
+        Spans { fail: timeouts.fail(), dead: timeouts.dead() }
+    }
+}
+
+impl Spans {
+    fn longest(self, other: Spans) -> Spans {
+        Spans { fail: self.fail.max(other.fail), dead: self.dead.max(other.dead) }
+    }
 }
 
 /// A generation that somebody asked about and that is newer than the one its record shows.
@@ -92,8 +129,9 @@ impl Observer {
         Observer { timeouts, views: BTreeMap::new(), missing: BTreeMap::new() }
     }
 
-    /// Takes in one read of `host`'s sector. `mirrored`: the same I/O showed the observer's own latest record.
-    pub fn observe(&mut self, host: HostId, span: Span, mirrored: bool, value: Seen<DeltaRecord>) {
+    /// Takes in one read of `host`'s sector. `content`: what it shows is no older than that; `None` when the same I/O did
+    /// not show the observer's own latest record, so that it may be of any age.
+    pub fn observe(&mut self, host: HostId, span: Span, content: Option<Time>, value: Seen<DeltaRecord>) {
         if let Some(missing) = self.missing.get_mut(&host) {
             let shown = value.good().is_some_and(|record| record.generation >= missing.generation.get());
             if shown {
@@ -102,7 +140,8 @@ impl Observer {
                 missing.since = Some(span.ended);
             }
         }
-        let confirmed = (mirrored || !in_force!(ConfirmedByMirror)).then_some(span.started);
+        let content = if in_force!(ConfirmedByMirror) { content } else { Some(span.started) };
+        let confirmed = content.map(|content| Confirmation { started: span.started, content });
         let Some(view) = self.views.get_mut(&host) else {
             let view = View {
                 value,
@@ -115,9 +154,9 @@ impl Observer {
             self.views.insert(host, view);
             return;
         };
-        view.mirrored = view.mirrored.max(confirmed);
+        view.mirrored = confirmed.map(|confirmed| confirmed.later(view.mirrored)).or(view.mirrored);
         if view.value == value {
-            view.confirmed = view.confirmed.max(confirmed);
+            view.confirmed = confirmed.map(|confirmed| confirmed.later(view.confirmed)).or(view.confirmed);
             return;
         }
         let generation = |value: &Seen<DeltaRecord>| value.good().map(|record| record.generation);
@@ -134,7 +173,7 @@ impl Observer {
     /// Judges one generation at `now`. Asking about a generation that is newer than the record shows starts a count
     /// for it: its record may have been read before it joined.
     pub fn judge(&mut self, owner: Owner, now: Time) -> Verdict {
-        let largest = self.largest_dead();
+        let largest = self.longest();
         let Some(view) = self.views.get(&owner.host) else {
             return Verdict::Active { dead_at: None };
         };
@@ -142,18 +181,18 @@ impl Observer {
         let Some(record) = view.value.good() else {
             return counted(view.first_seen, view.confirmed, largest);
         };
-        let dead = self.dead_of(record);
+        let spans = self.spans_of(record);
         if record.generation >= asked && record.is_free() {
             return Verdict::Over;
         }
-        if !in_force!(NoRemoteTime) && now.as_timestamp() > record.timestamp + dead.as_secs() {
+        if !in_force!(NoRemoteTime) && now.as_timestamp() > record.timestamp + spans.dead.as_secs() {
             return Verdict::Dead;
         }
         if record.generation == asked {
-            if !in_force!(ConfirmedByLaterRead) && now >= view.first_seen + stretched(dead) {
+            if !in_force!(ConfirmedByLaterRead) && now >= view.first_seen + stretched(spans.dead) {
                 return Verdict::Dead;
             }
-            return counted(view.first_seen, view.confirmed, dead);
+            return counted(view.first_seen, view.confirmed, spans);
         }
         if record.generation > asked {
             if superseded(record) == Some(asked) || !in_force!(SupersededByName) {
@@ -187,8 +226,8 @@ impl Observer {
         };
         match view.value.good() {
             Some(record) if record.is_free() => Verdict::Over,
-            Some(record) => counted(view.first_seen, view.confirmed, self.dead_of(record)),
-            None => counted(view.first_seen, view.confirmed, self.largest_dead()),
+            Some(record) => counted(view.first_seen, view.confirmed, self.spans_of(record)),
+            None => counted(view.first_seen, view.confirmed, self.longest()),
         }
     }
 
@@ -221,20 +260,20 @@ impl Observer {
         self.views.keys().copied()
     }
 
-    /// D of the holder of `record`, as it says.
-    fn dead_of(&self, record: &DeltaRecord) -> Duration {
-        let own = self.timeouts.dead();
-        if in_force!(PeersOwnTimeouts) { own.max(record.timeouts(self.timeouts.io()).dead()) } else { own }
+    /// F and D of the holder of `record`, as it says.
+    fn spans_of(&self, record: &DeltaRecord) -> Spans {
+        let own = Spans::from(self.timeouts);
+        match in_force!(PeersOwnTimeouts) {
+            true => own.longest(record.timeouts(self.timeouts.io()).into()),
+            false => own,
+        }
     }
 
-    /// The largest D in the lockspace: for a record that can't say its own.
-    fn largest_dead(&self) -> Duration {
-        let own = self.timeouts.io();
-        self.views
-            .values()
-            .filter_map(|view| view.value.good())
-            .map(|record| record.timeouts(own).dead())
-            .fold(self.timeouts.dead(), Duration::max)
+    /// The longest F and D in the lockspace: for a record that can't say its own.
+    fn longest(&self) -> Spans {
+        let records = self.views.values().filter_map(|view| view.value.good());
+        let spans = records.map(|record| Spans::from(record.timeouts(self.timeouts.io())));
+        spans.fold(self.timeouts.into(), Spans::longest)
     }
 }
 
@@ -244,11 +283,12 @@ fn superseded(record: &DeltaRecord) -> Option<u64> {
     if distance == 0 { None } else { record.generation.checked_sub(distance) }
 }
 
-fn counted(since: Time, confirmed: Option<Time>, dead: Duration) -> Verdict {
-    let dead_at = since + if in_force!(SpansAreStretched) { stretched(dead) } else { dead };
-    if confirmed.is_some_and(|started| started >= dead_at) {
-        Verdict::Dead
-    } else {
-        Verdict::Active { dead_at: Some(dead_at) }
+fn counted(since: Time, confirmed: Option<Confirmation>, Spans { fail, dead }: Spans) -> Verdict {
+    let count = |span| since + if in_force!(SpansAreStretched) { stretched(span) } else { span };
+    let dead_at = count(dead);
+    let recent = |content| content >= count(fail) || !in_force!(MirrorIsRecent);
+    match confirmed {
+        Some(Confirmation { started, content }) if started >= dead_at && recent(content) => Verdict::Dead,
+        _ => Verdict::Active { dead_at: Some(dead_at) },
     }
 }

@@ -124,6 +124,8 @@ mod switch {
         ConfirmedByLaterRead,
         /// Dead needs a read that also showed the observer's own latest record.
         ConfirmedByMirror,
+        /// Dead needs a read that, by the observer's own record in it, is no older than F.
+        MirrorIsRecent,
     }
 
     /// 1 + the place of the rule that is out of force; 0 for none.

@@ -148,6 +148,11 @@ impl Checker {
         }
     }
 
+    /// A join's write has landed on an id while another machine has a write in flight to the id's sectors.
+    pub(super) fn raced(&mut self, id: HostId) {
+        self.raced.insert(id);
+    }
+
     /// A write of a join, or by the right of a host id, reaches the disk.
     pub(super) fn landed(&mut self, host: usize, joins: bool, offset: u64, now: Time) {
         let belongs = |tenure: &Right<HostId>| [delta_at(tenure.what), block_at(tenure.what)].contains(&offset);
@@ -157,7 +162,7 @@ impl Checker {
         let Some(other) = self.tenures.iter().enumerate().position(hit) else { return };
         let Some(id) = self.tenures[other].map(|tenure| tenure.what) else { return };
         if joins {
-            self.raced.insert(id);
+            self.raced(id);
         } else if !self.raced.contains(&id) {
             self.fail(format!("W: a write of machine {host} lands in a sector of machine {other}"));
         }
@@ -242,8 +247,8 @@ impl Checker {
         self.decided.last_key_value().map(|(version, _)| *version).unwrap_or_default()
     }
 
-    /// A record of an earlier generation was written over that of a later one, which nobody sees any more: by one who
-    /// raced for the id, or late.
+    /// A record of an earlier generation was written over that of a later one, or over a damaged one that may have been
+    /// later, which nobody sees any more: by one who raced for the id, or late.
     pub(super) fn set_back(&mut self, to: Option<Owner>) {
         if let Some(owner) = to {
             self.put_back.insert(owner.host, owner.generation.get() - 1);

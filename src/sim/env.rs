@@ -9,7 +9,7 @@ use super::check::Checker;
 use super::host::{Signal, Tag};
 use super::random::{Clock, Random};
 use super::storage::{AREA, Action, Storage, block_at, delta_at};
-use crate::format::{DeltaExtension, DeltaRecord, Geometry, Leader};
+use crate::format::{DeltaRecord, Geometry, Leader};
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, Name, Time, Version};
 
@@ -253,26 +253,8 @@ impl Env {
 
     pub(super) fn format(&mut self) {
         let geometry = Geometry::default();
+        let record = DeltaRecord::free(geometry, lockspace(), NONCE, self.options.timeouts);
         for id in self.known_ids() {
-            let record = DeltaRecord {
-                geometry,
-                lockspace: lockspace(),
-                owner_id: 0,
-                generation: 0,
-                host_name: Name::EMPTY,
-                timestamp: 0,
-                io_timeout: self.options.timeouts.io_seconds(),
-                extension: Some(DeltaExtension {
-                    nonce: NONCE,
-                    session: 0,
-                    boot: 0,
-                    counter: 0,
-                    machine: 0,
-                    superseded: 0,
-                    confirmed: false,
-                    timeouts: self.options.timeouts,
-                }),
-            };
             let at = delta_at(id);
             self.storage.put(0, at, record.encode(at).into());
         }

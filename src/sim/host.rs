@@ -398,18 +398,16 @@ impl Member {
             .zip(offsets.iter().zip(sectors))
             .map(|(host, (at, sector))| (host, seen(sector, |sector| DeltaRecord::decode(sector, *at))))
             .collect();
-        let own = |(host, value): &(HostId, Seen<DeltaRecord>)| {
-            *host == self.tenure.me().host && value.good().is_some_and(|record| self.tenure.recognises(record))
-        };
-        let mirrored = records.iter().any(own);
+        let own = records.iter().find(|(host, _)| *host == self.tenure.me().host).and_then(|(_, value)| value.good());
+        let content = own.and_then(|record| self.tenure.recognises(record));
         let used = |value: &Seen<DeltaRecord>| value.good().is_none_or(|record| record.generation != 0);
         let known = records.iter().filter(|(_, value)| used(value) || stale).map(|(host, _)| *host).collect();
-        let counts = mirrored || !in_force!(ConfirmedByMirror);
+        let counts = content.is_some() || !in_force!(ConfirmedByMirror);
         if counts && self.known.as_ref().is_none_or(|(from, _)| *from <= known_from) {
             self.known = Some((known_from, known));
         }
         for (host, value) in records {
-            self.observer.observe(host, span, mirrored, value);
+            self.observer.observe(host, span, content, value);
         }
     }
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::env::{Env, Event, Stalled};
 use super::host::{Answer, Completion, Signal, Tag};
-use super::storage::{AREA, Action, Io, Sector, seen};
+use super::storage::{AREA, Action, Io, Sector, block_at, delta_at, seen};
 use crate::format::DeltaRecord;
 use crate::protocol::{Seen, Written};
-use crate::types::Time;
+use crate::types::{HostId, Time};
 
 impl Env {
     pub(super) fn read(&mut self, host: usize, tag: Tag, disk: usize, offsets: Vec<u64>) {
@@ -85,6 +85,12 @@ impl Env {
         }
     }
 
+    /// Whether another machine than `host` has a write in flight to the sectors of a host id.
+    fn others_write(&self, host: usize, id: HostId) -> bool {
+        let of_id = |_, offset| [delta_at(id), block_at(id)].contains(&offset);
+        (0..self.machines.len()).any(|other| other != host && self.storage.writing(other, of_id))
+    }
+
     pub(super) fn takes(&mut self, id: u64) {
         let Some(mut io) = self.storage.ios.remove(&id) else { return };
         match &mut io.action {
@@ -106,6 +112,12 @@ impl Env {
                 io.lands = false;
                 self.check.counters.late_landings += u64::from(io.late);
                 self.lands(io.host, io.disk, *offset, bytes.clone(), io.late);
+                if io.tag == Tag::Join
+                    && let Some(id) = self.known_ids().find(|id| delta_at(*id) == *offset)
+                    && self.others_write(io.host, id)
+                {
+                    self.check.raced(id);
+                }
                 self.check.landed(io.host, io.tag == Tag::Join, *offset, self.now);
                 if *offset > AREA && !self.quiet && self.random.chance(self.options.faults.rot_written) {
                     let later = self.random.span(Duration::ZERO, self.options.timeouts.io());
@@ -126,9 +138,8 @@ impl Env {
             return;
         }
         if offset < AREA
-            && let (Seen::Good(before), Seen::Good(after)) =
-                (self.storage.delta(offset), seen(&bytes, |sector| DeltaRecord::decode(sector, offset)))
-            && after.generation < before.generation
+            && let Seen::Good(after) = seen(&bytes, |sector| DeltaRecord::decode(sector, offset))
+            && self.storage.delta(offset).good().is_none_or(|before| after.generation < before.generation)
         {
             self.check.set_back(after.owner());
         }

@@ -202,7 +202,12 @@ impl Options {
                 let faults = Faults { slow: 150, hung: 30, upset: upset * 4, ..rot };
                 Options { ids: self.hosts as u64, duration: self.duration * 2, lone_end: true, faults, ..self }
             }
-            Emphasis::StaleScans => Options { faults: Faults { stale: 500, upset: upset * 3, ..rates }, ..self },
+            Emphasis::StaleScans => {
+                // Renewals so rare, and D so near to F, that the own record on disk may be as old as the copy.
+                let timeouts = tight([300, 120, 550, 1, 551]);
+                let faults = Faults { stale: 500, upset: upset * 3, ..rates };
+                Options { timeouts, slower: timeouts, faults, ..self }
+            }
             Emphasis::SlowPeers => {
                 // No late join: it would leave nothing on disk that says how slow the peer is whose record it hits.
                 let faults = Faults { slow: 0, hung: 0, stall: 0, ..rates };

@@ -6,6 +6,7 @@
 
 pub(crate) mod devices;
 pub(crate) mod processes;
+pub(crate) mod sanlock;
 
 use std::time::{Duration, Instant};
 

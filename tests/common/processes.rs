@@ -59,6 +59,30 @@ impl Drop for Mark {
     }
 }
 
+/// What the environment variable of a worker process says: its task, and words for it, one on each line.
+const TASK: &str = "LEASEHOLD_TEST_TASK";
+
+/// A process of the program that runs, which does that task in its function `worker`.
+pub(crate) fn worker(task: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(worker_words()).env(TASK, task.join("\n"));
+    command
+}
+
+/// Puts a worker at the end of the command line of a program that runs commands.
+pub(crate) fn run_worker<'command>(program: &'command mut Command, task: &[&str]) -> &'command mut Command {
+    program.arg(std::env::current_exe().unwrap()).args(worker_words()).env(TASK, task.join("\n"))
+}
+
+const fn worker_words() -> [&'static str; 3] {
+    ["--exact", "worker", "--nocapture"]
+}
+
+/// The task of this process, if it is a worker.
+pub(crate) fn task() -> Option<String> {
+    std::env::var(TASK).ok()
+}
+
 /// Every process with that mark that is not dead.
 pub(crate) fn living(mark: &str) -> Vec<i32> {
     processes().filter(|pid| variable(*pid, MARK).as_deref() == Some(mark)).collect()

@@ -63,30 +63,36 @@ fn digest(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
+/// The round of an effect that is to be carried out.
+pub(crate) fn round(effect: &Effect) -> u32 {
+    match effect {
+        Effect::Read(round)
+        | Effect::WriteBlock(round, _)
+        | Effect::WriteLeader(round, _)
+        | Effect::Scan(round)
+        | Effect::Settle(round)
+        | Effect::Wait(round, _) => *round,
+        Effect::Done(_) => unreachable!("an operation that is over is not kept"),
+    }
+}
+
 /// Hashes an operation and the effect that it waits for, without the number of the round (it only tells late answers
 /// from awaited ones, and there are none here), without the number of aborts and until when to wait (time is not in the
 /// model).
 pub(crate) fn hash_operation<H: Hasher>(operation: &Operation, effect: &Effect, state: &mut H) {
     let mut recorder = Recorder::default();
     operation.hash(&mut recorder);
-    let round = match effect {
-        Effect::Read(round) | Effect::Scan(round) | Effect::Settle(round) | Effect::Wait(round, _) => *round,
-        Effect::WriteBlock(round, block) => {
-            block.hash(state);
-            *round
-        }
-        Effect::WriteLeader(round, leader) => {
-            leader.hash(state);
-            *round
-        }
-        Effect::Done(_) => unreachable!("an operation that is over is not kept"),
-    };
+    match effect {
+        Effect::WriteBlock(_, block) => block.hash(state),
+        Effect::WriteLeader(_, leader) => leader.hash(state),
+        _ => {}
+    }
     std::mem::discriminant(effect).hash(state);
-    // The last three are `round`, `stood_back` and `aborts`.
-    let [.., (round_at, found), _, (aborts_at, _)] = recorder.words[..] else {
-        unreachable!("an operation has three counters");
+    // The last four are `round`, `stood_back`, `short_looks` and `aborts`.
+    let [.., (round_at, found), _, _, (aborts_at, _)] = recorder.words[..] else {
+        unreachable!("an operation has four counters");
     };
-    assert_eq!(found, round, "the fields of `Operation` are no longer in the order that this relies on");
+    assert_eq!(found, round(effect), "the fields of `Operation` are no longer in the order that this relies on");
     for at in [round_at, aborts_at] {
         recorder.bytes[at..at + 4].fill(0);
     }

@@ -1,5 +1,6 @@
 //! `leasehold dump`
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use leasehold::disk::Access;
@@ -42,12 +43,24 @@ impl Dump<'_> {
             write!(self.out, "[")?;
         }
         self.hosts()?;
-        let area = self.lockspace.geometry().area_bytes();
-        let entries = self.index(area)?;
-        let guard = self.lockspace.index_guard();
-        self.resource(guard.name(), guard.offset())?;
-        for entry in entries {
-            self.resource(entry.name, entry.offset)?;
+        let mut shown = BTreeSet::new();
+        // Where that can't be read the rest is tried, and told, all the same.
+        if self.lockspace.has_index().unwrap_or(true) {
+            let entries = self.index(self.lockspace.geometry().area_bytes())?;
+            let guard = self.lockspace.index_guard();
+            self.resource(guard.name(), guard.offset())?;
+            for entry in entries {
+                self.resource(entry.name, entry.offset)?;
+                shown.insert(entry.offset);
+            }
+        }
+        match self.lockspace.search() {
+            Ok(found) => {
+                for resource in found.into_iter().filter(|resource| !shown.contains(&resource.offset())) {
+                    self.resource(resource.name(), resource.offset())?;
+                }
+            }
+            Err(error) => self.damages.push(format!("{error}: {}", error.cause)),
         }
         if self.json {
             writeln!(self.out, "\n]")?;
@@ -158,8 +171,9 @@ impl Dump<'_> {
         };
         let all = shown(RecordKind::Leader, bytes(first));
         self.print(&format!("leader of {name}"), area, &all, error)?;
-        if !is_zero(second) {
-            let error = decoded(second, Request::decode).err();
+        let request = decoded(second, Request::decode);
+        if !is_zero(second) && request != Ok(Request::default()) {
+            let error = request.err();
             let all = shown(RecordKind::Request, bytes(second));
             self.print(&format!("request for {name}"), area + geometry.request_offset(), &all, error)?;
         }

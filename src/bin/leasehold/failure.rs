@@ -137,6 +137,8 @@ impl From<FindError> for Failure {
             FindError::NotFound { name, known, .. } => {
                 Failure::of(NO_RESOURCE, &error).hint(similar(&name.to_string(), known))
             }
+            FindError::NoIndex { .. } => Failure::of(NO_RESOURCE, &error)
+                .hint("name it with its offset: NAME@OFFSET; `leasehold status` lists what it finds"),
             FindError::Damaged(_) => Failure::of(DATA, &error),
             FindError::Disk(_) => Failure::of(IO, &error),
             _ => Failure::of(USAGE, &error),
@@ -192,6 +194,7 @@ impl From<AcquireError> for Failure {
                     None => failure.hint("--wait waits for it"),
                 }
             }
+            AcquireError::Shared { .. } => Failure::of(HELD, &error).hint("--wait waits until none of them shares it"),
             AcquireError::TimedOut { source: None, .. } => Failure::of(HELD, &error),
             AcquireError::BlockDamaged { .. }
             | AcquireError::Damaged(_)

@@ -12,7 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leasehold::disk::Access;
-use leasehold::{AcquireError, JoinOptions, Lease, Lockspace, Membership, Resource, Status, Time, Timeouts, Wait};
+use leasehold::format::{Force, HostEvent};
+use leasehold::{
+    AcquireError, JoinOptions, Lease, Lockspace, Membership, Notice, Resource, Status, Time, Timeouts, Wait,
+};
 
 use crate::args::{Patience, RunArgs, Target};
 use crate::descendants::Outcome;
@@ -119,6 +122,23 @@ fn code_of(outcome: Outcome) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
+/// Requests are told, not acted upon: whether to yield is for people to decide.
+fn tell_notice(notice: &Notice) {
+    match notice {
+        Notice::Request { from, name, resource, held, version, force } => {
+            let how = if *force == Force::Kill { "at once" } else { "when it suits" };
+            tell(format_args!(
+                "host {from} ({name}) asks for {resource} at version {version}, to be given up {how}; held at version {held}"
+            ));
+        }
+        Notice::Event { from, name, event: HostEvent { event, data, .. } } => {
+            tell(format_args!("host {from} ({name}) sends event {event:#x} with data {data:#x}"));
+        }
+        // Of a later version of the library.
+        _ => {}
+    }
+}
+
 /// `None`: a signal came.
 fn join(lockspace: &Lockspace, args: &RunArgs, signals: &Signaled) -> Result<Option<Membership>, Failure> {
     let mut options = JoinOptions::new();
@@ -128,7 +148,7 @@ fn join(lockspace: &Lockspace, args: &RunArgs, signals: &Signaled) -> Result<Opt
     if let Some(name) = &args.host_name {
         options = options.host_name(name);
     }
-    let joining = lockspace.start_join(options)?;
+    let joining = lockspace.start_join(options.on_notice(tell_notice))?;
     match signals.wait(|| joining.is_done()) {
         true => Ok(Some(joining.wait()?)),
         false => Ok(None),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{BURN_DISTANCE, Blocker, Effect, Goal, MAX_STAND_BACK, Operation, Outcome, Refusal, Step, merged};
+use super::{
+    BURN_DISTANCE, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome, Refusal, Step,
+    merged,
+};
 use crate::format::{Block, Leader, Writer};
 use crate::protocol::Seen;
 use crate::protocol::area::{AreaView, claimed};
@@ -164,7 +167,7 @@ impl Operation {
                     && in_force!(DamagedIsJudged)
                 {
                     let version = leader.version;
-                    return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, damaged: true });
+                    return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, hold: Hold::Damaged });
                 }
             }
             Plan::burn(latest.max(leader.version), damaged, random)
@@ -187,18 +190,21 @@ impl Operation {
         let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
         let claims = view.claims(leader.version, instance);
         // The leader's owner was looked at above, with what it says of being free.
-        let claims = claims.filter(|(version, owner)| *version > leader.version || Some(*owner) != leader.owner);
-        let sharers = view.sharers().map(|owner| (leader.version, owner));
-        let claims = claims.filter(|_| in_force!(ClaimsCount));
-        let all = named.map(|owner| (leader.version, owner)).into_iter().chain(claims).chain(sharers);
-        all.into_iter().find_map(|(version, owner)| {
+        let claims = claims
+            .filter(|(version, owner)| *version > leader.version || Some(*owner) != leader.owner)
+            .filter(|_| in_force!(ClaimsCount))
+            .map(|(version, owner)| (version, owner, Hold::Exclusive));
+        let sharers = view.sharers().map(|owner| (leader.version, owner, Hold::Shared));
+        let hold = if leader.short_hold { Hold::Short } else { Hold::Exclusive };
+        let all = named.map(|owner| (leader.version, owner, hold)).into_iter().chain(claims).chain(sharers);
+        all.into_iter().find_map(|(version, owner, hold)| {
             if owner == self.subject.me {
                 // Left by an attempt of ours that a later one overwrites; nothing of ours is held while we acquire.
                 return None;
             }
             match observer.judge(owner, now) {
                 Verdict::Active { dead_at } => {
-                    Some(Blocker { host: owner.host, owner: Some(owner), version, free_at: dead_at, damaged: false })
+                    Some(Blocker { host: owner.host, owner: Some(owner), version, free_at: dead_at, hold })
                 }
                 Verdict::Over | Verdict::Dead => None,
             }
@@ -215,6 +221,10 @@ impl Operation {
             // Its record was not read, or not since it must have changed; or this is the last word.
             self.step = Step::Pausing;
             return self.scan();
+        }
+        if !waits && blocker.hold == Hold::Short && self.short_looks < MAX_SHORT_LOOKS {
+            self.short_looks += 1;
+            return self.look_later(now, random, None);
         }
         if !waits {
             return self.leave(Outcome::Blocked(blocker));

@@ -115,8 +115,21 @@ pub struct Blocker {
     pub version: Version,
     /// When it could be taken over if its host shows no further life. `None`: not known yet.
     pub free_at: Option<Time>,
-    /// The block of `host` is damaged: it may hold anything until `host` writes it anew or is gone.
-    pub damaged: bool,
+    /// What it has.
+    pub hold: Hold,
+}
+
+/// What somebody who is in the way has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hold {
+    /// The resource.
+    Exclusive,
+    /// The resource for a moment, until it has noted that it shares it: only sanlock hosts do so.
+    Short,
+    /// The resource together with others.
+    Shared,
+    /// A damaged block: it may hold anything until its host writes it anew or is gone.
+    Damaged,
 }
 
 /// Why an operation can't be done.
@@ -210,6 +223,8 @@ pub struct Operation {
     ticket: Option<Version>,
     /// How often this host stood back for one that has waited longer.
     stood_back: u32,
+    /// How often this host looked again because somebody held the resource for a moment only.
+    short_looks: u32,
     /// A scan that was asked for because judging needed fresher records.
     scanned: bool,
     /// The last read came too long after the last scan, and was followed by another scan.
@@ -224,6 +239,8 @@ pub struct Operation {
 const BURN_DISTANCE: u64 = 1 << 32;
 /// How often a host lets one that has waited longer go first before it takes a free lease itself.
 const MAX_STAND_BACK: u32 = 2;
+/// How often a host that doesn't wait looks again at what another holds for a moment only.
+const MAX_SHORT_LOOKS: u32 = 8;
 
 impl Operation {
     /// An acquire. `own` is the block that this host knows it wrote last in this generation, if any. When `wait` is
@@ -258,6 +275,7 @@ impl Operation {
             open: None,
             ticket: None,
             stood_back: 0,
+            short_looks: 0,
             scanned: false,
             stale: false,
             aborts: 0,
@@ -325,7 +343,8 @@ impl Operation {
                 }
                 // A host that joined after the scan can't have written a block before it checked its delta lease. Who
                 // only takes back what is its own needs no other host's block.
-                let fresh = span.ended.since(since) < self.subject.timeouts.io() * 2 || !in_force!(CoverageIsFresh);
+                let fresh =
+                    span.ended.since(since) < self.subject.timeouts.shortest_join() || !in_force!(CoverageIsFresh);
                 let ballot = matches!(self.step, Step::Reading(..));
                 if fresh || (!self.wants() && !ballot) {
                     self.stale = false;

@@ -1,0 +1,231 @@
+//! Holding a host id, and judging those who hold one.
+
+use std::time::Duration;
+
+use leasehold::format::{DeltaRecord, Geometry};
+use leasehold::protocol::delta::{self, Acquire, Identity, Loss, Refusal, Tenure, Terms};
+use leasehold::protocol::liveness::{Observer, Verdict};
+use leasehold::protocol::{Seen, Span, Written};
+use leasehold::{Profile, Time};
+
+use crate::world::*;
+
+/// A host id held by `me`, as a join leaves it; and when that was.
+fn tenure() -> (Tenure, DeltaRecord, Time) {
+    let (mut acquire, written, mut now) = join(B);
+    let settled = acquire.step(delta::Event::Wrote(Span { started: now, ended: now }, Written::Done));
+    let delta::Effect::Wait(until) = settled else { panic!("{settled:?}") };
+    now = until;
+    assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
+    match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(written.clone()))) {
+        delta::Effect::Done(Ok(tenure)) => (*tenure, written, now),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A join of a machine up to its write.
+fn join(machine: u64) -> (Acquire, DeltaRecord, Time) {
+    let now = Time::ZERO + Duration::from_secs(100);
+    let identity = Identity { name: name("host"), machine, boot: 1, session: machine as u32 };
+    let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() };
+    // Each skips another number of generations.
+    let mut acquire = Acquire::new(id(A), identity, terms, machine);
+    let free = DeltaRecord { timestamp: 0, ..record(owner(A, 4), timeouts()) };
+    match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(free))) {
+        delta::Effect::Write(record) => (acquire, record, now),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How long a machine watches an unreleased record of its own before it takes the id again.
+fn watches(seen: &DeltaRecord, boot: u32) -> Duration {
+    let identity = Identity { name: name("host"), machine: A, boot, session: 9 };
+    let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() };
+    let mut acquire = Acquire::new(id(A), identity, terms, 0);
+    let start = Time::ZERO + Duration::from_secs(100);
+    let mut now = start;
+    loop {
+        match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(seen.clone()))) {
+            delta::Effect::Wait(until) => now = until,
+            delta::Effect::Write(_) => return now.since(start),
+            other => panic!("{other:?}"),
+        }
+        acquire.step(delta::Event::Woke(now));
+    }
+}
+
+#[test]
+fn scenario_7_a_generation_newer_than_its_record_as_last_read_is_alive() {
+    let mut observer = Observer::new(timeouts());
+    let now = Time::ZERO + Duration::from_secs(10);
+    let free = DeltaRecord { timestamp: 0, ..record(owner(B, 1), timeouts()) };
+    observer.observe(id(B), Span { started: now, ended: now }, Some(now), Seen::Good(free));
+    assert_eq!(observer.judge(owner(B, 1), now), Verdict::Over);
+    assert!(!observer.judge(owner(B, 2), now).is_gone());
+}
+
+#[test]
+fn scenario_8_a_peer_is_counted_with_its_own_timeouts() {
+    let mut observer = Observer::new(timeouts());
+    let slow = Profile::Balanced.timeouts();
+    let start = Time::ZERO + Duration::from_secs(10);
+    let mut look = |at: Time| {
+        observer.observe(id(A), Span { started: at, ended: at }, Some(at), Seen::Good(record(owner(A, 1), slow)));
+        observer.judge(owner(A, 1), at)
+    };
+    look(start);
+    assert!(!look(start + timeouts().dead() * 2).is_gone(), "the observer's own D is not A's");
+    assert!(!look(start + slow.dead()).is_gone(), "clocks differ in rate");
+    assert_eq!(look(start + slow.dead() * 2), Verdict::Dead);
+}
+
+#[test]
+fn scenario_9_only_a_reboot_makes_taking_the_own_id_again_fast() {
+    let held = record(owner(A, 4), timeouts());
+    assert!(watches(&held, 1) >= timeouts().dead(), "the same boot: what it protected may still run");
+    let quick = watches(&held, 2);
+    assert!(quick < timeouts().dead() && quick >= (timeouts().renewal() + timeouts().io()) * 2, "{quick:?}");
+    let mut unconfirmed = held;
+    unconfirmed.extension.as_mut().unwrap().confirmed = false;
+    assert!(watches(&unconfirmed, 2) >= timeouts().dead(), "it never surely held the id");
+}
+
+#[test]
+fn scenario_10_a_renewal_that_was_read_in_time_is_not_written_after_the_deadline() {
+    let (mut tenure, record, _) = tenure();
+    let late = tenure.deadline();
+    assert_eq!(tenure.renew(late, &Seen::Good(record.clone())), Err(Loss::Expired));
+    assert_eq!(tenure.release(late, &Seen::Good(record)), Err(Loss::Expired), "nor is a release");
+}
+
+#[test]
+fn scenario_13_a_corrupt_record_makes_nobody_dead() {
+    let mut observer = Observer::new(timeouts());
+    let now = Time::ZERO + Duration::from_secs(10);
+    let at = |millis| now + Duration::from_millis(millis);
+    let mut look = |at, value| observer.observe(id(A), Span { started: at, ended: at }, Some(at), value);
+    look(at(0), Seen::Good(record(owner(A, 1), timeouts())));
+    look(at(400), damage());
+    look(at(900), damage());
+    assert!(!observer.judge(owner(A, 1), at(900)).is_gone(), "damage restarts the count");
+}
+
+#[test]
+fn scenario_17_a_timestamp_is_never_compared_with_the_local_clock() {
+    let mut observer = Observer::new(timeouts());
+    let now = Time::ZERO + Duration::from_secs(1_000_000);
+    let ancient = DeltaRecord { timestamp: 1, ..record(owner(A, 1), timeouts()) };
+    for _ in 0..2 {
+        observer.observe(id(A), Span { started: now, ended: now }, Some(now), Seen::Good(ancient.clone()));
+    }
+    assert!(!observer.judge(owner(A, 1), now).is_gone());
+}
+
+#[test]
+fn scenario_18_after_the_deadline_nothing_brings_the_lease_back() {
+    let (mut tenure, record, now) = tenure();
+    let deadline = tenure.deadline();
+    assert!(tenure.held(now) && !tenure.held(deadline));
+    tenure.renew(now, &Seen::Good(record)).unwrap();
+    // The write was confirmed long ago, but the process that asked for it was paused.
+    tenure.renewed(Span { started: now, ended: deadline }, Written::Done, deadline);
+    assert!(!tenure.held(deadline) && !tenure.held(now));
+    assert_eq!(tenure.lost(), Some(&Loss::Expired));
+}
+
+#[test]
+fn scenario_34_a_damaged_or_foreign_own_record_is_the_loss_at_once() {
+    let (mut first, record, now) = tenure();
+    assert!(matches!(first.renew(now, &damage()), Err(Loss::Damaged(_))));
+    assert!(first.renew(now, &Seen::Good(record.clone())).is_err(), "for good");
+    let (mut second, ..) = tenure();
+    let other = DeltaRecord { generation: record.generation + 1, ..record };
+    assert!(matches!(second.renew(now, &Seen::Good(other)), Err(Loss::Overwritten(_))));
+    assert!(!second.held(now));
+}
+
+#[test]
+fn scenario_41_an_id_that_was_not_released_is_not_taken_by_another_machine() {
+    let identity = Identity { name: name("host"), machine: 77, boot: 1, session: 1 };
+    let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() };
+    let mut acquire = Acquire::new(id(A), identity, terms, 0);
+    let held = record(owner(A, 4), timeouts());
+    let mut now = Time::ZERO + Duration::from_secs(100);
+    for _ in 0..1_000 {
+        match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(held.clone()))) {
+            delta::Effect::Wait(until) => now = until,
+            delta::Effect::Done(Err(Refusal::NotReleased(_))) => return,
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
+    }
+    panic!("no end");
+}
+
+#[test]
+fn scenario_42_a_join_that_took_too_long_writes_no_more_and_ends_no_generation() {
+    let (mut slow, slow_record, now) = join(C);
+    let took = Span { started: now, ended: now + timeouts().io() + Duration::from_millis(1) };
+    let ended = slow.step(delta::Event::Wrote(took, Written::Done));
+    assert_eq!(ended, delta::Effect::Done(Err(Refusal::Storage)));
+    for event in [delta::Event::Woke(took.ended), delta::Event::Read(took, Seen::Good(slow_record.clone()))] {
+        assert!(!matches!(slow.step(event), delta::Effect::Write(_)), "it writes again");
+    }
+    // Its record lands over that of the host that has the id: that host is lost at once, but not gone for others.
+    let (mut tenure, mine, held) = tenure();
+    assert!(slow_record.generation > mine.generation);
+    assert!(matches!(tenure.renew(held, &Seen::Good(slow_record.clone())), Err(Loss::Overwritten(_))));
+    let mut observer = Observer::new(timeouts());
+    observer.observe(id(A), Span { started: held, ended: held }, Some(held), Seen::Good(mine));
+    observer.observe(id(A), Span { started: held, ended: held }, Some(held), Seen::Good(slow_record));
+    assert!(!observer.judge(tenure.me(), held).is_gone());
+}
+
+#[test]
+fn a_join_waits_until_no_write_of_another_join_can_land_in_time() {
+    let (mut acquire, written, now) = join(B);
+    let span = Span { started: now, ended: now };
+    let delta::Effect::Wait(until) = acquire.step(delta::Event::Wrote(span, Written::Done)) else { panic!("no wait") };
+    assert!(until.since(now) > timeouts().io() * 2);
+    assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
+    let early = acquire.step(delta::Event::Read(span, Seen::Good(written)));
+    assert!(matches!(early, delta::Effect::Done(Err(_))), "{early:?}");
+}
+
+/// Both read the id as free and both write: only the one whose record is there at the end has it (rule `JoinIsChecked`).
+#[test]
+fn scenario_42_of_two_that_join_at_once_the_one_that_was_overwritten_has_nothing() {
+    let (mut first, ..) = join(B);
+    let (_, second, now) = join(C);
+    let ended = first.step(delta::Event::Wrote(Span { started: now, ended: now }, Written::Done));
+    let delta::Effect::Wait(until) = ended else { panic!("{ended:?}") };
+    assert_eq!(first.step(delta::Event::Woke(until)), delta::Effect::Read);
+    let checked = first.step(delta::Event::Read(Span { started: until, ended: until }, Seen::Good(second)));
+    assert_eq!(checked, delta::Effect::Done(Err(Refusal::Outrun)));
+}
+
+#[test]
+fn the_deadline_is_counted_from_the_start_of_the_confirmed_write() {
+    let (mut tenure, record, now) = tenure();
+    tenure.renew(now, &Seen::Good(record)).unwrap();
+    let ended = now + timeouts().io();
+    tenure.renewed(Span { started: now, ended }, Written::Done, ended);
+    assert_eq!(tenure.deadline(), now + timeouts().fail());
+}
+
+/// Rules `ConfirmedByLaterRead` and `ConfirmedByMirror`, and how old a copy may be.
+#[test]
+fn a_host_is_dead_only_by_a_read_that_began_after_d_and_shows_no_stale_copy() {
+    let mut observer = Observer::new(timeouts());
+    let first = Time::ZERO + Duration::from_secs(10);
+    let late = first + timeouts().dead() * 2;
+    let mut look = |at, content| {
+        let value = Seen::Good(record(owner(A, 1), timeouts()));
+        observer.observe(id(A), Span { started: at, ended: at }, content, value);
+        observer.judge(owner(A, 1), late)
+    };
+    assert!(!look(first, Some(first)).is_gone(), "it was not read since");
+    assert!(!look(late, None).is_gone(), "the copy may be of any age");
+    assert!(!look(late, Some(first)).is_gone(), "the copy may be as old as the first look");
+    assert_eq!(look(late, Some(late)), Verdict::Dead);
+}
