@@ -3,40 +3,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/values.rs"]
+mod values;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use leasehold::format::{Block, Corrupt, DeltaRecord, Geometry, Leader};
+use leasehold::format::{Block, DeltaRecord, Geometry, Leader};
 use leasehold::protocol::area::AreaView;
 use leasehold::protocol::delta::{self, Acquire, Identity, Terms};
 use leasehold::protocol::liveness::{HostState, Observer, Verdict};
 use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Refusal, Subject};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{Generation, HostId, Name, Owner, Profile, Time, Timeouts, Version, stretched};
+use leasehold::{HostId, Owner, Time, Timeouts, Version, stretched};
+use values::{A, B, damage, id, name, owner, timeouts};
 
-const A: u64 = 1;
-const B: u64 = 2;
 const NONCE: u32 = 7;
-
-fn id(number: u64) -> HostId {
-    HostId::new(number).unwrap()
-}
-
-fn owner(host: u64, generation: u64) -> Owner {
-    Owner { host: id(host), generation: Generation::new(generation).unwrap() }
-}
-
-fn timeouts() -> Timeouts {
-    Profile::Fast.timeouts()
-}
-
-fn name(text: &str) -> Name {
-    Name::resource(text).unwrap()
-}
-
-fn damage<T>() -> Seen<T> {
-    Seen::Bad(Corrupt::Checksum { found: 1, computed: 2 }.into())
-}
 
 fn free_record() -> DeltaRecord {
     DeltaRecord::free(Geometry::default(), name("ls"), NONCE, timeouts())

@@ -12,6 +12,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/values.rs"]
+mod values;
+
 #[path = "scenarios/damage.rs"]
 mod damage;
 #[path = "scenarios/host_ids.rs"]

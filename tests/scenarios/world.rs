@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use leasehold::format::{Block, Corrupt, DeltaExtension, DeltaRecord, Geometry, Leader, Writer};
+use leasehold::format::{Block, DeltaExtension, DeltaRecord, Geometry, Leader, Writer};
 use leasehold::protocol::area::AreaView;
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Subject};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{Generation, HostId, Name, Owner, Profile, Time, Timeouts, Version};
+use leasehold::{HostId, Owner, Time, Timeouts, Version};
+
+pub(crate) use crate::values::{A, B, damage, id, name, owner, timeouts};
 
 /// One disk with one resource, hosts that are live or not, and a clock that all share.
 pub(crate) struct World {
@@ -37,26 +39,6 @@ pub(crate) struct Run {
 /// A write that timed out.
 pub(crate) struct Late(pub(crate) HostId, pub(crate) Effect);
 
-pub(crate) fn id(number: u64) -> HostId {
-    HostId::new(number).unwrap()
-}
-
-pub(crate) fn owner(host: u64, generation: u64) -> Owner {
-    Owner { host: id(host), generation: Generation::new(generation).unwrap() }
-}
-
-pub(crate) fn timeouts() -> Timeouts {
-    Profile::Fast.timeouts()
-}
-
-pub(crate) fn name(text: &str) -> Name {
-    Name::resource(text).unwrap()
-}
-
-pub(crate) fn damage<T>() -> Seen<T> {
-    Seen::Bad(Corrupt::Checksum { found: 1, computed: 2 }.into())
-}
-
 /// What a live holder with these timeouts has written.
 pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
     DeltaRecord {
@@ -79,10 +61,6 @@ pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
         }),
     }
 }
-
-pub(crate) const A: u64 = 1;
-
-pub(crate) const B: u64 = 2;
 
 pub(crate) const C: u64 = 3;
 
