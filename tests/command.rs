@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use common::devices::folder;
-use common::processes::{Mark, Process};
+use common::processes::{Mark, Process, is_busy};
 use common::until;
 
 /// More than any wait in these tests takes. Who waits so long gets there however busy the machine is.
@@ -44,8 +44,7 @@ impl Ended {
 
     /// Whether it failed because the machine is busy, which says nothing.
     fn is_busy(&self) -> bool {
-        let signs = ["still in flight", "not acquired in time", "was not acquired: ", "membership was lost"];
-        signs.iter().any(|sign| self.err.contains(sign))
+        is_busy(&self.err)
     }
 
     #[track_caller]

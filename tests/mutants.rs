@@ -8,7 +8,7 @@
 use leasehold::sim::{Emphasis, Options, Rule};
 
 /// Several times what each of these needed when this was written.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 2_000;
 
 /// Rules whose mutants are found in any runs, or in those with an emphasis.
 const QUICK: &[(Rule, Option<Emphasis>)] = &[

@@ -60,6 +60,8 @@ mod switch {
         // Resources.
         /// While a write of the own block or the leader is in flight, no other is submitted to that sector.
         OneWriteInFlight,
+        /// Of several disks, what was submitted last counts though those that were read don't show it.
+        SubmittedCounts,
         /// Blocks are read of all ids that a scan younger than a join shows in use.
         CoverageIsFresh,
         /// A damaged block is not an empty one.

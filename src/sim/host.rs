@@ -344,7 +344,8 @@ impl Member {
             }
             (Tag::Area { operation, round, disk, since }, answer) => {
                 let current = operation == self.operations;
-                if let (Answer::Wrote(_), true) = (&answer, late || !current) {
+                // Of several disks, one may still write what a majority has; then nobody waits for it, but to settle.
+                if let (Answer::Wrote(_), true) = (&answer, late || !current || self.settling.is_some()) {
                     let settled = self.settling.filter(|_| !env.storage.writing(index, |_, at| at >= AREA))?;
                     self.settling = None;
                     return self.step(index, env, settled, Event::Settled);

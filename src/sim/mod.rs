@@ -141,8 +141,11 @@ pub struct Faults {
 impl Options {
     /// The run that belongs to `seed`: its size and its faults are drawn from it too.
     pub fn of_seed(seed: u64) -> Options {
-        let drawn = random::Random::new(seed ^ 0xe4a5).below(12) as usize;
-        Options::about(seed, Emphasis::ALL.get(drawn).copied())
+        let mut random = random::Random::new(seed ^ 0xe4a5);
+        let drawn = random.below(12) as usize;
+        // Copies on several disks cost as many times the work.
+        let disks = if random.below(16) == 0 { 3 } else { 1 };
+        Options { disks, ..Options::about(seed, Emphasis::ALL.get(drawn).copied()) }
     }
 
     /// As [`Options::of_seed`], with the emphasis given.

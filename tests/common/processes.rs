@@ -193,6 +193,18 @@ pub(crate) fn await_end(child: &mut Child) -> ExitStatus {
     status.unwrap()
 }
 
+/// Whether what the command `leasehold` said when it failed shows that the machine is busy, which says nothing.
+pub(crate) fn is_busy(said: &str) -> bool {
+    let signs = [
+        "still in flight",
+        "not acquired in time",
+        "was not acquired: ",
+        "membership was lost",
+        "no renewal was confirmed in time",
+    ];
+    signs.iter().any(|sign| said.contains(sign))
+}
+
 /// Runs the command `leasehold` to its end: exit code, and all it said.
 #[cfg(feature = "cli")]
 pub(crate) fn leasehold<S: AsRef<OsStr>>(mark: &Mark, args: &[S]) -> (i32, String) {

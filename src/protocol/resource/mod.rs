@@ -215,6 +215,8 @@ pub struct Operation {
     own: Option<Block>,
     /// The own block that was submitted last: it may be on disk though nobody confirmed it.
     attempt: Option<Block>,
+    /// Of several disks, it is not known whether a majority has `attempt`.
+    unconfirmed: bool,
     /// Whether the own block was durably written without a claim: a damaged one is then not written again.
     restored: bool,
     /// The latest version for which a phase 2 block was submitted in this operation.
@@ -271,6 +273,7 @@ impl Operation {
             in_flight: false,
             own,
             attempt: None,
+            unconfirmed: false,
             restored: false,
             open: None,
             ticket: None,
@@ -409,6 +412,9 @@ impl Operation {
 
     /// The step's write is durable on a majority.
     fn written(&mut self, now: Time) -> Effect {
+        if let Step::Writing(_) | Step::Marking(_) | Step::Resigning(_) = self.step {
+            self.unconfirmed = false;
+        }
         match std::mem::replace(&mut self.step, Step::Pausing) {
             Step::Writing(ballot) => {
                 self.own = Some(ballot.block().clone());
@@ -593,6 +599,7 @@ impl Operation {
     fn write_own(&mut self, step: Step, block: Block) -> Effect {
         self.own = None;
         self.attempt = Some(block.clone());
+        self.unconfirmed = self.subject.disks > 1;
         self.step = step;
         Effect::WriteBlock(self.next_round(), block)
     }
