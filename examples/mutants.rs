@@ -17,6 +17,9 @@ const SEEDS: u64 = 60_000;
 
 /// Rules whose mutants survive nearly all runs but those of one emphasis: only those are run.
 const RARE: &[(Rule, Emphasis)] = &[
+    (Rule::NumberExceedsAllSeen, Emphasis::LongLife),
+    (Rule::LaterInstanceEndsBallot, Emphasis::Damage),
+    (Rule::SubmittedCounts, Emphasis::SeveralDisks),
     (Rule::CoverageIsFresh, Emphasis::NewIds),
     (Rule::DamagedIsNotEmpty, Emphasis::Damage),
     (Rule::DamagedIsJudged, Emphasis::Damage),

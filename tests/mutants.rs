@@ -8,14 +8,13 @@
 use leasehold::sim::{Emphasis, Options, Rule};
 
 /// Several times what each of these needed when this was written.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 400;
 
 /// Rules whose mutants are found in any runs, or in those with an emphasis.
 const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::AcceptedValueStays, None),
     (Rule::ReleaseStays, None),
     (Rule::LargestAcceptedWins, None),
-    (Rule::LaterInstanceEndsBallot, None),
     (Rule::OneWriteInFlight, None),
     (Rule::DamagedIsNotEmpty, Some(Emphasis::Damage)),
     (Rule::GivenUpIsNotHeld, None),

@@ -95,11 +95,15 @@ pub enum Emphasis {
     NoMargin,
     /// The same, and clocks differ as much as they may.
     Clocks,
+    /// Hosts contend without rest for a minute, until all are off at once.
+    LongLife,
+    /// There are three disks.
+    SeveralDisks,
 }
 
 impl Emphasis {
-    /// Every emphasis.
-    pub const ALL: &[Emphasis] = &[
+    /// Those that every second seed has one of. Long lives cost too much for that, and several disks go with any of them.
+    const DRAWN: &[Emphasis] = &[
         Emphasis::FewIds,
         Emphasis::NewIds,
         Emphasis::Damage,
@@ -145,7 +149,7 @@ impl Options {
         let drawn = random.below(12) as usize;
         // Copies on several disks cost as many times the work.
         let disks = if random.below(16) == 0 { 3 } else { 1 };
-        Options { disks, ..Options::about(seed, Emphasis::ALL.get(drawn).copied()) }
+        Options { disks, ..Options::about(seed, Emphasis::DRAWN.get(drawn).copied()) }
     }
 
     /// As [`Options::of_seed`], with the emphasis given.
@@ -229,6 +233,12 @@ impl Options {
                 let (scan, duration) = (Duration::from_millis(10), Duration::from_secs(60));
                 Options { timeouts, slower: timeouts, scan, duration, faults, ..self }
             }
+            Emphasis::LongLife => {
+                let faults = Faults { slow: 0, hung: 0, stall: 0, upset: Duration::from_secs(2), ..rates };
+                let (rest, duration) = (Duration::from_millis(1), Duration::from_secs(60));
+                Options { rest, leaves: 0, duration, lone_end: true, faults, ..self }
+            }
+            Emphasis::SeveralDisks => Options { disks: 3, ..self },
         }
     }
 
