@@ -5,10 +5,8 @@
 //!
 //! `LEASEHOLD_INTEROP_SECONDS`: how long the hosts contend (40).
 //!
-//! Needs root, `losetup`, `setpriv` and `sanlock`, which Debian has in util-linux and sanlock. Without sanlock they do
-//! nothing, and say so; in CI they fail.
+//! Needs root, `losetup`, `setpriv` and `sanlock`, which Debian has in util-linux and sanlock.
 
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
 
 mod common;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::common::processes::Process;
-use super::common::sanlock::{Sanlock, TOO_SLOW, direct, installed};
+use super::common::sanlock::{Sanlock, TOO_SLOW, direct};
 use super::common::until;
 use super::{Device, HELD_BY_ANOTHER, T, await_held, held, refusal, states};
 
@@ -65,7 +65,6 @@ fn sanlock_holds_at_last(daemon: &Sanlock, resource: &str) -> (Process, f64) {
 /// Two owners with different T: each counts by its own.
 #[test]
 fn owners_of_sanlock_that_die_are_replaced_by_leasehold() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first", "second"]);
     let owners = [(1, T, "first"), (2, 2 * T, "second")];
     let daemons = owners.map(|(host, io_timeout, _)| Sanlock::start(&format!("theirs{host}"), io_timeout));
@@ -102,7 +101,6 @@ fn owners_of_sanlock_that_die_are_replaced_by_leasehold() {
 
 #[test]
 fn an_owner_of_leasehold_that_dies_is_replaced_by_sanlock() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(2));
@@ -125,7 +123,6 @@ fn an_owner_of_leasehold_that_dies_is_replaced_by_sanlock() {
 /// takes a dead sharer's block away altogether, also where it holds what only ours write.
 #[test]
 fn a_sharer_that_dies_is_replaced_by_either() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first", "second"]);
     let resources = [("first", 3), ("second", 4)];
     // A block of the host id that will be the sharer's, with our extension.

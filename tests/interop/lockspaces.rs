@@ -2,7 +2,7 @@
 
 use leasehold::format::{AreaSize, SectorSize};
 
-use super::common::sanlock::{Sanlock, installed};
+use super::common::sanlock::Sanlock;
 use super::common::{PATIENCE, until};
 use super::{Device, T, our_name};
 
@@ -38,7 +38,6 @@ fn pass_on(device: &Device, daemon: &Sanlock, host: u64, resource: &str, placed:
 
 #[test]
 fn a_lockspace_that_sanlock_made_is_shared() {
-    let Ok(()) = installed() else { return };
     let device = Device::small();
     let theirs = Sanlock::start("theirs", T);
     device.init(&theirs);
@@ -57,11 +56,12 @@ fn a_lockspace_that_sanlock_made_is_shared() {
     assert_eq!(status["damaged"], serde_json::Value::Null, "{status}");
     let said = device.refused(5, &[], "first", 66);
     assert!(said.contains("index"), "{said}");
+    let said = device.leasehold(&["create", device.path(), "second"], 73);
+    assert!(said.contains("has no resource index"), "{said}");
 }
 
 #[test]
 fn a_lockspace_that_leasehold_made_is_shared() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let theirs = Sanlock::start("theirs", T);
     pass_on(&device, &theirs, 1, &device.resource("first", 3), "first");
@@ -72,7 +72,6 @@ fn a_lockspace_that_leasehold_made_is_shared() {
 
 #[test]
 fn hosts_of_both_kinds_are_members_of_both_lockspaces_at_once() {
-    let Ok(()) = installed() else { return };
     let (ours, theirs) = (Device::ours(&["first"]), Device::empty(SectorSize::B4096, AreaSize::M2));
     let daemons = [Sanlock::start("theirs1", T), Sanlock::start("theirs2", T)];
     theirs.init(&daemons[0]);
@@ -114,7 +113,6 @@ fn hosts_of_both_kinds_are_members_of_both_lockspaces_at_once() {
 
 #[test]
 fn sanlock_uses_the_index_that_leasehold_made() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
@@ -123,7 +121,6 @@ fn sanlock_uses_the_index_that_leasehold_made() {
 
 #[test]
 fn leasehold_uses_the_index_that_sanlock_made() {
-    let Ok(()) = installed() else { return };
     let device = Device::small();
     let theirs = Sanlock::start("theirs", T);
     device.init(&theirs);

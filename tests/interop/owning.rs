@@ -4,13 +4,12 @@ use leasehold::format::{Block, Leader};
 use leasehold::{Generation, Owner};
 use rustix::process::Signal;
 
-use super::common::sanlock::{Sanlock, installed};
+use super::common::sanlock::Sanlock;
 use super::common::until;
 use super::{Device, T, await_held, holder, id};
 
 #[test]
 fn what_sanlock_holds_is_refused_to_leasehold() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
@@ -30,7 +29,6 @@ fn what_sanlock_holds_is_refused_to_leasehold() {
 
 #[test]
 fn what_leasehold_holds_is_refused_to_sanlock() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
@@ -53,7 +51,6 @@ fn what_leasehold_holds_is_refused_to_sanlock() {
 
 #[test]
 fn shared_holders_keep_an_exclusive_one_out_and_are_named() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let sharers = [Sanlock::start("sharer1", T), Sanlock::start("sharer2", T)];
     let mut held = Vec::new();
@@ -83,7 +80,6 @@ fn shared_holders_keep_an_exclusive_one_out_and_are_named() {
 /// A host that is about to share owns the resource for a moment, and says so.
 #[test]
 fn a_short_hold_is_respected() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
@@ -114,7 +110,6 @@ fn a_short_hold_is_respected() {
 /// sanlock's owner does not write the leader again when another host had written it: it only says so in its block.
 #[test]
 fn a_release_that_stands_in_the_block_alone_counts() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let daemons = [Sanlock::start("theirs1", T), Sanlock::start("theirs2", T)];
     for (daemon, host) in daemons.iter().zip(1..) {
@@ -149,7 +144,6 @@ fn a_release_that_stands_in_the_block_alone_counts() {
 
 #[test]
 fn what_sanlock_deleted_is_not_acquired() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&["first"]);
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
@@ -162,7 +156,6 @@ fn what_sanlock_deleted_is_not_acquired() {
 
 #[test]
 fn a_host_that_a_resource_has_no_room_for_is_refused() {
-    let Ok(()) = installed() else { return };
     let device = Device::ours(&[]);
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));

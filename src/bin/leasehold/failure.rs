@@ -212,6 +212,8 @@ impl From<CreateError> for Failure {
     fn from(error: CreateError) -> Failure {
         match error {
             CreateError::Guard(error) => Failure::from(error).within("the index is busy"),
+            CreateError::Index(error @ FindError::NoIndex { .. }) => Failure::of(REFUSED, &error)
+                .hint("sanlock makes one: sanlock client format -x LOCKSPACE:DEVICE:OFFSET, at the second area"),
             CreateError::Index(error) => error.into(),
             CreateError::Disk(error) => error.into(),
             CreateError::Lost(_) => Failure::of(LOST, &error),

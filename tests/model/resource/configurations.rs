@@ -87,7 +87,7 @@ fn damaged_blocks() {
         sights: &[Burn],
         ..PLAIN
     };
-    explore("two hosts, a crash, a damaged block", limits, 16_924);
+    explore("two hosts, a crash, a damaged block", limits, 17_018);
 }
 
 /// Two hosts that contend when one finds the block of a third damaged and the other did not.
@@ -103,7 +103,7 @@ const DEAD_BALLOT: Limits = Limits {
 
 #[test]
 fn a_damaged_block_of_a_dead_host() {
-    explore("three hosts, the damaged block of a dead one", Limits { ballots: 1, ..DEAD_BALLOT }, 42_132);
+    explore("three hosts, the damaged block of a dead one", Limits { ballots: 1, ..DEAD_BALLOT }, 42_244);
 }
 
 /// Minutes in release mode: only with `LEASEHOLD_MODEL=full`.
@@ -147,7 +147,7 @@ fn larger_configurations() {
         (
             "two hosts, a crash, a damaged block",
             Limits { versions: 5, budget: Budget { stops: 1, damages: 1, ..NOTHING }, sights: &[Burn], ..two },
-            1_803_416,
+            1_809_179,
         ),
         ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 566_727),
         ("three hosts, one version, a crash", Limits { ballots: 0, ..three.clone() }, 322_710),
