@@ -37,15 +37,20 @@ impl Operation {
         let order = |block: &Block| (block.instance, block.mbal, block.bal);
         let over = view.leader.good().map(|leader| leader.version);
         let own_is_wrong = match (view.block(me.host), self.own.take()) {
-            // Of several disks, those that were read need not have what was submitted last, while another may.
-            (seen, _) if self.on_a_minority(seen.as_ref()) => {
-                self.own = self.attempt.clone();
+            // Of several disks, those that were read need not have what was submitted last, while others may.
+            (seen, _) if self.unconfirmed && in_force!(SubmittedCounts) => {
+                self.own = seen.into_iter().chain(self.attempt.clone()).max_by_key(order);
                 true
             }
             // Equal but for what its order doesn't tell: a disk that missed the last write was read, too.
             (Some(seen), Some(known)) if self.subject.disks > 1 && order(&known) == order(&seen) => {
                 self.own = Some(known);
                 false
+            }
+            // An earlier generation left it on a disk that was not read before.
+            (Some(seen), Some(known)) if self.subject.disks > 1 && order(&seen) > order(&known) => {
+                self.own = Some(seen);
+                true
             }
             // What was there was put back by somebody else, or read from elsewhere.
             (Some(seen), Some(known)) if order(&known) > order(&seen) && Some(known.instance) > over => {
@@ -108,14 +113,6 @@ impl Operation {
         let extension = self.extension(None, plan.burned);
         let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, extension);
         self.write(ballot)
-    }
-
-    /// Whether the own block that was submitted last, and not confirmed, may be on fewer disks than a majority: the ones
-    /// that were read show it, or none later than it.
-    fn on_a_minority(&self, seen: Option<&Block>) -> bool {
-        let order = |block: &Block| (block.instance, block.mbal, block.bal);
-        let later = |attempt: &Block| seen.is_none_or(|seen| order(attempt) >= order(seen));
-        self.unconfirmed && self.attempt.as_ref().is_some_and(later) && in_force!(SubmittedCounts)
     }
 
     fn write(&mut self, ballot: Ballot) -> Effect {
