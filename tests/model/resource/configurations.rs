@@ -149,7 +149,7 @@ fn larger_configurations() {
             Limits { versions: 5, budget: Budget { stops: 1, damages: 1, ..NOTHING }, sights: &[Burn], ..two },
             1_809_179,
         ),
-        ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 566_727),
+        ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 568_147),
         ("three hosts, one version, a crash", Limits { ballots: 0, ..three.clone() }, 322_710),
         ("three hosts, one version, more ballots", Limits { ballots: 2, budget: NOTHING, ..three.clone() }, 2_156_122),
         (
