@@ -43,16 +43,14 @@ impl Index {
         Resource { name: GUARD, offset: 2 * geometry.area_bytes() }
     }
 
-    pub(crate) fn read(io: &Io, terms: &Terms) -> Result<Index, FindError> {
+    /// The header alone: whether there is an index, and of what size.
+    pub(crate) fn header(io: &Io, terms: &Terms) -> Result<IndexHeader, FindError> {
         let geometry = terms.geometry;
         let at = Index::offset(geometry);
         let sector = geometry.sector_bytes();
         let timeout = terms.timeouts.io();
-        let damage = |offset, reason: Corrupt| Damage {
-            device: io.device(),
-            offset,
-            what: "resource index",
-            reason: reason.into(),
+        let damage = |reason: Corrupt| {
+            FindError::from(Damage { device: io.device(), offset: at, what: "resource index", reason: reason.into() })
         };
         if io.disk().len() < at + geometry.area_bytes() {
             return Err(FindError::NoIndex { device: io.device() });
@@ -62,16 +60,22 @@ impl Index {
             Ok(header) => header,
             Err(reason) => {
                 return Err(match Index::was_made(io, geometry, &bytes, timeout)? {
-                    true => damage(at, reason).into(),
+                    true => damage(reason),
                     false => FindError::NoIndex { device: io.device() },
                 });
             }
         };
         if header.geometry != geometry || header.lockspace != terms.lockspace {
-            return Err(damage(at, Corrupt::IndexEntry { offset: header.offset, name: header.lockspace }).into());
+            return Err(damage(Corrupt::IndexEntry { offset: header.offset, name: header.lockspace }));
         }
+        Ok(header)
+    }
+
+    pub(crate) fn read(io: &Io, terms: &Terms) -> Result<Index, FindError> {
+        let header = Index::header(io, terms)?;
+        let sector = terms.geometry.sector_bytes();
         let len = (header.max_resources as usize * IndexEntry::BYTES).next_multiple_of(sector);
-        let (_, bytes) = io.read(Lane::General, at + sector as u64, len, timeout)?;
+        let (_, bytes) = io.read(Lane::General, header.offset + sector as u64, len, terms.timeouts.io())?;
         let (entries, _) = bytes.as_chunks::<{ IndexEntry::BYTES }>();
         let entries = entries
             .iter()

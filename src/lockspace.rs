@@ -235,7 +235,7 @@ impl Lockspace {
     /// # Errors
     /// When its place can't be read.
     pub fn has_index(&self) -> Result<bool, DiskError> {
-        match Index::read(&self.io, &self.terms) {
+        match Index::header(&self.io, &self.terms) {
             Err(FindError::NoIndex { .. }) => Ok(false),
             Err(FindError::Disk(error)) => Err(error),
             _ => Ok(true),

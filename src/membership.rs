@@ -234,7 +234,7 @@ impl Membership {
     pub fn create(&self, name: &str, wait: Wait) -> Result<Resource, CreateError> {
         let name = Name::resource(name).map_err(FindError::from)?;
         // Where there is no index its guard's place may have anything.
-        Index::read(&self.member.io, &self.lockspace.terms)?;
+        Index::header(&self.member.io, &self.lockspace.terms)?;
         let guard = self.acquire(&self.lockspace.index_guard(), wait).map_err(CreateError::Guard)?;
         let created = self.create_guarded(name);
         // A write that is still in flight could spoil what the next one writes here. The resource is there, or the error
