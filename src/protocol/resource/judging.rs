@@ -20,6 +20,17 @@ struct Plan {
     burned: Option<Version>,
 }
 
+/// What a read says of the own block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OwnBlock {
+    /// It is what it must be.
+    Right,
+    /// It is damaged, or not known to be on a majority: it must be written anew before anything rests on it.
+    Wrong,
+    /// An earlier one is there than this host wrote.
+    SetBack,
+}
+
 impl Plan {
     /// What a damaged block held may have decided the instance after all that is `seen`, or the one after that where a
     /// late write has set the leader back by one. Burn beyond both, and never at an instance that somebody has begun:
@@ -34,42 +45,9 @@ impl Plan {
 impl Operation {
     pub(super) fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
         let me = self.subject.me;
-        let order = |block: &Block| (block.instance, block.mbal, block.bal);
-        let over = view.leader.good().map(|leader| leader.version);
-        let own_is_wrong = match (view.block(me.host), self.own.take()) {
-            // Of several disks, those that were read need not have what was submitted last, while others may.
-            (seen, _) if self.unconfirmed && in_force!(SubmittedCounts) => {
-                self.own = seen.into_iter().chain(self.attempt.clone()).max_by_key(order);
-                true
-            }
-            // Equal but for what its order doesn't tell: a disk that missed the last write was read, too.
-            (Some(seen), Some(known)) if self.subject.disks > 1 && order(&known) == order(&seen) => {
-                self.own = Some(known);
-                false
-            }
-            // An earlier generation left it on a disk that was not read before.
-            (Some(seen), Some(known)) if self.subject.disks > 1 && order(&seen) > order(&known) => {
-                self.own = Some(seen);
-                true
-            }
-            // What was there was put back by somebody else, or read from elsewhere.
-            (Some(seen), Some(known)) if order(&known) > order(&seen) && Some(known.instance) > over => {
-                self.own = Some(known);
-                if self.wants() {
-                    return self.refuse(Refusal::OwnBlockChanged);
-                }
-                true
-            }
-            (Some(seen), _) => {
-                self.own = Some(seen);
-                false
-            }
-            // Nothing of ours is in flight: it was what was submitted last, or what was there before. Writing the
-            // later one is what a late landing would have done.
-            (None, known) => {
-                self.own = known.or_else(|| self.attempt.clone());
-                true
-            }
+        let own_is_wrong = match self.recall_own(view) {
+            OwnBlock::SetBack if self.wants() => return self.refuse(Refusal::OwnBlockChanged),
+            recalled => recalled != OwnBlock::Right,
         };
         let leader = match self.validated(view) {
             Ok(leader) => leader.clone(),
@@ -88,7 +66,6 @@ impl Operation {
             && claimed(me.host, &own) == Some(me)
         {
             if own_is_wrong {
-                // The claim must be on a majority before anything rests on it.
                 return self.write_own(Step::Marking(own.clone()), own);
             }
             self.step = Step::Committing { version: leader.version, hold: true };
@@ -113,6 +90,33 @@ impl Operation {
         let extension = self.extension(None, plan.burned);
         let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, extension);
         self.write(ballot)
+    }
+
+    /// Concludes from what a read shows, and from what this host wrote, what its own block is.
+    fn recall_own(&mut self, view: &AreaView) -> OwnBlock {
+        let order = |block: &Block| (block.instance, block.mbal, block.bal);
+        let several = self.subject.disks > 1;
+        let over = view.leader.good().map(|leader| leader.version);
+        let (own, state) = match (view.block(self.subject.me.host), self.own.take()) {
+            // Of several disks, those that were read need not have what was submitted last, while others may.
+            (seen, _) if self.unconfirmed && in_force!(SubmittedCounts) => {
+                (seen.into_iter().chain(self.attempt.clone()).max_by_key(order), OwnBlock::Wrong)
+            }
+            // Equal but for what its order doesn't tell: a disk that missed the last write was read, too.
+            (Some(seen), Some(known)) if several && order(&known) == order(&seen) => (Some(known), OwnBlock::Right),
+            // An earlier generation left it on a disk that was not read before.
+            (Some(seen), Some(known)) if several && order(&seen) > order(&known) => (Some(seen), OwnBlock::Wrong),
+            // What was there was put back by somebody else, or read from elsewhere.
+            (Some(seen), Some(known)) if order(&known) > order(&seen) && Some(known.instance) > over => {
+                (Some(known), OwnBlock::SetBack)
+            }
+            (Some(seen), _) => (Some(seen), OwnBlock::Right),
+            // Nothing of ours is in flight: it was what was submitted last, or what was there before. Writing the
+            // later one is what a late landing would have done.
+            (None, known) => (known.or_else(|| self.attempt.clone()), OwnBlock::Wrong),
+        };
+        self.own = own;
+        state
     }
 
     fn write(&mut self, ballot: Ballot) -> Effect {

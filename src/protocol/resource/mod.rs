@@ -189,7 +189,7 @@ enum Step {
     Reading(Ballot, BTreeSet<usize>),
     /// Writing what was decided into the leader; then look again, or hold.
     Committing { version: Version, hold: bool },
-    /// Writing the waiting mark.
+    /// Writing the own block with a waiting mark, or the claim in it anew.
     Marking(Block),
     /// Writing the released flag.
     Resigning(Block),
