@@ -1,14 +1,30 @@
 //! `leasehold create`
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
+use clap::Args;
 use leasehold::disk::Access;
 use leasehold::{CreateError, JoinOptions};
 
-use crate::args::CreateArgs;
 use crate::failure::Failure;
 use crate::output::{tell, written};
 use crate::prepare::{index_patience, open};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  leasehold create /dev/vg/leases database
+  leasehold create /dev/vg/leases vm-1 vm-2 vm-3
+
+Joins the lockspace for it. A name that exists already is refused (exit code 73); the others are created.")]
+pub(crate) struct CreateArgs {
+    /// Device with a lockspace
+    pub(crate) device: PathBuf,
+    /// Names, at most 48 bytes each
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+}
 
 pub(crate) fn create(args: &CreateArgs) -> Result<(), Failure> {
     let lockspace = open(&args.device, Access::ReadWrite)?;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::path::PathBuf;
 
+use clap::Args;
 use leasehold::disk::Access;
 use leasehold::format::{
     Block, Corrupt, DeltaRecord, Field, FieldValue, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request,
@@ -11,10 +13,24 @@ use leasehold::format::{
 use leasehold::{HostId, Lockspace, Name};
 use serde_json::{Map, Value, json};
 
-use crate::args::DumpArgs;
 use crate::failure::Failure;
 use crate::output::{damaged, written};
 use crate::prepare::open;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  leasehold dump /dev/vg/leases
+  leasehold dump leasehold.img --json
+
+Prints what it can read of a device that is damaged, and what is wrong with the rest. Writes nothing.")]
+pub(crate) struct DumpArgs {
+    /// Device with a lockspace
+    pub(crate) device: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 pub(crate) fn dump(args: &DumpArgs) -> Result<(), Failure> {
     let lockspace = open(&args.device, Access::ReadOnly)?;

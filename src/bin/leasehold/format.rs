@@ -1,14 +1,53 @@
 //! `leasehold format`
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use clap::Args;
 use leasehold::disk::{Access, DirectDisk};
+use leasehold::format::{AreaSize, SectorSize};
 use leasehold::{FormatOptions, Profile};
 
-use crate::args::FormatArgs;
+use crate::args::{ProfileName, area_size, sector_size};
 use crate::failure::{Failure, USAGE};
 use crate::output::written;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  leasehold format /dev/vg/leases --profile fast
+  truncate -s 64M test.img && leasehold format test.img --lockspace test
+  leasehold format /dev/vg/leases --profile sanlock --io-timeout 5s
+
+Refuses (exit code 73) to overwrite a lockspace without --force, and with it while a host is live in it.
+With --force it watches the hosts that did not leave for as long as it takes to be sure that they are dead.")]
+pub(crate) struct FormatArgs {
+    /// Block device or regular file; it must exist
+    pub(crate) device: PathBuf,
+    /// Name of the lockspace, at most 47 bytes
+    #[arg(long, value_name = "NAME", default_value = "leasehold")]
+    pub(crate) lockspace: String,
+    /// Set of timeouts, which all hosts will use
+    #[arg(long, value_enum, default_value_t = ProfileName::Balanced)]
+    pub(crate) profile: ProfileName,
+    /// Longest time that an I/O may take; the profile's other timeouts follow in proportion
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    pub(crate) io_timeout: Option<Duration>,
+    /// Bytes of a sector [default: the device's own, 512 for a file]
+    #[arg(long, value_name = "512|4096", value_parser = sector_size)]
+    pub(crate) sector_size: Option<SectorSize>,
+    /// Bytes of an area [default: 1M with sectors of 512 bytes, 8M with 4096]
+    #[arg(long, value_name = "1M|2M|4M|8M", value_parser = area_size)]
+    pub(crate) area_size: Option<AreaSize>,
+    /// How many resources the index has room for
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub(crate) max_resources: u32,
+    /// Overwrite a lockspace that is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
 
 pub(crate) fn format(args: &FormatArgs) -> Result<(), Failure> {
     let profile = Profile::from(args.profile);

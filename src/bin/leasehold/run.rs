@@ -3,7 +3,8 @@
 //! It joins, acquires all resources or none, has the guard start the command, and moves the guard's deadline with each
 //! renewal. When the command is gone it releases and leaves. When the lease is lost it writes nothing more.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,18 +12,56 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use leasehold::disk::Access;
 use leasehold::format::{Force, HostEvent};
 use leasehold::{
-    AcquireError, JoinOptions, Lease, Lockspace, Membership, Notice, Resource, Status, Time, Timeouts, Wait,
+    AcquireError, HostId, JoinOptions, Lease, Lockspace, Membership, Notice, Resource, Status, Time, Timeouts, Wait,
 };
 
-use crate::args::{Patience, RunArgs, Target};
+use crate::args::{Patience, Target, host_id};
 use crate::descendants::Outcome;
 use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Deadline, Guard, GuardEvent, Signals};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  leasehold run demo -- sh -c 'echo version $LEASEHOLD_VERSION'
+  leasehold run --device /dev/vg/leases --wait 1m database -- postgres -D /srv/db
+  leasehold run --device /dev/vg/leases --wait forever vm-1 disk-1 -- ./start-vm vm-1
+  leasehold run --device /dev/vg/leases db@3145728 -- ./backup
+
+The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its
+environment; with several names the first two are lists with commas. The version is the fencing token.
+
+Signals are passed on. When the command ends, whatever it started is ended too, then the leases are released.
+When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may take it over.")]
+pub(crate) struct RunArgs {
+    /// Device with a lockspace [default: leasehold.img in the current folder, made when it is missing]
+    #[arg(long)]
+    pub(crate) device: Option<PathBuf>,
+    /// Create resources that the index doesn't have (always so with the default device)
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// Host id to join with [default: chosen automatically]
+    #[arg(long, value_name = "N", value_parser = host_id)]
+    pub(crate) host_id: Option<HostId>,
+    /// Name under which other hosts see this one [default: the machine's host name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host_name: Option<String>,
+    /// How long to wait for a resource that is held
+    #[arg(long, value_name = "DUR|forever", default_value = "0s")]
+    pub(crate) wait: Patience,
+    /// Resources: NAME, or NAME@OFFSET for one that stands at a byte offset of the device
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<Target>,
+    /// The command and its arguments
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
 
 /// By convention: the command was not found, or can't be executed.
 const NOT_FOUND: u8 = 127;

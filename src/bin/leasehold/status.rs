@@ -1,16 +1,36 @@
 //! `leasehold status`
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use leasehold::disk::Access;
 use leasehold::{Damage, FindError, HostInfo, HostState, Lockspace, Mode, Name, Owner, Ownership};
 use serde_json::{Map, Value, json};
 
-use crate::args::StatusArgs;
 use crate::failure::Failure;
 use crate::output::{Table, damaged, written};
 use crate::prepare::open;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  leasehold status /dev/vg/leases
+  leasehold status leasehold.img --json --watch-for 5s
+
+Needs no host id and writes nothing. A host whose record changes while it is watched is live; one that can't be
+judged in that time is unknown.")]
+pub(crate) struct StatusArgs {
+    /// Device with a lockspace
+    pub(crate) device: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long to watch the hosts [default: two renewal intervals, at most 5s]
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    pub(crate) watch_for: Option<Duration>,
+}
 
 /// The longest that the hosts are watched when nothing is said.
 const WATCH_AT_MOST: Duration = Duration::from_secs(5);
