@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::disk::Fault;
 use crate::format::Corrupt;
+use crate::lease_state::LeaseState;
 use crate::protocol::Defect;
 use crate::protocol::resource::Blocker;
 use crate::timeouts::TimeoutsError;
-use crate::types::{HostId, Name, NameError, Version};
+use crate::types::{HostId, Name, NameError, Owner, Version};
 
 /// A read or a write that did not succeed. It says nothing about what is on the disk: a write that failed may have
 /// landed, and one that timed out may land at any later time.
@@ -342,7 +343,7 @@ pub enum AcquireError {
         /// Who.
         holder: Holder,
     },
-    /// Hosts that share it hold it, or may hold it, and did so until the deadline. Only sanlock hosts share.
+    /// Hosts that share it hold it, or may hold it, and did so until the deadline.
     #[error("{resource} is shared by {}", list(holders))]
     Shared {
         /// The resource.
@@ -360,6 +361,46 @@ pub enum AcquireError {
         holder: Holder,
         /// Where and why.
         damage: Damage,
+    },
+    /// The state that it was to be acquired from is another resource's.
+    #[error("the lease state {state} is not of {resource}")]
+    OtherResource {
+        /// The resource.
+        resource: Name,
+        /// The state.
+        state: LeaseState,
+    },
+    /// It is not at the version from which alone it was to be acquired: somebody has owned it since, or may have.
+    #[error("{resource} is at version {found}")]
+    VersionChanged {
+        /// The resource.
+        resource: Name,
+        /// The version that it is at.
+        found: Version,
+    },
+    /// It can't be taken by force: its owner is a sanlock host, which would go on. Stop that host by other means.
+    #[error("{resource} can't be taken by force from the sanlock {holder}")]
+    NotForced {
+        /// The resource.
+        resource: Name,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// This host and another one share it, and both wait to hold it alone. This one gives in.
+    #[error("{resource} is shared by {holder}, which waits to hold it alone, too")]
+    WouldDeadlock {
+        /// The resource.
+        resource: Name,
+        /// The other one.
+        holder: Holder,
+    },
+    /// It was taken by force while it was being shared.
+    #[error("{resource} was taken by {by}")]
+    Overtaken {
+        /// The resource.
+        resource: Name,
+        /// By whom.
+        by: Taker,
     },
     /// This membership holds it already, or is acquiring or releasing it.
     #[error("{resource} is already held, or being acquired or released, by this host")]
@@ -441,6 +482,47 @@ pub enum AcquireError {
     /// An I/O failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+/// Why a lease was not converted. What is held then differs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// To exclusive: it was not acquired. It is held shared as before.
+    #[error("not held alone, but shared as before")]
+    NotAcquired(#[source] AcquireError),
+    /// The deadline has passed while a write is in flight. It is held shared; the engine goes on to make that true on
+    /// disk, and until then another conversion, or the release, waits.
+    #[error("{resource}: the outcome is not known yet, a write is still in flight; it will be shared")]
+    Unknown {
+        /// The resource.
+        resource: Name,
+    },
+    /// It was lost before, or taken by force meanwhile: stop what it protects, then release it.
+    #[error("the lease was lost")]
+    Lost(#[source] LossReason),
+}
+
+/// Who took a resource by force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taker {
+    /// The host that owns it now, if it is known.
+    pub owner: Option<Owner>,
+    /// Its name, if its record was read.
+    pub name: Option<Name>,
+    /// The version that it owns.
+    pub version: Version,
+}
+
+impl std::fmt::Display for Taker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.owner, &self.name) {
+            (Some(owner), Some(name)) => write!(f, "host {} ({name}) generation {}", owner.host, owner.generation)?,
+            (Some(owner), None) => write!(f, "{owner}")?,
+            (None, _) => write!(f, "an unknown host")?,
+        }
+        write!(f, " at version {}", self.version)
+    }
 }
 
 /// Why a lease was not released.
@@ -549,6 +631,12 @@ pub enum LossReason {
     /// The own delta record is damaged.
     #[error("the host's record is damaged: {0}")]
     Damaged(Defect),
+    /// Another host has taken the lease by force. Its other leases are not concerned.
+    #[error("fenced by {0}")]
+    Fenced(Taker),
+    /// Whether the lease was taken by force could not be looked at for F. Other leases are not concerned.
+    #[error("the lease could not be verified in time")]
+    Unverified,
     /// A thread of the engine panicked: what it left undone can't be known.
     #[error("the engine panicked")]
     Panicked,
@@ -565,6 +653,7 @@ impl PartialEq for LossReason {
                 (name, generation) == (n, g)
             }
             (LossReason::Damaged(a), LossReason::Damaged(b)) => a == b,
+            (LossReason::Fenced(a), LossReason::Fenced(b)) => a == b,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
         }
     }

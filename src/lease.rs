@@ -7,17 +7,20 @@ use std::time::Duration;
 use crate::engine::member::Member;
 use crate::engine::pulse::Status;
 use crate::engine::resources::Resource;
-use crate::error::ReleaseError;
-use crate::types::{Owner, Version};
+use crate::error::{ConvertError, ReleaseError};
+use crate::lease_state::LeaseState;
+use crate::membership::Wait;
+use crate::types::{LeaseMode, Owner, Version};
 
-/// An exclusive lease on a resource. It lasts as long as its host's membership: until it is released, or the membership
-/// is lost.
+/// A lease on a resource, exclusive or shared. It lasts as long as its host's membership: until it is released, or the
+/// membership is lost; or, when it is exclusive, until another host takes it by force.
 ///
 /// What it protects must be gone G after the deadline that [`Status`] shows, and before it is released. Dropping it has
 /// it released in the background, as [`Lease::release`] does.
 pub struct Lease {
     member: Arc<Member>,
     resource: Resource,
+    mode: LeaseMode,
     version: Version,
     released: bool,
 }
@@ -26,6 +29,7 @@ impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
             .field("resource", &self.resource)
+            .field("mode", &self.mode)
             .field("version", &self.version)
             .field("status", &self.status())
             .finish_non_exhaustive()
@@ -33,8 +37,12 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    pub(crate) const fn new(member: Arc<Member>, resource: Resource, version: Version) -> Lease {
-        Lease { member, resource, version, released: false }
+    pub(crate) const fn new(member: Arc<Member>, resource: Resource, mode: LeaseMode, version: Version) -> Lease {
+        Lease { member, resource, mode, version, released: false }
+    }
+
+    const fn key(&self) -> (u64, Version) {
+        (self.resource.offset, self.version)
     }
 
     /// What is held.
@@ -42,9 +50,22 @@ impl Lease {
         &self.resource
     }
 
-    /// The version of this ownership: the fencing token. Larger than that of every ownership before it.
+    /// Whether others may share it.
+    pub const fn mode(&self) -> LeaseMode {
+        self.mode
+    }
+
+    /// The version of this ownership: the fencing token. Larger than that of every ownership before it. A shared lease
+    /// has the version that its host owned to set it up.
     pub const fn version(&self) -> Version {
         self.version
+    }
+
+    /// What to acquire it by again if nobody has owned it in between: see [`AcquireOptions::unchanged`].
+    ///
+    /// [`AcquireOptions::unchanged`]: crate::AcquireOptions::unchanged
+    pub const fn state(&self) -> LeaseState {
+        LeaseState::new(self.resource.name(), self.version)
     }
 
     /// Who holds it: this host.
@@ -54,22 +75,47 @@ impl Lease {
 
     /// Whether it is held at this moment. Judged by the clock: true never outlasts the deadline. Once false it stays so.
     pub fn is_held(&self) -> bool {
-        self.member.pulse.held().is_ok()
+        self.member.pulse.held_here(self.key()).is_ok()
     }
 
     /// How much longer it is held if no further renewal is confirmed. Zero once it is lost.
     pub fn remaining(&self) -> Duration {
-        self.member.pulse.held().map_or(Duration::ZERO, |deadline| deadline.since(self.member.io.now()))
+        let held = self.member.pulse.held_here(self.key());
+        held.map_or(Duration::ZERO, |deadline| deadline.since(self.member.io.now()))
     }
 
     /// Whether it is held, late or lost, and until when.
     pub fn status(&self) -> Status {
-        self.member.pulse.status()
+        self.member.pulse.hold_status(self.key())
     }
 
     /// Waits until the status is another than `seen`, at most `timeout`. Storage can't hold this up.
     pub fn status_change(&self, seen: &Status, timeout: Duration) -> Status {
-        self.member.pulse.changed(seen, timeout)
+        self.member.pulse.hold_changed(self.key(), seen, timeout)
+    }
+
+    /// Changes how it is held, without a moment in which it is not held at all. To the mode that it has: does nothing.
+    ///
+    /// To [`LeaseMode::Shared`], what it protects must first have stopped to rely on being alone; the version stays.
+    /// `wait` is how long to wait for the storage only.
+    ///
+    /// To [`LeaseMode::Exclusive`] it waits for the others who share, as an acquire does, and gets a new version.
+    ///
+    /// # Errors
+    /// See [`ConvertError`], which says what is held then.
+    pub fn convert(&mut self, to: LeaseMode, wait: Wait) -> Result<(), ConvertError> {
+        match self.member.convert(&self.resource, to, self.version, wait.deadline(self.member.io.now())) {
+            Ok(version) => {
+                (self.mode, self.version) = (to, version);
+                Ok(())
+            }
+            Err(error) => {
+                if let ConvertError::Unknown { .. } = error {
+                    self.mode = LeaseMode::Shared;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Releases it. The caller has made sure that everything it protected has stopped. Waits at most F.
@@ -78,20 +124,21 @@ impl Lease {
     /// See [`ReleaseError`]. The lease is gone in any case.
     pub fn release(mut self) -> Result<(), ReleaseError> {
         self.released = true;
-        self.member.release(&self.resource, self.member.terms.timeouts.fail())
+        self.member.release(&self.resource, self.version, self.member.terms.timeouts.fail())
     }
 
     /// Has the engine release it once no write of this host is in flight, whatever it was for.
     pub(crate) fn release_when_settled(mut self) {
         self.released = true;
-        self.member.release_when_settled(&self.resource);
+        self.member.release_when_settled(&self.resource, self.version);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.released {
-            self.member.release_later(&self.resource);
+            self.member.release_later(&self.resource, self.version);
         }
+        self.member.pulse.let_go(self.key());
     }
 }

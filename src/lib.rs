@@ -40,6 +40,7 @@
 
 #![deny(missing_docs, unsafe_code)]
 
+mod acquire;
 pub mod disk;
 mod engine;
 mod error;
@@ -47,6 +48,7 @@ pub mod format;
 mod formatting;
 mod index;
 mod lease;
+mod lease_state;
 mod lockspace;
 mod membership;
 pub mod protocol;
@@ -55,18 +57,20 @@ pub mod sim;
 mod timeouts;
 mod types;
 
+pub use acquire::{AcquireOptions, Taken};
 pub use engine::hosts::HostInfo;
 pub use engine::notices::Notice;
-pub use engine::pulse::Status;
+pub use engine::pulse::{LeaseLoss, Status};
 pub use engine::resources::Resource;
 pub use error::{
-    AcquireError, CreateError, Damage, DiskCause, DiskError, FindError, FormatError, Holder, JoinError, LeaveError,
-    LossReason, OpenError, ReleaseError,
+    AcquireError, ConvertError, CreateError, Damage, DiskCause, DiskError, FindError, FormatError, Holder, JoinError,
+    LeaveError, LossReason, OpenError, ReleaseError, Taker,
 };
 pub use formatting::{FormatOptions, format};
 pub use lease::Lease;
+pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
 pub use membership::{JoinOptions, Joining, Membership, Wait};
 pub use protocol::liveness::HostState;
 pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};
-pub use types::{Generation, HostId, Name, NameError, Owner, Time, Version};
+pub use types::{Generation, HostId, LeaseMode, Name, NameError, Owner, Time, Version};

@@ -13,16 +13,15 @@ use crate::engine::identity;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::{Member, Tell};
 use crate::engine::notices::{Notice, TellNotice};
-use crate::engine::pulse::Status;
+use crate::engine::pulse::{LeaseLoss, Status};
 use crate::engine::resources::{Resource, whole_view};
-use crate::error::{AcquireError, CreateError, DiskError, FindError, JoinError, LeaveError};
+use crate::error::{CreateError, DiskError, FindError, JoinError, LeaveError};
 use crate::format::{IndexEntry, Leader};
 use crate::formatting::{resource_area, write_area};
 use crate::index::Index;
-use crate::lease::Lease;
 use crate::lockspace::Lockspace;
 use crate::protocol::area::claimed;
-use crate::types::{HostId, Name, Owner, Version};
+use crate::types::{HostId, Name, Owner, Time, Version};
 
 /// How to join a lockspace.
 #[derive(Default)]
@@ -30,7 +29,7 @@ pub struct JoinOptions {
     host_id: Option<HostId>,
     host_name: Option<String>,
     machine: Option<u64>,
-    tell: Option<Tell>,
+    tell: Tell,
     tell_notice: Option<TellNotice>,
 }
 
@@ -78,7 +77,16 @@ impl JoinOptions {
     /// thread that does no I/O, so that storage can't hold it up; it must be quick.
     #[must_use]
     pub fn on_status(mut self, tell: impl Fn(&Status) + Send + 'static) -> JoinOptions {
-        self.tell = Some(Box::new(tell));
+        self.tell.status = Some(Box::new(tell));
+        self
+    }
+
+    /// Calls `tell` when a lease is lost while the membership goes on, as when another host has taken it by force. The
+    /// thread is that of [`JoinOptions::on_status`]. The loss of the membership is the loss of every lease, and is told
+    /// there.
+    #[must_use]
+    pub fn on_lease_loss(mut self, tell: impl Fn(&LeaseLoss) + Send + 'static) -> JoinOptions {
+        self.tell.loss = Some(Box::new(tell));
         self
     }
 
@@ -100,6 +108,17 @@ pub enum Wait {
     For(Duration),
     /// Until it is acquired or the membership ends.
     Forever,
+}
+
+impl Wait {
+    /// Until when to wait, from `now` on; `None`: not at all.
+    pub(crate) fn deadline(self, now: Time) -> Option<Time> {
+        match self {
+            Wait::No => None,
+            Wait::For(span) => Some(now + span),
+            Wait::Forever => Some(Time::MAX),
+        }
+    }
 }
 
 /// A join that is under way.
@@ -160,7 +179,7 @@ impl Drop for Joining {
 /// the leases run out at their deadline.
 #[derive(Debug)]
 pub struct Membership {
-    member: Arc<Member>,
+    pub(crate) member: Arc<Member>,
     lockspace: Lockspace,
     left: Mutex<bool>,
 }
@@ -207,21 +226,6 @@ impl Membership {
     /// The host ids that are or were in use, as this membership has watched them since it joined. Reads nothing.
     pub fn hosts(&self) -> Vec<HostInfo> {
         self.member.hosts.infos(&self.lockspace.device(), self.member.io.now())
-    }
-
-    /// Acquires an exclusive lease on a resource.
-    ///
-    /// # Errors
-    /// See [`AcquireError`]: who holds it, or what is wrong. Except after `Unknown`, nothing is left behind, and
-    /// acquiring again is safe.
-    pub fn acquire(&self, resource: &Resource, wait: Wait) -> Result<Lease, AcquireError> {
-        let deadline = match wait {
-            Wait::No => None,
-            Wait::For(span) => Some(self.member.io.now() + span),
-            Wait::Forever => Some(crate::Time::MAX),
-        };
-        let version = self.member.acquire(resource, deadline)?;
-        Ok(Lease::new(self.member.clone(), *resource, version))
     }
 
     /// Creates a resource: takes the first free entry of the index and makes its area. Its first lease has a version

@@ -145,6 +145,24 @@ impl fmt::Display for Version {
     }
 }
 
+/// What a lease allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeaseMode {
+    /// One holder at a time.
+    Exclusive,
+    /// Any number of holders that all share.
+    Shared,
+}
+
+impl fmt::Display for LeaseMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LeaseMode::Exclusive => "exclusive",
+            LeaseMode::Shared => "shared",
+        })
+    }
+}
+
 /// One holding of one host id: who owns, in the sense of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {

@@ -13,7 +13,7 @@ use leasehold::format::{Block, DeltaRecord, Geometry, Leader};
 use leasehold::protocol::area::AreaView;
 use leasehold::protocol::delta::{self, Acquire, Identity, Terms};
 use leasehold::protocol::liveness::{HostState, Observer, Verdict};
-use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Refusal, Subject};
+use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{HostId, Owner, Time, Timeouts, Version, stretched};
 use values::{A, B, damage, id, name, owner, timeouts};
@@ -262,7 +262,7 @@ impl Disks {
     }
 
     fn acquire(&self, host: u64, own: Option<Block>) -> Run {
-        let (operation, effect) = Operation::acquire(self.subject(host), own, false, self.now);
+        let (operation, effect) = Operation::acquire(self.subject(host), own, Wish::exclusive(false), self.now);
         Run { host: id(host), operation, effect }
     }
 

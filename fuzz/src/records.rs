@@ -165,6 +165,7 @@ fn block(input: &mut Input<'_>) -> Block {
             generation: input.number(),
             waiting: version(input),
             burned: version(input),
+            shares: input.flag(),
         }),
     }
 }

@@ -16,7 +16,7 @@ use crate::format::{DeltaRecord, Geometry};
 use crate::protocol::liveness::{HostState, Observer};
 use crate::protocol::{Defect, Seen};
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, Name, Time};
+use crate::types::{HostId, Name, Owner, Time};
 
 /// Which hosts' blocks a read must cover.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,14 @@ impl Hosts {
 
     pub(crate) fn with_observer<T>(&self, work: impl FnOnce(&mut Observer) -> T) -> T {
         work(&mut self.state.lock().observer)
+    }
+
+    /// The name of the host that `owner` is, if its record as last read is of that generation.
+    pub(crate) fn name_of(&self, owner: Owner) -> Option<Name> {
+        self.with_observer(|observer| {
+            let record = observer.record(owner.host)?.good()?;
+            (record.generation == owner.generation.get()).then_some(record.host_name)
+        })
     }
 
     /// Reads the records of all ids.

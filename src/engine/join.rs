@@ -22,7 +22,7 @@ pub(crate) struct Request {
     pub(crate) host: Option<HostId>,
     pub(crate) name: Name,
     pub(crate) machine: Option<u64>,
-    pub(crate) tell: Option<Tell>,
+    pub(crate) tell: Tell,
     pub(crate) tell_notice: Option<TellNotice>,
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::hosts::{Hosts, decode};
 use super::io::{Io, outcome};
 use super::notices::Notices;
-use super::pulse::{Pulse, Status, Until};
+use super::pulse::{LeaseLoss, Pulse, Status, Until};
 use super::resources::Resources;
 use crate::disk::Lane;
 use crate::error::{DiskError, JoinError, LeaveError, LossReason};
@@ -22,8 +22,14 @@ use crate::types::{HostId, Time};
 /// How many renewal latencies are remembered.
 const HISTORY: usize = 1024;
 
-/// What a program is told of its membership's changes.
-pub(crate) type Tell = Box<dyn Fn(&Status) + Send>;
+/// What a program is told with, of its membership's changes and of leases that are lost alone.
+#[derive(Default)]
+pub(crate) struct Tell {
+    pub(crate) status: Option<Callback<Status>>,
+    pub(crate) loss: Option<Callback<LeaseLoss>>,
+}
+
+type Callback<T> = Box<dyn Fn(&T) + Send>;
 
 /// Everything that the threads of a membership share.
 #[derive(Debug)]
@@ -55,7 +61,7 @@ impl Member {
         terms: Terms,
         hosts: Hosts,
         tenure: Tenure,
-        tell: Option<Tell>,
+        tell: Tell,
         notices: Option<Notices>,
     ) -> Result<Arc<Member>, JoinError> {
         let timeouts = terms.timeouts;
@@ -71,14 +77,15 @@ impl Member {
         });
         let started = member
             .spawn("leasehold-watch", move |member| {
-                member.pulse.watch(|status| {
-                    if let Some(tell) = &tell {
-                        tell(status);
-                    }
-                });
+                let Tell { status, loss } = tell;
+                member.pulse.watch(
+                    |now| status.iter().for_each(|tell| tell(now)),
+                    |lost| loss.iter().for_each(|tell| tell(lost)),
+                );
             })
             .and_then(|()| member.spawn("leasehold-renew", |member| member.renew()))
             .and_then(|()| member.spawn("leasehold-scan", |member| member.scan(notices)))
+            .and_then(|()| member.spawn("leasehold-verify", |member| member.verify()))
             .and_then(|()| member.spawn("leasehold-undo", |member| member.undo()));
         match started {
             Ok(()) => Ok(member),

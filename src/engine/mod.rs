@@ -8,13 +8,17 @@
 //! | [`member`] | the membership of one host: its threads and its resources |
 //! | [`join`] | acquires a host id |
 //! | [`resources`] | drives operations on resources |
+//! | [`explain`] | why one failed, in the words of the public errors |
+//! | [`verify`] | looks whether what is held was taken by force |
 //! | [`identity`] | which machine and boot this is; the host-local lock |
 //!
 //! Threads of one membership: `leasehold-renew` renews the host id, `leasehold-scan` reads the other hosts' records,
+//! `leasehold-verify` looks whether a lease was taken by force,
 //! `leasehold-watch` looks at the clock and does no I/O, so that storage can't keep it from telling that a lease is
 //! late or lost. Acquire and release run in the thread that calls them; what they can't finish by its deadline goes on in
 //! a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a timeout.
 
+mod explain;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 pub(crate) mod io;
@@ -23,3 +27,4 @@ pub(crate) mod member;
 pub(crate) mod notices;
 pub(crate) mod pulse;
 pub(crate) mod resources;
+pub(crate) mod verify;

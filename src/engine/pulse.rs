@@ -1,19 +1,21 @@
-//! Until when the host id is held. The one place that says so, and tells whoever watches.
+//! Until when the host id, and each lease, is held. The one place that says so, and tells whoever watches.
 //!
 //! "Held" is always judged against the clock, so it never depends on a thread having run. The watching thread does no
 //! I/O: it latches the loss at the deadline and wakes those who wait.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::resources::Resource;
 use crate::disk::Clock;
 use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
-use crate::types::{Owner, Time};
+use crate::types::{Name, Owner, Time, Version};
 
-/// The state of a membership and of all its leases.
+/// The state of a membership and of all its leases, or of one lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Held until this point if no further renewal is confirmed.
@@ -59,6 +61,31 @@ struct State {
     /// What the last renewal failed with.
     trouble: Option<Arc<DiskError>>,
     ended: Option<Until>,
+    /// What is held, by the place of the resource and the version.
+    holds: BTreeMap<(u64, Version), Hold>,
+}
+
+/// A lease that is held, or that was lost and not given back yet.
+#[derive(Debug)]
+struct Hold {
+    name: Name,
+    /// Start of the last look that showed that nobody took it by force. `None`: nobody can.
+    verified: Option<Time>,
+    /// Since when, and why.
+    loss: Option<(Time, LossReason)>,
+    /// Whether the loss was told.
+    told: bool,
+}
+
+/// A lease that is lost though its host's membership is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseLoss {
+    /// Of what.
+    pub resource: Name,
+    /// The version that was held.
+    pub version: Version,
+    /// Why.
+    pub reason: LossReason,
 }
 
 impl State {
@@ -79,6 +106,45 @@ impl State {
             None => Status::Held { until },
         }
     }
+
+    /// The status of what is held at `offset`: it ends with the membership, or F after the last look that showed that
+    /// nobody took it.
+    fn hold_status(&mut self, key: (u64, Version), now: Time, fail: Duration, late_after: Duration) -> Status {
+        let whole = self.status(now, late_after);
+        let Some(hold) = self.holds.get_mut(&key) else { return Status::Lost { reason: LossReason::Left } };
+        let (Status::Held { until } | Status::Late { until }) = whole else { return whole };
+        let until = hold.verified.map_or(until, |verified| until.min(verified + fail));
+        if now >= until {
+            hold.loss.get_or_insert((until, LossReason::Unverified));
+        }
+        match &hold.loss {
+            Some((_, reason)) => Status::Lost { reason: reason.clone() },
+            None if now + late_after >= until => Status::Late { until },
+            None => Status::Held { until },
+        }
+    }
+
+    /// When something changes that nobody does: a lease becomes late, or is lost.
+    fn next_due(&self, now: Time, fail: Duration, late_after: Duration) -> Time {
+        let verified = self.holds.values().filter(|hold| hold.loss.is_none()).filter_map(|hold| hold.verified);
+        let ends = verified.map(|verified| verified + fail).chain([self.tenure.deadline()]);
+        ends.flat_map(|end| [end - late_after, end]).filter(|due| *due > now).min().unwrap_or(Time::MAX)
+    }
+
+    /// The losses of single leases that were not told yet.
+    fn untold(&mut self, now: Time, fail: Duration) -> Vec<LeaseLoss> {
+        let keys: Vec<(u64, Version)> = self.holds.keys().copied().collect();
+        for key in keys {
+            self.hold_status(key, now, fail, Duration::ZERO);
+        }
+        let untold = self.holds.iter_mut().filter(|(_, hold)| hold.loss.is_some() && !hold.told);
+        let tell = |(&(_, version), hold): (&(u64, Version), &mut Hold)| {
+            hold.told = true;
+            let (_, reason) = hold.loss.clone()?;
+            Some(LeaseLoss { resource: hold.name, version, reason })
+        };
+        untold.filter_map(tell).collect()
+    }
 }
 
 /// No wait is longer than this, because waits stand still in suspend while the clock that counts does not.
@@ -86,7 +152,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 impl Pulse {
     pub(crate) fn new(tenure: Tenure, clock: Arc<dyn Clock>, late: Duration, fail: Duration) -> Pulse {
-        let state = State { tenure, loss: None, trouble: None, ended: None };
+        let state = State { tenure, loss: None, trouble: None, ended: None, holds: BTreeMap::new() };
         Pulse { clock, late, fail, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -101,10 +167,7 @@ impl Pulse {
 
     /// Whether the host id is held right now.
     pub(crate) fn held(&self) -> Result<Time, LossReason> {
-        match self.status() {
-            Status::Held { until } | Status::Late { until } => Ok(until),
-            Status::Lost { reason } => Err(reason),
-        }
+        until(self.status())
     }
 
     /// Works on the tenure; tells watchers afterwards, whatever changed.
@@ -132,6 +195,71 @@ impl Pulse {
         state.loss.get_or_insert(reason);
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Begins to answer for a lease. `verified`: since when nobody can have taken it by force unnoticed; `None`: nobody
+    /// can at all.
+    pub(crate) fn hold(&self, resource: &Resource, version: Version, verified: Option<Time>) {
+        let mut state = self.state.lock();
+        // A conversion goes on with the same lease.
+        state.holds.retain(|(offset, _), hold| *offset != resource.offset || hold.loss.is_some());
+        let hold = Hold { name: resource.name, verified, loss: None, told: false };
+        state.holds.insert((resource.offset, version), hold);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// A lease that was shared may be taken by force from now on: the last look began at `started`.
+    pub(crate) fn expose(&self, key: (u64, Version), started: Time) {
+        self.with_hold(key, |hold, _| {
+            hold.verified.get_or_insert(started);
+        });
+    }
+
+    /// A look at the lease that began at `started` showed that nobody took it.
+    pub(crate) fn verified(&self, key: (u64, Version), started: Time) {
+        self.with_hold(key, |hold, _| hold.verified = hold.verified.map(|before| before.max(started)));
+    }
+
+    /// Latches the loss of one lease.
+    pub(crate) fn lose_hold(&self, key: (u64, Version), reason: LossReason) {
+        self.with_hold(key, |hold, now| {
+            hold.loss.get_or_insert((now, reason));
+        });
+    }
+
+    fn with_hold(&self, key: (u64, Version), work: impl FnOnce(&mut Hold, Time)) {
+        let mut state = self.state.lock();
+        // What is late latches first.
+        let now = self.clock.now();
+        state.hold_status(key, now, self.fail, Duration::ZERO);
+        if let Some(hold) = state.holds.get_mut(&key) {
+            work(hold, now);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Ceases to answer for a lease.
+    pub(crate) fn let_go(&self, key: (u64, Version)) {
+        self.state.lock().holds.remove(&key);
+    }
+
+    /// Whether a lease was lost alone for at least `span`.
+    pub(crate) fn lost_for(&self, key: (u64, Version), span: Duration) -> bool {
+        let state = self.state.lock();
+        let loss = state.holds.get(&key).and_then(|hold| hold.loss.as_ref());
+        loss.is_some_and(|(since, _)| self.clock.now().since(*since) >= span)
+    }
+
+    /// The status of a lease.
+    pub(crate) fn hold_status(&self, key: (u64, Version)) -> Status {
+        self.state.lock().hold_status(key, self.clock.now(), self.fail, self.fail - self.late)
+    }
+
+    /// Whether a lease is held right now.
+    pub(crate) fn held_here(&self, key: (u64, Version)) -> Result<Time, LossReason> {
+        until(self.hold_status(key))
     }
 
     /// Ends every sleep of `until`'s kind from now on.
@@ -168,32 +296,63 @@ impl Pulse {
     /// Waits until the status differs from `seen`, at most `timeout`: a renewal moves the deadline, half of F passes,
     /// or the membership is lost.
     pub(crate) fn changed(&self, seen: &Status, timeout: Duration) -> Status {
+        let late_after = self.fail - self.late;
+        self.changed_from(seen, timeout, |state, now| state.status(now, late_after))
+    }
+
+    /// As [`Pulse::changed`], of one lease.
+    pub(crate) fn hold_changed(&self, key: (u64, Version), seen: &Status, timeout: Duration) -> Status {
+        let late_after = self.fail - self.late;
+        self.changed_from(seen, timeout, |state, now| state.hold_status(key, now, self.fail, late_after))
+    }
+
+    fn changed_from(&self, seen: &Status, timeout: Duration, look: impl Fn(&mut State, Time) -> Status) -> Status {
+        let differs = |state: &mut State, now| Some(look(state, now)).filter(|status| status != seen);
+        self.wait_for(timeout, differs).unwrap_or_else(|| look(&mut self.state.lock(), self.clock.now()))
+    }
+
+    /// Looks until there is something to see, at most for `timeout`: whenever something was changed or comes due.
+    fn wait_for<T>(&self, timeout: Duration, mut look: impl FnMut(&mut State, Time) -> Option<T>) -> Option<T> {
         let end = self.clock.now() + timeout;
         let mut state = self.state.lock();
         loop {
             let now = self.clock.now();
-            let status = state.status(now, self.fail - self.late);
-            if status != *seen || now >= end {
-                return status;
+            let found = look(&mut state, now);
+            if found.is_some() || now >= end {
+                return found;
             }
-            let late_at = state.tenure.deadline() - (self.fail - self.late);
-            let next = if late_at > now { late_at } else { state.tenure.deadline() };
-            let wait = next.since(now).min(end.since(now)).min(LONGEST_WAIT).max(Duration::from_micros(100));
+            let next = state.next_due(now, self.fail, self.fail - self.late).min(end);
+            let wait = next.since(now).min(LONGEST_WAIT).max(Duration::from_micros(100));
             self.changed.wait_for(&mut state, wait);
         }
     }
 
-    /// The watching thread: latches the loss at the deadline though nobody asks, and tells `tell` of every change.
-    /// Ends when the membership is lost or has stopped.
-    pub(crate) fn watch(&self, tell: impl Fn(&Status)) {
+    /// The watching thread: latches each loss at its deadline though nobody asks, and tells `tell` of every change of
+    /// the membership, and `tell_loss` of leases that are lost alone. Ends when the membership is lost or has stopped.
+    pub(crate) fn watch(&self, tell: impl Fn(&Status), tell_loss: impl Fn(&LeaseLoss)) {
         let mut seen = self.status();
         tell(&seen);
         while !matches!(seen, Status::Lost { .. }) && !self.has_ended(Until::Stopped) {
-            let now = self.changed(&seen, LONGEST_WAIT);
+            let change = self.wait_for(LONGEST_WAIT, |state, now| {
+                let status = state.status(now, self.fail - self.late);
+                let losses = state.untold(now, self.fail);
+                (status != seen || !losses.is_empty()).then_some((status, losses))
+            });
+            let Some((now, losses)) = change else { continue };
             if now != seen {
                 tell(&now);
             }
             seen = now;
+            for loss in &losses {
+                tell_loss(loss);
+            }
         }
+    }
+}
+
+fn until(status: Status) -> Result<Time, LossReason> {
+    match status {
+        Status::Held { until } | Status::Late { until } => Ok(until),
+        Status::Lost { reason } => Err(reason),
     }
 }

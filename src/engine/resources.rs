@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::explain::Trouble;
 use super::io::{Io, Sectors, outcome};
 use super::member::Member;
 use super::pulse::Until;
 use crate::disk::Lane;
-use crate::error::{AcquireError, Damage, DiskError, Holder, LossReason, ReleaseError};
+use crate::error::{AcquireError, ConvertError, DiskError, LossReason, ReleaseError};
 use crate::format::{Block, Geometry, Leader};
 use crate::protocol::area::AreaView;
-use crate::protocol::liveness::Verdict;
-use crate::protocol::resource::{Blocker, Effect, Event, Hold, Operation, Outcome, Refusal, Subject};
-use crate::protocol::{Defect, Seen};
-use crate::types::{HostId, Name, Owner, Time, Version};
+use crate::protocol::resource::{After, Basis, Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
+use crate::protocol::{Defect, Seen, Span};
+use crate::types::{HostId, LeaseMode, Name, Owner, Time, Version};
 
 /// A resource by name and place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,14 +51,24 @@ struct Slot {
     state: SlotState,
     /// The own block as this generation last knew it to be on disk: what it is restored from when it rots.
     own: Option<Block>,
+    /// Released by its holder while a conversion is under way.
+    given_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlotState {
     Idle,
-    /// An operation is under way, here or in the undoing thread.
-    Busy,
-    Held,
+    /// An operation is under way, here or in the undoing thread; on what was held at this version, if anything was.
+    Busy(Option<Version>),
+    Held(LeaseMode, Version),
+}
+
+/// What an acquire has brought.
+#[derive(Debug)]
+pub(crate) struct Acquired {
+    pub(crate) version: Version,
+    /// Whom it was taken from by force, and until when they may still act.
+    pub(crate) overridden: Vec<(Owner, Time)>,
 }
 
 /// An operation that its caller no longer waits for.
@@ -74,17 +84,21 @@ struct Unfinished {
 impl Resources {
     /// What is held, at which version.
     pub(crate) fn held(&self) -> Vec<(Resource, Version)> {
+        self.slots.lock().iter().filter_map(|(offset, slot)| slot.held(*offset)).map(|(it, _, at)| (it, at)).collect()
+    }
+
+    /// What is held exclusively, at which version.
+    pub(crate) fn held_exclusively(&self) -> Vec<(Resource, Version)> {
         let slots = self.slots.lock();
-        let held = slots.iter().filter(|(_, slot)| slot.state == SlotState::Held);
-        let version = |slot: &Slot| slot.own.as_ref().map(|own| own.instance);
-        held.filter_map(|(offset, slot)| Some((Resource { name: slot.name, offset: *offset }, version(slot)?)))
-            .collect()
+        let held = slots.iter().filter_map(|(offset, slot)| slot.held(*offset));
+        held.filter(|(_, mode, _)| *mode == LeaseMode::Exclusive).map(|(it, _, at)| (it, at)).collect()
     }
 
     /// Waits until no operation is under way, and returns what is held or still under way then.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> Vec<Name> {
         let mut slots = self.slots.lock();
-        let busy = |slots: &mut BTreeMap<u64, Slot>| slots.values().any(|slot| slot.state == SlotState::Busy);
+        let busy =
+            |slots: &mut BTreeMap<u64, Slot>| slots.values().any(|slot| matches!(slot.state, SlotState::Busy(_)));
         self.changed.wait_while_for(&mut slots, busy, timeout);
         slots.values().filter(|slot| slot.state != SlotState::Idle).map(|slot| slot.name).collect()
     }
@@ -95,21 +109,72 @@ impl Resources {
             name: resource.name,
             state: SlotState::Idle,
             own: None,
+            given_up: false,
         });
         if slot.state != SlotState::Idle {
             return None;
         }
-        slot.state = SlotState::Busy;
+        slot.state = SlotState::Busy(None);
         slot.name = resource.name;
         Some(slot.own.clone())
     }
 
-    fn end(&self, resource: &Resource, state: SlotState, own: Option<Block>) {
+    /// At which version the resource was held when the operation began that is under way.
+    fn version_before(&self, resource: &Resource) -> Option<Version> {
+        match self.slots.lock().get(&resource.offset)?.state {
+            SlotState::Busy(version) => version,
+            SlotState::Idle | SlotState::Held(..) => None,
+        }
+    }
+
+    /// Ends an operation; whether what is held then was given up meanwhile.
+    fn end(&self, resource: &Resource, state: SlotState, own: Option<Block>) -> bool {
+        let mut given_up = false;
         if let Some(slot) = self.slots.lock().get_mut(&resource.offset) {
             slot.state = state;
             slot.own = own;
+            given_up = std::mem::take(&mut slot.given_up) && state != SlotState::Idle;
         }
         self.changed.notify_all();
+        given_up
+    }
+
+    /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion that is under
+    /// way; what that leaves held is released when nobody waits any more.
+    fn take_held(
+        &self,
+        resource: &Resource,
+        version: Version,
+        end: Time,
+        now: impl Fn() -> Time,
+    ) -> Option<(Block, LeaseMode)> {
+        let mut slots = self.slots.lock();
+        loop {
+            let slot = slots.get_mut(&resource.offset)?;
+            match slot.state {
+                SlotState::Held(mode, held) if held == version => {
+                    slot.state = SlotState::Busy(Some(held));
+                    return Some((slot.own.take()?, mode));
+                }
+                SlotState::Held(..) | SlotState::Idle => return None,
+                SlotState::Busy(_) => {}
+            }
+            let left = end.since(now());
+            if left.is_zero() {
+                slot.given_up = true;
+                return None;
+            }
+            self.changed.wait_for(&mut slots, left);
+        }
+    }
+}
+
+impl Slot {
+    fn held(&self, offset: u64) -> Option<(Resource, LeaseMode, Version)> {
+        match self.state {
+            SlotState::Held(mode, version) => Some((Resource { name: self.name, offset }, mode, version)),
+            SlotState::Idle | SlotState::Busy(_) => None,
+        }
     }
 }
 
@@ -123,18 +188,10 @@ struct Limits {
 }
 
 enum Driven {
-    Done(Outcome),
+    /// With the start of the last read.
+    Done(Outcome, Time),
     Lost(LossReason),
     Unfinished(Effect),
-}
-
-/// What a failed operation is explained with.
-#[derive(Default)]
-struct Trouble {
-    io: Option<DiskError>,
-    blocks: BTreeMap<HostId, Defect>,
-    /// Who says that it shares the resource, alive or not.
-    sharers: Vec<Owner>,
 }
 
 impl Member {
@@ -150,7 +207,13 @@ impl Member {
     }
 
     /// Acquires; waits until `deadline` for a resource that is held. `None`: doesn't wait, but finishes what it begins.
-    pub(crate) fn acquire(&self, resource: &Resource, deadline: Option<Time>) -> Result<Version, AcquireError> {
+    pub(crate) fn acquire(
+        &self,
+        resource: &Resource,
+        mode: LeaseMode,
+        basis: Basis,
+        deadline: Option<Time>,
+    ) -> Result<Acquired, AcquireError> {
         self.pulse.held().map_err(AcquireError::Lost)?;
         if self.pulse.has_ended(Until::Closing) {
             return Err(AcquireError::Lost(LossReason::Left));
@@ -158,28 +221,26 @@ impl Member {
         let Some(own) = self.resources.begin(resource) else {
             return Err(AcquireError::AlreadyHeld { resource: resource.name });
         };
-        let now = self.io.now();
-        let timeouts = &self.terms.timeouts;
-        let call_off = deadline.unwrap_or(now + timeouts.fail());
-        let limits = Limits { call_off, hand_over: call_off + timeouts.io() * 2 };
-        let (mut operation, effect) = Operation::acquire(self.subject(resource), own, deadline.is_some(), now);
+        let wish = Wish { mode, wait: deadline.is_some(), basis };
+        let limits = self.limits(deadline);
+        let (mut operation, effect) = Operation::acquire(self.subject(resource), own, wish, self.io.now());
         let mut trouble = Trouble::default();
-        let driven = self.drive(resource, &mut operation, effect, limits, &mut trouble);
-        let own = operation.own_block().cloned();
-        match driven {
-            Driven::Done(Outcome::Held(version)) => {
-                self.resources.end(resource, SlotState::Held, own);
-                Ok(version)
-            }
-            Driven::Done(outcome) => {
-                self.resources.end(resource, SlotState::Idle, own);
-                if self.pulse.has_ended(Until::Closing) {
-                    return Err(AcquireError::Lost(LossReason::Left));
+        match self.drive(resource, &mut operation, effect, limits, &mut trouble) {
+            Driven::Done(outcome, since) => {
+                self.ended(resource, &operation, &outcome, since);
+                match outcome {
+                    Outcome::Held(version) => {
+                        let now = self.io.now();
+                        let until = |owner: Owner| self.hosts.with_observer(|it| it.acts_until(owner.host, now));
+                        let overridden = operation.overridden().iter().map(|owner| (*owner, until(*owner))).collect();
+                        Ok(Acquired { version, overridden })
+                    }
+                    _ if self.pulse.has_ended(Until::Closing) => Err(AcquireError::Lost(LossReason::Left)),
+                    outcome => Err(self.explain(resource, outcome, trouble)),
                 }
-                Err(self.explain(resource, outcome, trouble))
             }
             Driven::Lost(reason) => {
-                self.resources.end(resource, SlotState::Idle, None);
+                self.forget(resource);
                 Err(AcquireError::Lost(reason))
             }
             Driven::Unfinished(effect) => {
@@ -189,51 +250,128 @@ impl Member {
         }
     }
 
-    /// Releases a lease that is held.
-    pub(crate) fn release(&self, resource: &Resource, timeout: Duration) -> Result<(), ReleaseError> {
-        self.pulse.held().map_err(ReleaseError::Lost)?;
-        let (mut operation, effect) = self.begin_release(resource);
-        let limits = Limits { call_off: Time::MAX, hand_over: self.io.now() + timeout };
-        match self.drive(resource, &mut operation, effect, limits, &mut Trouble::default()) {
-            Driven::Done(_) => {
-                self.resources.end(resource, SlotState::Idle, operation.own_block().cloned());
-                Ok(())
+    /// The membership is lost: nothing is held.
+    fn forget(&self, resource: &Resource) {
+        self.resources.end(resource, SlotState::Idle, None);
+    }
+
+    fn limits(&self, deadline: Option<Time>) -> Limits {
+        let timeouts = &self.terms.timeouts;
+        let call_off = deadline.unwrap_or_else(|| self.io.now() + timeouts.fail());
+        Limits { call_off, hand_over: call_off + timeouts.io() * 2 }
+    }
+
+    /// An operation is over: keeps what is held then. What was given up meanwhile is released.
+    fn ended(&self, resource: &Resource, operation: &Operation, outcome: &Outcome, since: Time) {
+        let own = operation.own_block().cloned();
+        let before = self.resources.version_before(resource);
+        let (mode, version) = match (operation.leaves(outcome), outcome, before) {
+            (After::Held(mode), Outcome::Held(version), _) => (mode, *version),
+            (After::Held(mode), _, Some(version)) => (mode, version),
+            (After::Lost, outcome, Some(version)) => {
+                self.pulse.lose_hold((resource.offset, version), self.why_too_late(outcome));
+                (LeaseMode::Shared, version)
+            }
+            (After::Nothing, ..) | (_, _, None) => {
+                self.resources.end(resource, SlotState::Idle, own);
+                return;
+            }
+        };
+        if operation.leaves(outcome) != After::Lost {
+            self.pulse.hold(resource, version, (mode == LeaseMode::Exclusive).then_some(since));
+        }
+        if self.resources.end(resource, SlotState::Held(mode, version), own) {
+            self.release_later(resource, version);
+        }
+    }
+
+    fn why_too_late(&self, outcome: &Outcome) -> LossReason {
+        match outcome {
+            Outcome::Refused(Refusal::Overtaken { owner, version }) => LossReason::Fenced(self.taker(*owner, *version)),
+            _ => LossReason::Unverified,
+        }
+    }
+
+    /// Changes how a lease is held. Waits until `deadline` for those who share.
+    pub(crate) fn convert(
+        &self,
+        resource: &Resource,
+        to: LeaseMode,
+        held: Version,
+        deadline: Option<Time>,
+    ) -> Result<Version, ConvertError> {
+        self.pulse.held_here((resource.offset, held)).map_err(ConvertError::Lost)?;
+        let unknown = || ConvertError::Unknown { resource: resource.name };
+        let now = || self.io.now();
+        let patience = now() + self.terms.timeouts.fail();
+        let (own, mode) = self.resources.take_held(resource, held, patience, now).ok_or_else(unknown)?;
+        if mode == to {
+            self.resources.end(resource, SlotState::Held(mode, held), Some(own));
+            return Ok(held);
+        }
+        let (mut operation, effect) =
+            Operation::convert(self.subject(resource), own, to, deadline.is_some(), self.io.now());
+        let mut trouble = Trouble::default();
+        match self.drive(resource, &mut operation, effect, self.limits(deadline), &mut trouble) {
+            Driven::Done(outcome, since) => {
+                self.ended(resource, &operation, &outcome, since);
+                match (operation.leaves(&outcome), outcome) {
+                    (_, Outcome::Held(version)) => Ok(version),
+                    (After::Lost, outcome) => Err(ConvertError::Lost(self.why_too_late(&outcome))),
+                    (_, outcome) => Err(ConvertError::NotAcquired(self.explain(resource, outcome, trouble))),
+                }
             }
             Driven::Lost(reason) => {
-                self.resources.end(resource, SlotState::Idle, None);
-                Err(ReleaseError::Lost(reason))
+                self.forget(resource);
+                Err(ConvertError::Lost(reason))
             }
             Driven::Unfinished(effect) => {
                 self.leave_to_undo(*resource, operation, effect);
-                Err(ReleaseError::Unknown { resource: resource.name })
+                Err(unknown())
             }
         }
     }
 
-    fn begin_release(&self, resource: &Resource) -> (Operation, Effect) {
-        let own = {
-            let mut slots = self.resources.slots.lock();
-            let slot = slots.get_mut(&resource.offset).filter(|slot| slot.state == SlotState::Held);
-            let Some((slot, own)) = slot.and_then(|slot| slot.own.take().map(|own| (slot, own))) else {
-                unreachable!("a lease is released once, and its block is known");
-            };
-            slot.state = SlotState::Busy;
-            own
+    /// Releases a lease that is held. One that was taken by force is lost; that it is over is still written.
+    pub(crate) fn release(&self, resource: &Resource, version: Version, timeout: Duration) -> Result<(), ReleaseError> {
+        self.pulse.held().map_err(ReleaseError::Lost)?;
+        let lost = self.pulse.held_here((resource.offset, version)).err();
+        let end = self.io.now() + timeout;
+        let unknown = ReleaseError::Unknown { resource: resource.name };
+        let Some((own, _)) = self.resources.take_held(resource, version, end, || self.io.now()) else {
+            return Err(lost.map_or(unknown, ReleaseError::Lost));
         };
-        Operation::release(self.subject(resource), own, self.io.now())
+        let (mut operation, effect) = Operation::release(self.subject(resource), own, self.io.now());
+        let limits = Limits { call_off: Time::MAX, hand_over: end };
+        match self.drive(resource, &mut operation, effect, limits, &mut Trouble::default()) {
+            Driven::Done(outcome, since) => {
+                self.ended(resource, &operation, &outcome, since);
+                lost.map_or(Ok(()), |reason| Err(ReleaseError::Lost(reason)))
+            }
+            Driven::Lost(reason) => {
+                self.forget(resource);
+                Err(ReleaseError::Lost(reason))
+            }
+            Driven::Unfinished(effect) => {
+                self.leave_to_undo(*resource, operation, effect);
+                Err(unknown)
+            }
+        }
     }
 
     /// Has the undoing thread release a lease once no write of this host is in flight.
-    pub(crate) fn release_when_settled(&self, resource: &Resource) {
-        let (operation, effect) = self.begin_release(resource);
+    pub(crate) fn release_when_settled(&self, resource: &Resource, version: Version) {
+        let now = self.io.now();
+        let Some((own, _)) = self.resources.take_held(resource, version, now, || now) else { return };
+        let (operation, effect) = Operation::release(self.subject(resource), own, now);
         let unfinished = Unfinished { resource: *resource, when_settled: true, operation, effect };
         self.resources.unfinished.lock().push_back(unfinished);
     }
 
     /// Has the undoing thread release a lease.
-    pub(crate) fn release_later(&self, resource: &Resource) {
+    pub(crate) fn release_later(&self, resource: &Resource, version: Version) {
         // With no time at all it only ever hands over; that, and a loss, need no answer.
-        let _ = self.release(resource, Duration::ZERO);
+        let _ = self.release(resource, version, Duration::ZERO);
     }
 
     fn leave_to_undo(&self, resource: Resource, mut operation: Operation, effect: Effect) {
@@ -254,10 +392,8 @@ impl Member {
             let limits = Limits { call_off: now, hand_over: now + self.terms.timeouts.io() };
             let mut trouble = Trouble::default();
             match self.drive(&job.resource, &mut job.operation, job.effect, limits, &mut trouble) {
-                Driven::Done(_) => {
-                    self.resources.end(&job.resource, SlotState::Idle, job.operation.own_block().cloned());
-                }
-                Driven::Lost(_) => self.resources.end(&job.resource, SlotState::Idle, None),
+                Driven::Done(outcome, since) => self.ended(&job.resource, &job.operation, &outcome, since),
+                Driven::Lost(_) => self.forget(&job.resource),
                 Driven::Unfinished(effect) => {
                     self.resources.unfinished.lock().push_back(Unfinished { effect, ..job });
                 }
@@ -273,6 +409,7 @@ impl Member {
         limits: Limits,
         trouble: &mut Trouble,
     ) -> Driven {
+        let mut since = self.io.now();
         loop {
             // Nothing is written, and nothing is answered, once the host id is lost.
             if let Err(reason) = self.pulse.held() {
@@ -285,17 +422,34 @@ impl Member {
             if now >= limits.hand_over && !matches!(effect, Effect::Done(_)) {
                 return Driven::Unfinished(effect);
             }
+            if operation.is_exposed()
+                && let Some(version) = self.resources.version_before(resource)
+            {
+                self.pulse.expose((resource.offset, version), since);
+            }
             let Some((round, event)) = self.perform(resource, &effect, limits, trouble) else {
                 if let Effect::Done(outcome) = effect {
-                    return Driven::Done(outcome);
+                    return Driven::Done(outcome, since);
                 }
                 continue;
             };
+            if let Effect::Read(_) = effect {
+                since = now;
+            }
             let now = self.io.now();
             let random = rand::random();
             let next = self.hosts.with_observer(|observer| operation.step(round, event, observer, now, random));
             effect = next.unwrap_or(effect);
         }
+    }
+
+    /// Reads the leader and the blocks of the ids in use.
+    pub(super) fn read_area(&self, resource: &Resource) -> Result<(Span, AreaView), DiskError> {
+        let geometry = self.terms.geometry;
+        let sectors = 0..self.hosts.coverage().highest.max(self.host().get()) + 2;
+        let timeout = self.terms.timeouts.io();
+        let (span, sectors) = self.io.read_sectors(resource.offset, sectors, geometry.sector_bytes(), timeout)?;
+        Ok((span, view(&sectors, geometry, resource.offset)))
     }
 
     /// Carries one effect out. `None`: it is not over.
@@ -318,16 +472,12 @@ impl Member {
         };
         match effect {
             Effect::Read(round) => {
-                let coverage = self.hosts.coverage();
-                let highest = coverage.highest.max(self.host().get());
-                let sectors = 0..highest + 2;
-                let read = self.io.read_sectors(resource.offset, sectors, geometry.sector_bytes(), io_timeout);
-                let event = match read {
-                    Ok((span, sectors)) => {
-                        let view = view(&sectors, geometry, resource.offset);
+                let since = self.hosts.coverage().since.unwrap_or_default();
+                let event = match self.read_area(resource) {
+                    Ok((span, view)) => {
                         trouble.blocks = damaged(&view);
                         trouble.sharers = view.sharers().collect();
-                        Event::Read { disk: DISK, span, since: coverage.since.unwrap_or_default(), view }
+                        Event::Read { disk: DISK, span, since, view }
                     }
                     Err(error) => {
                         trouble.io = Some(error);
@@ -362,79 +512,6 @@ impl Member {
                 Some((*round, Event::Woke))
             }
             Effect::Done(_) => None,
-        }
-    }
-
-    fn holder(&self, blocker: &Blocker) -> Holder {
-        let name = self.hosts.with_observer(|observer| {
-            let record = observer.record(blocker.host)?.good()?;
-            let same = blocker.owner.is_none_or(|owner| owner.generation.get() == record.generation);
-            same.then_some(record.host_name)
-        });
-        Holder::new(blocker, name, self.io.now())
-    }
-
-    /// All that may be active of those who share, in the order of their ids: the one that was found in the way, too.
-    fn sharers(&self, found: &Blocker, all: &[Owner]) -> Vec<Holder> {
-        let now = self.io.now();
-        let blockers =
-            all.iter().filter_map(|owner| match self.hosts.with_observer(|observer| observer.judge(*owner, now)) {
-                Verdict::Active { dead_at } => {
-                    Some(Blocker { host: owner.host, owner: Some(*owner), free_at: dead_at, ..found.clone() })
-                }
-                Verdict::Over | Verdict::Dead => None,
-            });
-        let mut blockers: BTreeMap<HostId, Blocker> = blockers.map(|blocker| (blocker.host, blocker)).collect();
-        blockers.entry(found.host).or_insert_with(|| found.clone());
-        blockers.values().map(|blocker| self.holder(blocker)).collect()
-    }
-
-    fn explain(&self, resource: &Resource, outcome: Outcome, mut trouble: Trouble) -> AcquireError {
-        let (device, name) = (self.io.device(), resource.name);
-        let geometry = self.terms.geometry;
-        match outcome {
-            Outcome::Blocked(blocker) if blocker.hold == Hold::Damaged => {
-                let offset = resource.offset + geometry.block_offset(blocker.host);
-                let holder = self.holder(&blocker);
-                match trouble.blocks.remove(&blocker.host) {
-                    Some(reason) => {
-                        let damage = Damage { device, offset, what: "block", reason };
-                        AcquireError::BlockDamaged { resource: name, holder, damage }
-                    }
-                    None => AcquireError::Held { resource: name, holder },
-                }
-            }
-            Outcome::Blocked(blocker) if blocker.hold == Hold::Shared => {
-                AcquireError::Shared { resource: name, holders: self.sharers(&blocker, &trouble.sharers) }
-            }
-            Outcome::Blocked(blocker) => AcquireError::Held { resource: name, holder: self.holder(&blocker) },
-            Outcome::Refused(Refusal::LeaderDamaged(reason)) => {
-                Damage { device, offset: resource.offset, what: "leader", reason }.into()
-            }
-            Outcome::Refused(Refusal::Cleared) => {
-                AcquireError::Deleted { device, resource: name, offset: resource.offset }
-            }
-            Outcome::Refused(Refusal::Foreign(leader)) => AcquireError::Foreign {
-                device,
-                resource: name,
-                offset: resource.offset,
-                found: leader.resource,
-                lockspace: leader.lockspace,
-            },
-            Outcome::Refused(Refusal::HostIdTooLarge { num_hosts }) => {
-                AcquireError::HostIdTooLarge { resource: name, host: self.host(), max: num_hosts }
-            }
-            Outcome::Refused(Refusal::OwnBlockChanged) => {
-                AcquireError::BlockChanged { resource: name, host: self.host() }
-            }
-            Outcome::Refused(Refusal::Exhausted) => AcquireError::Exhausted { resource: name },
-            Outcome::Refused(Refusal::Storage) => match trouble.io {
-                Some(error) => error.into(),
-                None => AcquireError::TimedOut { resource: name, source: None },
-            },
-            Outcome::GaveUp | Outcome::Held(_) | Outcome::Released => {
-                AcquireError::TimedOut { resource: name, source: trouble.io }
-            }
         }
     }
 }

@@ -43,6 +43,8 @@ const RELEASED: u32 = 1;
 const SHARED: u32 = 1;
 const EXTENSION: usize = 56;
 const EXTENSION_BYTES: u8 = 32;
+/// In the extension's flags.
+const SHARES: u8 = 1;
 const _: () = assert!(EXTENSION + extension::HEADER == 64 && EXTENSION + EXTENSION_BYTES as usize == 88);
 
 /// The block of host id N: sector 1+N of a resource's area. The default is the empty block of a formatted area.
@@ -76,6 +78,8 @@ pub struct BlockExtension {
     /// The version up to which this ballot passed over, because a block that can't be read may have decided any of
     /// them. For people. Version 0 can't be told from `None` on disk.
     pub burned: Option<Version>,
+    /// Whether the ballot, or the wait, is for a hold that others may share: it does not keep them from sharing.
+    pub shares: bool,
 }
 
 impl Block {
@@ -101,12 +105,13 @@ impl Block {
         };
         let mode = RawMode::read(sector);
         let shared = if mode.mode_flags & SHARED != 0 { Generation::new(mode.mode_generation) } else { None };
-        let extension = extension::open(sector, EXTENSION, EXTENSION_BYTES, at)?.map(|_flags| {
+        let extension = extension::open(sector, EXTENSION, EXTENSION_BYTES, at)?.map(|flags| {
             let raw = RawBlockExtension::read(sector);
             BlockExtension {
                 generation: raw.writer_generation,
                 waiting: some_version(raw.waiting),
                 burned: some_version(raw.burned),
+                shares: flags & SHARES != 0,
             }
         });
         Ok(Block {
@@ -153,7 +158,8 @@ impl Block {
                 burned: extension.burned.map_or(0, Version::get),
             };
             raw.write(&mut sector);
-            extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, 0, at);
+            let flags = if extension.shares { SHARES } else { 0 };
+            extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
         }
         sector
     }

@@ -107,7 +107,7 @@ prop_compose! {
         inp in proptest::option::of(owners()),
         released in any::<bool>(),
         shared in proptest::option::of((1..=u64::MAX).prop_map(|number| Generation::new(number).expect("not 0"))),
-        extension in proptest::option::of((any::<u64>(), versions_but_0(), versions_but_0())),
+        extension in proptest::option::of((any::<u64>(), versions_but_0(), versions_but_0(), any::<bool>())),
     ) -> Block {
         Block {
             mbal,
@@ -118,7 +118,7 @@ prop_compose! {
             released,
             shared,
             extension: extension
-                .map(|(generation, waiting, burned)| BlockExtension { generation, waiting, burned }),
+                .map(|(generation, waiting, burned, shares)| BlockExtension { generation, waiting, burned, shares }),
         }
     }
 }
@@ -307,7 +307,7 @@ proptest! {
         let record = DeltaRecord { extension: Some(extension), ..record };
         prop_assert_eq!(DeltaRecord::decode(&record.encode(at), other), Err(Corrupt::ExtensionChecksum));
         prop_assert_eq!(Leader::decode(&leader.encode(at), other), Err(Corrupt::ExtensionChecksum));
-        let extension = Some(BlockExtension { generation: 1, waiting: None, burned: None });
+        let extension = Some(BlockExtension { generation: 1, waiting: None, burned: None, shares: false });
         let block = Block { extension, ..block };
         prop_assert_eq!(Block::decode(&block.encode(geometry, at), other), Err(Corrupt::ExtensionChecksum));
         let header = IndexHeader { offset: at, ..header };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Seen;
+use super::resource::Hold;
 use super::rules::in_force;
 use crate::format::{Block, Leader};
 use crate::types::{HostId, Owner, Version};
@@ -57,6 +58,27 @@ impl AreaView {
             let owner = claimed(host, block)?;
             (version >= first && version < end).then_some((version, owner))
         })
+    }
+
+    /// What a host whose own block claims a version has by that.
+    pub(super) fn hold_of(&self, host: HostId) -> Hold {
+        let extension = self.blocks.get(&host).and_then(Seen::good).and_then(|block| block.extension.as_ref());
+        if extension.is_some_and(|extension| extension.shares) { Hold::Short } else { Hold::Exclusive }
+    }
+
+    /// Who has taken the resource from `owner` at `version`, though it did not give it up: the first owner of a later
+    /// version that the leader shows or that a block accepted.
+    pub fn fenced(&self, owner: Owner, version: Version) -> Option<(Option<Owner>, Version)> {
+        let led = self
+            .leader
+            .good()
+            .filter(|leader| leader.version > version || leader.version == version && leader.owner != Some(owner));
+        let led = led.map(|leader| (leader.owner, leader.version));
+        let accepted = self.good_blocks().filter(|(host, block)| {
+            *host != owner.host && block.instance > version && block.bal > 0 && in_force!(FencedByBlocks)
+        });
+        let accepted = accepted.map(|(_, block)| (block.inp, block.instance));
+        led.into_iter().chain(accepted).min_by_key(|(_, version)| *version)
     }
 
     /// The generations that say they share the resource.

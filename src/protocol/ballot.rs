@@ -17,7 +17,7 @@ use super::Seen;
 use super::area::AreaView;
 use super::rules::in_force;
 use crate::format::{Block, BlockExtension};
-use crate::types::{HostId, Owner, Time, Version};
+use crate::types::{Generation, HostId, Owner, Time, Version};
 
 /// Which of the paper's two phases a ballot is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +62,8 @@ pub struct Ballot {
 
 impl Ballot {
     /// Begins phase 1 of `instance`. `own` is the own block as just read from disk; `mbal` a number larger than any
-    /// seen, from [`next_mbal`].
+    /// seen, from [`next_mbal`]. `shared` stays set in the block meanwhile.
+    #[expect(clippy::too_many_arguments, reason = "a ballot is nothing but these")]
     pub fn new(
         me: Owner,
         disks: usize,
@@ -70,13 +71,14 @@ impl Ballot {
         own: &Block,
         mbal: u64,
         ignored: BTreeSet<HostId>,
+        shared: Option<Generation>,
         extension: BlockExtension,
     ) -> Ballot {
         debug_assert!(instance >= own.instance, "no instance below the own block's is started");
         let stays = own.instance == instance && in_force!(AcceptedValueStays);
         let kept = if stays { own.clone() } else { Block::default() };
         let released = kept.released && in_force!(ReleaseStays);
-        let block = Block { mbal, instance, released, extension: Some(extension), ..kept };
+        let block = Block { mbal, instance, released, shared, extension: Some(extension), ..kept };
         Ballot { me, disks, phase: Phase::One, block, ignored, answers: BTreeMap::new() }
     }
 

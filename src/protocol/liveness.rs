@@ -231,6 +231,14 @@ impl Observer {
         }
     }
 
+    /// Until when `host` may act by a lease that was taken from it by force before `now`: it looks at the lease within F,
+    /// or has lost it, and what the lease protects stops within G.
+    pub fn acts_until(&self, host: HostId, now: Time) -> Time {
+        let own = self.timeouts;
+        let timeouts = self.record(host).and_then(Seen::good).map_or(own, |record| record.timeouts(own.io()));
+        now + stretched(timeouts.fail() + timeouts.fence())
+    }
+
     /// The state of `host` at `now`, for people.
     pub fn state(&self, host: HostId, now: Time) -> HostState {
         let Some((view, record)) = self.views.get(&host).and_then(|view| Some((view, view.value.good()?))) else {

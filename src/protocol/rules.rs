@@ -85,6 +85,30 @@ mod switch {
         /// What an owner's own block says it gave up is free, whatever the leader says.
         ReleasedFlagFrees,
 
+        // Shared holds.
+        /// Who wants a resource alone is refused while somebody shares it.
+        SharersCount,
+        /// The write that sets the flag of a shared hold gives the version up, too.
+        FlagGivesVersionUp,
+        /// A flag counts when no owner of a later version can have looked before it.
+        FlagIsChecked,
+        /// A hold that is shared stays so until it has become exclusive.
+        UpgradeKeepsFlag,
+
+        // Forced handover.
+        /// A takeover from a version happens only from that one.
+        VersionIsExpected,
+        /// A live owner that was overridden is waited for by whoever comes after the one that did it.
+        EarlierClaimsCount,
+        /// A sanlock host is not overridden: it would not notice.
+        SanlockIsNotForced,
+        /// A version that a late leader shows is not held when it was overridden before.
+        HeldIsNotTaken,
+        /// An owner looks whether it was overridden.
+        OwnerVerifies,
+        /// An owner sees by the blocks, too, that it was overridden.
+        FencedByBlocks,
+
         // Host ids.
         /// A join waits 2T before it checks what it wrote.
         JoinWaits,

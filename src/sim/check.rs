@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::storage::{Storage, block_at, delta_at};
 use crate::format::Leader;
 use crate::protocol::area::claimed;
-use crate::types::{HostId, Owner, Time, Version};
+use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// How often things happened, over one run or the sum of many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,12 @@ pub struct Counters {
     pub losses: u64,
     /// Acquires that ended without the lease.
     pub without: u64,
+    /// Shared holds.
+    pub shared: u64,
+    /// Leases taken by force from an owner that lived.
+    pub forced: u64,
+    /// Leases that their owner found taken, or could not look at.
+    pub fenced: u64,
     /// Kills, reboots, pauses, and pauses between check and submission.
     pub upsets: u64,
 }
@@ -52,6 +58,9 @@ impl std::ops::AddAssign for Counters {
         self.refusals += other.refusals;
         self.losses += other.losses;
         self.without += other.without;
+        self.shared += other.shared;
+        self.forced += other.forced;
+        self.fenced += other.fenced;
         self.upsets += other.upsets;
     }
 }
@@ -63,12 +72,21 @@ struct Right<T> {
     until: Time,
 }
 
+#[derive(Clone, Copy)]
+struct Lease {
+    owner: Owner,
+    version: Version,
+    mode: LeaseMode,
+    /// Taken by force: by which machine, and until when its owner may act beside that, as it was told.
+    taken: Option<(usize, Time)>,
+}
+
 /// Watches a run.
 pub(super) struct Checker {
     pub(super) counters: Counters,
     failure: Option<String>,
     /// For each machine, the lease that anything on it may act on.
-    leases: Vec<Option<Right<(Owner, Version)>>>,
+    leases: Vec<Option<Right<Lease>>>,
     /// For each machine, its host id.
     tenures: Vec<Option<Right<HostId>>>,
     generations: BTreeMap<HostId, u64>,
@@ -77,6 +95,8 @@ pub(super) struct Checker {
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
     decided: BTreeMap<Version, Owner>,
+    /// Whose claims were passed over by force: up to which version, by which machine, and what that was told.
+    passed_over: BTreeMap<Owner, (Version, usize, Time)>,
     latest: Version,
     latest_was_released: bool,
 }
@@ -92,6 +112,7 @@ impl Checker {
             put_back: BTreeMap::new(),
             raced: BTreeSet::new(),
             decided: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
             latest: Version::default(),
             latest_was_released: true,
         }
@@ -122,23 +143,44 @@ impl Checker {
         self.tenures[host] = Some(Right { what: me.host, until });
     }
 
-    /// A renewal moved the deadline of the host id and, with G, that of the lease.
-    pub(super) fn renewed(&mut self, host: usize, me: Owner, now: Time, until: Time, with_fence: Time) {
+    /// A renewal moved the deadline of the host id.
+    pub(super) fn renewed(&mut self, host: usize, until: Time) {
         if let Some(tenure) = &mut self.tenures[host] {
             tenure.until = until;
         }
-        let others_active = self
-            .leases
-            .iter()
-            .enumerate()
-            .any(|(index, lease)| index != host && lease.is_some_and(|lease| lease.until > now));
+    }
+
+    /// The lease of a machine may be acted on until then.
+    pub(super) fn extended(&mut self, host: usize, me: Owner, now: Time, until: Time) {
+        let others = self.conflicts(host, |lease| lease.mode, now).filter(|(_, other)| other.taken.is_none()).count();
         // Not what is left of an earlier process.
-        if let Some(lease) = self.leases[host].as_mut().filter(|lease| lease.what.0 == me) {
-            lease.until = with_fence;
-            if others_active {
+        let Some(right) = self.leases[host].as_mut().filter(|right| right.what.owner == me) else { return };
+        let grew = until > right.until;
+        right.until = until;
+        match right.what.taken {
+            Some((_, bound)) if until > bound => {
+                self.fail(format!("S1: machine {host} renews a lease beyond what was told of it"));
+            }
+            None if others > 0 && grew => {
                 self.fail(format!("S1: machine {host} renews a lease while another is active"));
             }
+            _ => {}
         }
+    }
+
+    /// The leases of other machines that are active beside that of `host` and may not be.
+    fn conflicts(
+        &self,
+        host: usize,
+        mode: impl Fn(&Lease) -> LeaseMode,
+        now: Time,
+    ) -> impl Iterator<Item = (usize, Lease)> + '_ {
+        let mine = self.leases[host].as_ref().map(|right| mode(&right.what));
+        self.leases.iter().enumerate().filter_map(move |(index, right)| {
+            let right = right.filter(|right| index != host && right.until > now)?;
+            let both_share = mine == Some(LeaseMode::Shared) && right.what.mode == LeaseMode::Shared;
+            (!both_share).then_some((index, right.what))
+        })
     }
 
     /// A machine is about to submit a write by the right of the host id that it holds.
@@ -179,29 +221,80 @@ impl Checker {
         self.leases[host] = None;
     }
 
-    pub(super) fn held(&mut self, host: usize, me: Owner, version: Version, now: Time, until: Time, storage: &Storage) {
+    /// "Held" is said. `taken`: whom it was taken from by force, and until when each of them may act.
+    #[expect(clippy::too_many_arguments, reason = "what is to be checked comes from everywhere")]
+    pub(super) fn held(
+        &mut self,
+        host: usize,
+        me: Owner,
+        (mode, version): (LeaseMode, Version),
+        taken: &BTreeMap<Owner, Time>,
+        now: Time,
+        until: Time,
+        storage: &Storage,
+    ) {
         self.counters.held += 1;
-        self.counters.takeovers += u64::from(!self.latest_was_released);
-        if version <= self.latest {
-            self.fail(format!("S2: {me} holds version {version}, but {} was held before", self.latest));
+        // The version was taken before its owner could say that it holds it.
+        let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
+        let passed = passed.map(|(_, by, bound)| (*by, *bound));
+        let stays = self.leases[host].is_some_and(|right| right.what.owner == me && right.what.version == version);
+        match mode {
+            // Others may have set up their shared holds meanwhile.
+            LeaseMode::Shared => self.counters.shared += 1,
+            LeaseMode::Exclusive => {
+                self.counters.takeovers += u64::from(!self.latest_was_released);
+                if version <= self.latest && passed.is_none() {
+                    self.fail(format!("S2: {me} holds version {version}, but {} was held before", self.latest));
+                }
+            }
         }
-        self.latest = version;
-        self.latest_was_released = false;
+        self.latest = self.latest.max(version);
+        self.latest_was_released = mode == LeaseMode::Shared;
         self.decide(version, me);
         // Damage may have come after the write.
-        let claims = |disk| {
+        let says = |disk| {
             let block = storage.block(disk, me.host);
-            block.good().is_none_or(|block| block.instance == version && claimed(me.host, block) == Some(me))
+            block.good().is_none_or(|block| match mode {
+                LeaseMode::Exclusive => block.instance == version && claimed(me.host, block) == Some(me),
+                LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),
+            })
         };
-        let copies = (0..storage.disks()).filter(|disk| claims(*disk)).count();
+        let copies = (0..storage.disks()).filter(|disk| says(*disk)).count();
         if copies * 2 <= storage.disks() {
             self.fail(format!("S4: {me} holds version {version}, but its block does not say so"));
         }
-        let other = self.leases.iter().flatten().find(|lease| lease.until > now);
-        if let Some((owner, theirs)) = other.map(|lease| lease.what) {
-            self.fail(format!("S1: {me} holds version {version} while {owner} is active with {theirs}"));
+        // Who shares again what was taken shares with whoever has it now, and may go on.
+        let stays = stays && mode == LeaseMode::Exclusive;
+        let bound = self.leases[host].filter(|_| stays).and_then(|right| right.what.taken).or(passed);
+        self.leases[host] = Some(Right { what: Lease { owner: me, version, mode, taken: bound }, until });
+        for (owner, bound) in taken {
+            self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
         }
-        self.leases[host] = Some(Right { what: (me, version), until });
+        let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
+        for (index, other) in others {
+            match (taken.get(&other.owner), &mut self.leases[index]) {
+                (Some(bound), Some(right)) => {
+                    self.counters.forced += 1;
+                    right.what.taken = Some((host, *bound));
+                    if right.until > *bound {
+                        self.fail(format!("S1: {me} is told less than what {} may act for", other.owner));
+                    }
+                }
+                _ if other.taken.is_some_and(|(by, _)| by == host) => {}
+                _ if bound.is_some_and(|(by, bound)| by == index && until <= bound) => {}
+                _ => {
+                    let (owner, theirs) = (other.owner, other.version);
+                    self.fail(format!("S1: {me} holds version {version} while {owner} is active with {theirs}"));
+                }
+            }
+        }
+    }
+
+    /// A machine begins to change its lease to a shared one: it no longer relies on being alone.
+    pub(super) fn shares(&mut self, host: usize) {
+        if let Some(right) = &mut self.leases[host] {
+            right.what.mode = LeaseMode::Shared;
+        }
     }
 
     /// The release begins: what the lease protects has stopped.
@@ -209,8 +302,8 @@ impl Checker {
         self.leases[host] = None;
     }
 
-    /// An operation ended, and the lease is not held.
-    pub(super) fn ended(&mut self, me: Owner, released: bool, storage: &Storage) {
+    /// An operation ended, and the lease is not held, or `shared` as before.
+    pub(super) fn ended(&mut self, me: Owner, released: bool, shared: bool, storage: &Storage) {
         if released {
             self.counters.released += 1;
             self.latest_was_released = true;
@@ -223,11 +316,14 @@ impl Checker {
             let waits =
                 block.extension.as_ref().is_some_and(|it| it.generation == me.generation.get() && it.waiting.is_some());
             let claims = claimed(me.host, block) == Some(me) && block.instance >= leader.version;
-            (claims || waits).then(|| format!("{block:?}, leader at {}", leader.version))
+            let shares = block.shared == Some(me.generation);
+            (claims || waits || shares != shared).then(|| format!("{block:?}, leader at {}", leader.version))
         };
         let left: Vec<String> = (0..storage.disks()).filter_map(says).collect();
         if left.len() * 2 > storage.disks() {
-            self.fail(format!("S4: {me} answered that it holds nothing, but left {left:?}"));
+            self.fail(format!(
+                "S4: {me} answered that it has no more than before, shared: {shared}, but left {left:?}"
+            ));
         }
     }
 

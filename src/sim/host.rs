@@ -6,7 +6,7 @@
 //! - While a write is in flight to a sector, nothing else is written there.
 //! - A new process waits until the writes of the one before it are over: they keep the local lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
 use crate::protocol::liveness::Observer;
-use crate::protocol::resource::{Effect, Event, Operation, Outcome, Subject};
+use crate::protocol::resource::{After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use crate::protocol::rules::in_force;
 use crate::protocol::{Seen, Span, Written};
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, Time, Version};
+use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// What happens to a process.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub(super) enum Signal {
     Renew,
     /// A scan is due.
     Scan,
+    /// What is held is to be looked at.
+    Verify { version: Version },
     /// The wait of an operation is over.
     Woke { operation: u64, round: u32 },
     /// The caller's deadline.
@@ -52,6 +54,7 @@ pub(super) enum Tag {
     Renew,
     Leave,
     Scan { known_from: Time, wanted_by: Option<(u64, u32)> },
+    Verify { version: Version },
     Area { operation: u64, round: u32, disk: usize, since: Time },
 }
 
@@ -100,8 +103,20 @@ struct Member {
     /// The round of the effect that waits for writes in flight.
     settling: Option<u32>,
     own: Option<Block>,
-    held: Option<Version>,
+    held: Option<Held>,
+    /// When the operation last began to read.
+    looked: Time,
     leaving: bool,
+}
+
+/// A lease that a process holds, or has lost alone and not given back yet.
+#[derive(Clone, Copy)]
+struct Held {
+    mode: LeaseMode,
+    version: Version,
+    /// Start of the last look that showed that nobody took it by force. `None`: nobody can.
+    verified: Option<Time>,
+    lost: bool,
 }
 
 impl Host {
@@ -266,6 +281,7 @@ impl Member {
             settling: None,
             own: None,
             held: None,
+            looked: Time::ZERO,
             leaving: false,
         }
     }
@@ -283,6 +299,7 @@ impl Member {
                 }
                 env.signal_after(index, env.options.scan, Signal::Scan);
             }
+            Signal::Verify { version } => self.verify(index, env, version),
             Signal::Act => return self.act(index, env),
             Signal::CallOff { operation } if operation == self.operations => {
                 if let Some(operation) = &mut self.operation {
@@ -320,8 +337,8 @@ impl Member {
                 self.tenure.renewed(span, written, span.ended);
                 let clock = env.machines[index].clock;
                 let deadline = self.tenure.deadline();
-                let fenced = clock.world(deadline + self.timeouts.fence());
-                env.check.renewed(index, self.tenure.me(), env.now, clock.world(deadline), fenced);
+                env.check.renewed(index, clock.world(deadline));
+                self.extend(index, env);
                 env.signal(index, deadline, Signal::Deadline);
                 match written {
                     Written::Done => {
@@ -356,6 +373,13 @@ impl Member {
                     Answer::Wrote(written) => Event::Wrote { disk, written },
                 };
                 if current { self.step(index, env, round, event) } else { None }
+            }
+            (Tag::Verify { version }, answer) => {
+                if let Answer::Read(offsets, sectors) = answer {
+                    self.verified(index, env, version, started, &view(&offsets, &sectors));
+                }
+                env.signal_after(index, self.timeouts.renewal(), Signal::Verify { version });
+                None
             }
             (Tag::Join | Tag::Leave, _) => None,
         }
@@ -428,28 +452,98 @@ impl Member {
         };
         self.operations += 1;
         self.settling = None;
-        let (operation, effect) = if self.held.take().is_some() {
-            env.trace(|| format!("host {index} releases"));
-            env.check.stopped(index);
-            let Some(own) = self.own.clone() else {
-                env.check.fail(format!("S4: host {index} holds, but does not know its own block"));
-                return None;
-            };
-            Operation::release(subject, own, now)
-        } else if !env.quiet && env.random.chance(env.options.leaves) {
-            self.leaving = true;
-            return None;
-        } else {
-            let wait = env.quiet || env.random.chance(700);
-            if !env.quiet && env.random.chance(600) {
-                let patience = env.random.span(Duration::ZERO, timeouts.dead() * 2);
-                env.signal_after(index, patience, Signal::CallOff { operation: self.operations });
+        let modes = env.options.modes;
+        if let Some(held) = &mut self.held {
+            held.lost |= held.verified.is_some_and(|verified| now >= verified + timeouts.fail());
+        }
+        let wait = env.quiet || env.random.chance(700);
+        let converts = |held: &Held, env: &mut Env| !env.quiet && !held.lost && env.random.chance(modes.converts);
+        let (operation, effect) = match self.held {
+            Some(held) => {
+                let Some(own) = self.own.clone() else {
+                    env.check.fail(format!("S4: host {index} holds, but does not know its own block"));
+                    return None;
+                };
+                if modes.converts > 0 && converts(&held, env) {
+                    let to = other(held.mode);
+                    env.trace(|| format!("host {index} converts to {to}, wait {wait}"));
+                    if to == LeaseMode::Shared {
+                        env.check.shares(index);
+                    }
+                    Operation::convert(subject, own, to, wait, now)
+                } else {
+                    env.trace(|| format!("host {index} releases"));
+                    env.check.stopped(index);
+                    self.held = None;
+                    Operation::release(subject, own, now)
+                }
             }
-            env.trace(|| format!("host {index} acquires, wait {wait}"));
-            Operation::acquire(subject, self.own.clone(), wait, now)
+            None if !env.quiet && env.random.chance(env.options.leaves) => {
+                self.leaving = true;
+                return None;
+            }
+            None => {
+                let wish = self.wish(env, wait);
+                env.trace(|| format!("host {index} acquires: {wish:?}"));
+                Operation::acquire(subject, self.own.clone(), wish, now)
+            }
         };
+        if wait && !env.quiet && env.random.chance(600) {
+            let patience = env.random.span(Duration::ZERO, timeouts.dead() * 2);
+            env.signal_after(index, patience, Signal::CallOff { operation: self.operations });
+        }
         self.operation = Some(operation);
         self.drive(index, env, Some(effect))
+    }
+
+    fn wish(&self, env: &mut Env, wait: bool) -> Wish {
+        let modes = env.options.modes;
+        if env.quiet || modes.shared + modes.forced == 0 {
+            return Wish::exclusive(wait);
+        }
+        let mode = if env.random.chance(modes.shared) { LeaseMode::Shared } else { LeaseMode::Exclusive };
+        let basis = match env.random.chance(modes.forced) {
+            // What a manager knows, or knew before.
+            true => Basis::Forced(Version::new(env.check.latest_decided().get().saturating_sub(env.random.below(2)))),
+            false => Basis::Any,
+        };
+        Wish { mode: if basis == Basis::Any { mode } else { LeaseMode::Exclusive }, wait, basis }
+    }
+
+    /// Looks at what is held, as the engine does.
+    fn verify(&mut self, index: usize, env: &mut Env, version: Version) {
+        let exclusive = |held: &Held| held.version == version && held.verified.is_some() && !held.lost;
+        if !self.held.as_ref().is_some_and(exclusive) {
+            return;
+        }
+        let hosts = self.known.iter().flat_map(|(_, hosts)| hosts.iter().copied().map(block_at));
+        let offsets: Vec<u64> = std::iter::once(AREA).chain(hosts).collect();
+        env.read(index, Tag::Verify { version }, 0, offsets);
+    }
+
+    fn verified(&mut self, index: usize, env: &mut Env, version: Version, started: Time, view: &AreaView) {
+        let (me, now, fail) = (self.tenure.me(), env.local(index), self.timeouts.fail());
+        let Some(held) = self.held.as_mut().filter(|held| held.version == version && !held.lost) else { return };
+        let Some(before) = held.verified else { return };
+        if now >= before + fail || view.fenced(me, version).is_some() && in_force!(OwnerVerifies) {
+            env.trace(|| format!("host {index}: version {version} was taken from {me}"));
+            held.lost = true;
+            env.check.counters.fenced += 1;
+        } else {
+            held.verified = Some(before.max(started));
+            self.extend(index, env);
+        }
+    }
+
+    /// Says until when what is held may be acted on.
+    fn extend(&self, index: usize, env: &mut Env) {
+        let Some(held) = self.held.filter(|held| !held.lost) else { return };
+        env.check.extended(index, self.tenure.me(), env.now, self.acts_until(index, env, &held));
+    }
+
+    fn acts_until(&self, index: usize, env: &Env, held: &Held) -> Time {
+        let ends = held.verified.map_or(Time::MAX, |verified| verified + self.timeouts.fail());
+        env.machines[index].clock.world(self.tenure.deadline().min(ends) + self.timeouts.fence())
     }
 
     fn step(&mut self, index: usize, env: &mut Env, round: u32, event: Event) -> Option<End> {
@@ -464,6 +558,14 @@ impl Member {
             let now = env.local(index);
             if !self.tenure.held(now) {
                 return Some(End::Lost);
+            }
+            if let Effect::Read(_) = effect {
+                self.looked = now;
+            }
+            let exposed = self.operation.as_ref().is_some_and(Operation::is_exposed);
+            if let Some(held) = self.held.as_mut().filter(|held| exposed && held.verified.is_none()) {
+                held.verified = Some(self.looked);
+                self.extend(index, env);
             }
             match effect {
                 Effect::Read(round) => self.read(index, env, round),
@@ -525,28 +627,54 @@ impl Member {
     }
 
     fn done(&mut self, index: usize, env: &mut Env, outcome: &Outcome) {
-        let me = self.tenure.me();
+        let (me, now) = (self.tenure.me(), env.local(index));
         env.trace(|| format!("host {index}: {me} answers {outcome:?}"));
         let Some(operation) = self.operation.take() else { return };
         self.own = operation.own_block().cloned();
-        let fenced = self.tenure.deadline() + self.timeouts.fence();
-        let until = env.machines[index].clock.world(fenced);
-        let rest = match outcome {
-            Outcome::Held(version) => {
-                env.check.held(index, me, *version, env.now, until, &env.storage);
-                self.held = Some(*version);
+        let before = self.held.take();
+        let rest = match (operation.leaves(outcome), outcome) {
+            (After::Held(mode), Outcome::Held(version)) => {
+                // Of several disks none is looked at: nothing is taken by force there.
+                let alone = mode == LeaseMode::Exclusive && env.options.disks == 1;
+                let held = Held { mode, version: *version, verified: alone.then_some(self.looked), lost: false };
+                let until = self.acts_until(index, env, &held);
+                let told = |host| env.machines[index].clock.world(self.observer.acts_until(host, now));
+                let taken: BTreeMap<Owner, Time> =
+                    operation.overridden().iter().map(|owner| (*owner, told(owner.host))).collect();
+                env.check.held(index, me, (mode, *version), &taken, env.now, until, &env.storage);
+                self.held = Some(held);
                 if env.quiet {
                     env.acquired.insert(index);
+                }
+                if mode == LeaseMode::Exclusive {
+                    env.signal(index, now, Signal::Verify { version: *version });
                 }
                 let long = !env.quiet && env.random.chance(150);
                 if long { env.random.millis(1, 1_500) } else { env.random.span(Duration::ZERO, env.options.rest) }
             }
-            Outcome::Blocked(_) | Outcome::GaveUp | Outcome::Refused(_) | Outcome::Released => {
-                env.check.ended(me, *outcome == Outcome::Released, &env.storage);
+            (After::Held(_), _) => {
+                self.held = before;
+                env.check.ended(me, false, true, &env.storage);
+                env.random.span(Duration::ZERO, env.options.rest)
+            }
+            (After::Lost, _) => {
+                self.held = before.map(|held| Held { mode: LeaseMode::Shared, lost: true, ..held });
+                env.check.counters.fenced += 1;
+                env.random.span(Duration::ZERO, env.options.rest)
+            }
+            (After::Nothing, _) => {
+                env.check.ended(me, *outcome == Outcome::Released, false, &env.storage);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
         };
         env.signal_after(index, rest, Signal::Act);
+    }
+}
+
+const fn other(mode: LeaseMode) -> LeaseMode {
+    match mode {
+        LeaseMode::Exclusive => LeaseMode::Shared,
+        LeaseMode::Shared => LeaseMode::Exclusive,
     }
 }
 

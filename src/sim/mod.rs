@@ -16,8 +16,9 @@
 //!
 //! # Properties
 //! The names are those of the design; [`Failure`] says which one failed.
-//! - **S1** At no moment are two leases active. A lease is active from the answer "held" until its release begins, its
-//!   machine reboots, or its local deadline + G, whatever became of the process.
+//! - **S1** At no moment are two leases active, unless both are shared. A lease is active from the answer "held" until
+//!   its release begins, its machine reboots, or its local deadline + G, whatever became of the process. One that was
+//!   taken by force may be active beside the one that took it, for as long as that was told at most.
 //! - **S2** Each version that is held is larger than all held before; no version ever has two owners in a leader.
 //! - **S3** A host id has one holder at a time, and each holding has a larger generation than the one before it, unless a
 //!   late write of a join that failed put back the record of an earlier one: then nobody can know of the later one.
@@ -74,8 +75,22 @@ pub struct Options {
     pub duration: Duration,
     /// How the run ends: with one new host alone, or with all hosts running.
     pub lone_end: bool,
+    /// How hosts hold the resource.
+    pub modes: Modes,
     /// What goes wrong.
     pub faults: Faults,
+}
+
+/// How hosts hold the resource. All 0: each of them alone, as long as it likes. Only with one disk: of several copies of
+/// a block that differ only in the flag nobody knows which is the later one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Modes {
+    /// Of 1000 acquires, how many are for a shared hold.
+    pub shared: u64,
+    /// Of 1000 times that a host holds, how often it changes how before it releases.
+    pub converts: u64,
+    /// Of 1000 acquires, how many are by force.
+    pub forced: u64,
 }
 
 /// What hardly ever happens unless a run is about it. Every second seed has none.
@@ -149,7 +164,16 @@ impl Options {
         let drawn = random.below(12) as usize;
         // Copies on several disks cost as many times the work.
         let disks = if random.below(16) == 0 { 3 } else { 1 };
-        Options { disks, ..Options::about(seed, Emphasis::DRAWN.get(drawn).copied()) }
+        // Every third run is about how the resource is held, too.
+        let modes = match random.below(3) {
+            0 if disks == 1 => Modes {
+                shared: random.below(900),
+                converts: random.below(700),
+                forced: if random.chance(600) { random.below(300) } else { 0 },
+            },
+            _ => Modes::default(),
+        };
+        Options { disks, modes, ..Options::about(seed, Emphasis::DRAWN.get(drawn).copied()) }
     }
 
     /// As [`Options::of_seed`], with the emphasis given.
@@ -184,6 +208,7 @@ impl Options {
             leaves: 50,
             duration: Duration::from_secs(6),
             lone_end: random.chance(300) || faults.bad_sector,
+            modes: Modes::default(),
             faults,
         };
         match emphasis {
@@ -259,6 +284,7 @@ impl Options {
             leaves: 10,
             duration,
             lone_end: true,
+            modes: Modes::default(),
             faults: Faults { slow: 5, hung: 1, eio: 2, upset: duration / 20, ..Faults::default() },
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use leasehold::format::{Block, DeltaExtension, DeltaRecord, Geometry, Leader, Writer};
 use leasehold::protocol::area::AreaView;
 use leasehold::protocol::liveness::Observer;
-use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Subject};
+use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{HostId, Owner, Time, Timeouts, Version};
 
@@ -102,7 +102,7 @@ impl World {
     pub(crate) fn acquire(&self, host: u64, wait: bool) -> Run {
         let me = self.present(host);
         let own = self.blocks.get(&id(host)).and_then(Seen::good).cloned();
-        let (operation, effect) = Operation::acquire(World::subject(me), own, wait, self.now);
+        let (operation, effect) = Operation::acquire(World::subject(me), own, Wish::exclusive(wait), self.now);
         Run { me, operation, effect }
     }
 

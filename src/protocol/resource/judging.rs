@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    BURN_DISTANCE, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome, Refusal, Step,
-    merged,
+    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome, Refusal,
+    Step, merged,
 };
 use crate::format::{Block, Leader, Writer};
 use crate::protocol::Seen;
@@ -12,7 +12,7 @@ use crate::protocol::area::{AreaView, claimed};
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::{Observer, Verdict};
 use crate::protocol::rules::in_force;
-use crate::types::{Generation, HostId, Owner, Time, Version};
+use crate::types::{Generation, HostId, LeaseMode, Owner, Time, Version};
 
 struct Plan {
     instance: Version,
@@ -20,9 +20,15 @@ struct Plan {
     burned: Option<Version>,
 }
 
+/// Why no instance may be run.
+enum Obstacle {
+    Blocker(Blocker),
+    Refusal(Refusal),
+}
+
 /// What a read says of the own block.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum OwnBlock {
+pub(super) enum OwnBlock {
     /// It is what it must be.
     Right,
     /// It is damaged, or not known to be on a majority: it must be written anew before anything rests on it.
@@ -45,36 +51,49 @@ impl Plan {
 impl Operation {
     pub(super) fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
         let me = self.subject.me;
-        let own_is_wrong = match self.recall_own(view) {
-            OwnBlock::SetBack if self.wants() => return self.refuse(Refusal::OwnBlockChanged),
-            recalled => recalled != OwnBlock::Right,
-        };
+        let recalled = self.recall_own(view);
+        let bound = self.is_bound();
+        if recalled == OwnBlock::SetBack && self.wants() && !bound {
+            return self.refuse(Refusal::OwnBlockChanged);
+        }
+        let own_is_wrong = recalled != OwnBlock::Right;
         let leader = match self.validated(view) {
             Ok(leader) => leader.clone(),
+            Err(Refusal::LeaderDamaged(_)) if bound => return self.look_later(now, random, None),
+            Err(refusal) if bound => return Effect::Done(Outcome::Refused(refusal)),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
         if !self.wants() {
             return self.undo(view, &leader, own_is_wrong);
         }
+        if self.has_flagged() {
+            return self.check_flag(view, &leader, recalled, observer, now, random);
+        }
         // What a damaged block held before this generation touched it belonged to a generation that is gone.
         let own = self.own.clone().unwrap_or_default();
-        // Our own phase 2 value was adopted and committed by another host.
+        if bound {
+            return self.finish_conversion(own, view, &leader);
+        }
+        // Our own phase 2 value was adopted and committed by another host; and nobody has taken that by force.
         if leader.owner == Some(me)
             && self.open == Some(leader.version)
             && !leader.is_free()
             && own.instance == leader.version
             && claimed(me.host, &own) == Some(me)
+            && (view.fenced(me, leader.version).is_none() || !in_force!(HeldIsNotTaken))
         {
             if own_is_wrong {
                 return self.write_own(Step::Marking(own.clone()), own);
             }
-            self.step = Step::Committing { version: leader.version, hold: true };
-            return Effect::Done(Outcome::Held(leader.version));
+            return self.owned(leader.version);
         }
         let plan = match self.plan(view, &leader, observer, now, random) {
-            Ok(Some(plan)) => plan,
-            Ok(None) => return self.refuse(Refusal::Exhausted),
-            Err(blocker) => return self.blocked(blocker, &leader, own_is_wrong, now, random),
+            Ok(plan) => plan,
+            Err(Obstacle::Refusal(refusal)) => return self.refuse(refusal),
+            Err(Obstacle::Blocker(blocker)) if self.would_deadlock(view, observer, now) => {
+                return self.refuse(Refusal::WouldDeadlock(blocker));
+            }
+            Err(Obstacle::Blocker(blocker)) => return self.blocked(blocker, &leader, own_is_wrong, now, random),
         };
         self.blocker = None;
         if self.stood_back < MAX_STAND_BACK && self.somebody_waited_longer(view, &leader, observer, now) {
@@ -88,7 +107,8 @@ impl Operation {
         };
         self.started = now;
         let extension = self.extension(None, plan.burned);
-        let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, extension);
+        let flag = self.kept_flag();
+        let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, flag, extension);
         self.write(ballot)
     }
 
@@ -157,8 +177,7 @@ impl Operation {
         }
     }
 
-    /// Which instance may be run, and beyond which damaged blocks; or who is in the way. `Ok(None)`: the version numbers
-    /// are exhausted.
+    /// Which instance may be run, and beyond which damaged blocks.
     fn plan(
         &self,
         view: &AreaView,
@@ -166,19 +185,20 @@ impl Operation {
         observer: &mut Observer,
         now: Time,
         random: u64,
-    ) -> Result<Option<Plan>, Blocker> {
+    ) -> Result<Plan, Obstacle> {
         let own_instance = self.own.as_ref().map_or(Version::default(), |own| own.instance);
         let latest = view.latest_instance().max(own_instance);
         let damaged: BTreeSet<HostId> = view.bad_blocks().filter(|host| *host != self.subject.me.host).collect();
         let own_is_lost = view.block(self.subject.me.host).is_none() && self.own.is_none();
         if latest.max(leader.version).get() > u64::MAX / 2 {
-            return Ok(None);
+            return Err(Obstacle::Refusal(Refusal::Exhausted));
         }
         if own_is_lost {
             // The own block is written anew before anybody else is judged: two hosts whose blocks are both damaged would
             // wait for each other to do it. A phase 1 block of a later instance says nothing, and erases nothing that
             // counts; phase 2 judges.
-            return Ok(Some(Plan::burn(latest.max(leader.version), damaged, random)));
+            let plan = Plan::burn(latest.max(leader.version), damaged, random);
+            return self.expected(plan, leader.version);
         }
         let plan = if damaged.is_empty() {
             // A block beyond the next version: the leader was set back by a late write.
@@ -190,15 +210,52 @@ impl Operation {
                     && in_force!(DamagedIsJudged)
                 {
                     let version = leader.version;
-                    return Err(Blocker { host: *host, owner: None, version, free_at: dead_at, hold: Hold::Damaged });
+                    let hold = Hold::Damaged;
+                    return Err(Obstacle::Blocker(Blocker {
+                        host: *host,
+                        owner: None,
+                        version,
+                        free_at: dead_at,
+                        hold,
+                    }));
                 }
             }
             Plan::burn(latest.max(leader.version), damaged, random)
         };
+        let plan = self.expected(plan, leader.version)?;
         match self.blocker_of(plan.instance, view, leader, observer, now) {
-            Some(blocker) => Err(blocker),
-            None => Ok(Some(plan)),
+            Some(blocker) if self.forces(blocker.hold, blocker.version) => {
+                Err(Obstacle::Refusal(Refusal::NotForced(blocker)))
+            }
+            Some(blocker) => Err(Obstacle::Blocker(blocker)),
+            None => Ok(plan),
         }
+    }
+
+    /// `plan`, if it takes the resource from the version that the wish names. What damaged blocks held may have been
+    /// later versions.
+    fn expected(&self, plan: Plan, leader: Version) -> Result<Plan, Obstacle> {
+        let expected = self.wish.basis.version().filter(|_| in_force!(VersionIsExpected));
+        match expected {
+            Some(version) if plan.instance != version.after(1) => {
+                let found = if plan.burned.is_some() { leader } else { Version::new(plan.instance.get() - 1) };
+                Err(Obstacle::Refusal(Refusal::VersionChanged { found }))
+            }
+            _ => Ok(plan),
+        }
+    }
+
+    /// Whether the wish passes over an owner of `version`: of the one that is expected, or one before that was passed over
+    /// earlier.
+    fn forces(&self, hold: Hold, version: Version) -> bool {
+        let Basis::Forced(expected) = self.wish.basis else { return false };
+        version <= expected && matches!(hold, Hold::Exclusive | Hold::Short)
+    }
+
+    /// Whether a forced takeover from `owner` takes effect: it looks at what it holds with each renewal.
+    fn notices(owner: Owner, observer: &Observer) -> bool {
+        let record = observer.record(owner.host).and_then(Seen::good);
+        record.is_some_and(|record| record.extension.is_some()) || !in_force!(SanlockIsNotForced)
     }
 
     /// Who may hold a version below `instance`.
@@ -211,18 +268,24 @@ impl Operation {
         now: Time,
     ) -> Option<Blocker> {
         let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-        let claims = view.claims(leader.version, instance);
+        let from = if in_force!(EarlierClaimsCount) { Version::default() } else { leader.version };
+        let claims = view.claims(from, instance);
         // The leader's owner was looked at above, with what it says of being free.
         let claims = claims
-            .filter(|(version, owner)| *version > leader.version || Some(*owner) != leader.owner)
+            .filter(|(version, owner)| *version != leader.version || Some(*owner) != leader.owner)
             .filter(|_| in_force!(ClaimsCount))
-            .map(|(version, owner)| (version, owner, Hold::Exclusive));
-        let sharers = view.sharers().map(|owner| (leader.version, owner, Hold::Shared));
+            .map(|(version, owner)| (version, owner, view.hold_of(owner.host)));
+        let shares = self.wish.mode == LeaseMode::Shared;
+        let sharers = view.sharers().filter(|_| !shares && in_force!(SharersCount));
+        let sharers = sharers.map(|owner| (leader.version, owner, Hold::Shared));
         let hold = if leader.short_hold { Hold::Short } else { Hold::Exclusive };
         let all = named.map(|owner| (leader.version, owner, hold)).into_iter().chain(claims).chain(sharers);
         all.into_iter().find_map(|(version, owner, hold)| {
             if owner == self.subject.me {
-                // Left by an attempt of ours that a later one overwrites; nothing of ours is held while we acquire.
+                // Left by an attempt of ours that a later one overwrites, or held shared by us who want more.
+                return None;
+            }
+            if self.forces(hold, version) && Operation::notices(owner, observer) {
                 return None;
             }
             match observer.judge(owner, now) {
@@ -235,19 +298,18 @@ impl Operation {
     }
 
     fn blocked(&mut self, blocker: Blocker, leader: &Leader, own_is_wrong: bool, now: Time, random: u64) -> Effect {
-        let waits = matches!(self.goal, Goal::Acquire { wait: true });
+        let waits = self.wish.wait;
         let due = !waits || blocker.free_at.is_none_or(|at| at <= now);
         let free_at = blocker.free_at;
         self.blocker = Some(blocker.clone());
         self.stood_back = 0;
+        if blocker.hold == Hold::Short && self.short_looks < MAX_SHORT_LOOKS {
+            return self.look_soon(now, random);
+        }
         if due && !std::mem::take(&mut self.scanned) {
             // Its record was not read, or not since it must have changed; or this is the last word.
             self.step = Step::Pausing;
             return self.scan();
-        }
-        if !waits && blocker.hold == Hold::Short && self.short_looks < MAX_SHORT_LOOKS {
-            self.short_looks += 1;
-            return self.look_later(now, random, None);
         }
         if !waits {
             return self.leave(Outcome::Blocked(blocker));
@@ -257,7 +319,9 @@ impl Operation {
         // look as if it had never been.
         let me = self.subject.me;
         let own = self.own.clone();
-        match own.filter(|own| self.ticket.is_none() || own_is_wrong || claimed(me.host, own) == Some(me)) {
+        // A ballot has no mark.
+        let unmarked = |own: &Block| own.extension.as_ref().is_none_or(|extension| extension.waiting.is_none());
+        match own.filter(|own| unmarked(own) || own_is_wrong || claimed(me.host, own) == Some(me)) {
             Some(own) => {
                 let ticket = *self.ticket.get_or_insert(leader.version);
                 let block = self.given_up(own, Some(ticket));
@@ -267,16 +331,39 @@ impl Operation {
         }
     }
 
-    /// Whether a host that may be active has waited since an earlier version, or as long with a smaller id.
+    /// Whether a host that may be active has waited since an earlier version, or as long with a smaller id. Those who
+    /// share don't wait for each other.
     fn somebody_waited_longer(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> bool {
         let mine = (self.ticket.unwrap_or(leader.version.after(1)), self.subject.me.host);
-        view.good_blocks().filter(|(host, _)| *host != self.subject.me.host).any(|(host, block)| {
-            let waiting = block.extension.as_ref().and_then(|extension| {
-                let generation = Generation::new(extension.generation)?;
-                Some((extension.waiting?, Owner { host, generation }))
-            });
-            waiting.is_some_and(|(since, owner)| (since, host) < mine && !observer.judge(owner, now).is_gone())
+        let shares = self.wish.mode == LeaseMode::Shared;
+        self.waiting(view).any(|(since, owner, block)| {
+            let shares_too = shares && block.extension.as_ref().is_some_and(|extension| extension.shares);
+            !shares_too && (since, owner.host) < mine && !observer.judge(owner, now).is_gone()
         })
+    }
+
+    /// The others who wait for the resource: since which version, who, and their blocks.
+    pub(super) fn waiting<'view>(
+        &self,
+        view: &'view AreaView,
+    ) -> impl Iterator<Item = (Version, Owner, &'view Block)> + use<'view> {
+        let me = self.subject.me.host;
+        view.good_blocks().filter(move |(host, _)| *host != me).filter_map(|(host, block)| {
+            let extension = block.extension.as_ref()?;
+            let generation = Generation::new(extension.generation)?;
+            Some((extension.waiting?, Owner { host, generation }, block))
+        })
+    }
+
+    /// The live owners that a forced takeover passes over.
+    fn overrides(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
+        let Basis::Forced(version) = self.wish.basis else { return BTreeSet::new() };
+        let named = leader
+            .owner
+            .filter(|owner| leader.version == version && !leader.is_free() && !view.released(*owner, leader.version));
+        let claims = view.claims(Version::default(), version.after(1)).map(|(_, owner)| owner);
+        let lives = |owner: &Owner| *owner != self.subject.me && !observer.judge(*owner, now).is_gone();
+        named.into_iter().chain(claims).filter(lives).collect()
     }
 
     /// Phase 1 is complete: judges again with what was read since the own block was visible, then proposes.
@@ -295,6 +382,7 @@ impl Operation {
             self.blocker = Some(blocker);
             return self.look();
         }
+        self.overridden = self.overrides(&view, &leader, observer, now);
         ballot.propose(now);
         debug_assert_eq!(ballot.phase(), Phase::Two);
         self.open = Some(ballot.instance());
@@ -314,6 +402,7 @@ impl Operation {
         let me = self.subject.me;
         let timestamp = now.as_timestamp();
         let leader = Leader {
+            short_hold: hold && self.wish.mode == LeaseMode::Shared,
             owner: Some(owner),
             timestamp: if given_up { 0 } else { ballot.block().inp_timestamp.max(1) },
             writer: Writer { id: me.host.get(), generation: me.generation.get(), timestamp },
@@ -346,6 +435,7 @@ impl Operation {
         let me = self.subject.me;
         let waits = own.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
         let restore = own_is_wrong && !self.restored;
-        (claimed(me.host, &own) == Some(me) || waits || restore).then(|| self.resign(own))
+        let holds = claimed(me.host, &own) == Some(me) || self.has_flagged();
+        (holds || waits || restore).then(|| self.resign(own))
     }
 }

@@ -1,4 +1,4 @@
-//! An exclusive lease on a resource: one consensus instance for each version, a leader record that says what was decided
+//! A lease on a resource: one consensus instance for each version, a leader record that says what was decided
 //! last, and the rules for when the next version may be begun.
 //!
 //! Not in here: I/O, timers, the caller's deadline, and which hosts' blocks a read covers (the caller says how old its
@@ -16,9 +16,12 @@
 //! - From the submission of phase 2 on the outcome is open: this machine ends only when it holds, or when its block says
 //!   that it gave the version up.
 //! - "Held" is said only of a version that is decided, that the own block claims, and that a fresh read or a confirmed
-//!   write of the leader shows.
+//!   write of the leader shows; or, of a shared hold, when the own block's flag was there before anybody who could own a
+//!   later version looked.
 
 mod judging;
+mod sharing;
+mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,7 +33,9 @@ use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{Block, BlockExtension, Geometry, Leader};
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, Name, Owner, Time, Version};
+use crate::types::{HostId, LeaseMode, Name, Owner, Time, Version};
+
+pub use wish::{Basis, Wish};
 
 /// Whose lease on what.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +129,7 @@ pub struct Blocker {
 pub enum Hold {
     /// The resource.
     Exclusive,
-    /// The resource for a moment, until it has noted that it shares it: only sanlock hosts do so.
+    /// The resource for a moment, until it has noted that it shares it.
     Short,
     /// The resource together with others.
     Shared,
@@ -152,6 +157,22 @@ pub enum Refusal {
     OwnBlockChanged,
     /// A version or ballot number can't grow any more.
     Exhausted,
+    /// The resource is not at the version that was expected. Nothing was written.
+    VersionChanged {
+        /// The version that it is at.
+        found: Version,
+    },
+    /// The owner can't be overridden: it is a sanlock host, which would not notice. Nothing was written.
+    NotForced(Blocker),
+    /// Two that share both wait to hold the resource alone. This one still shares it.
+    WouldDeadlock(Blocker),
+    /// The version was taken over by force before it could be shared.
+    Overtaken {
+        /// By whom, as the leader says.
+        owner: Option<Owner>,
+        /// Its version.
+        version: Version,
+    },
 }
 
 /// How an operation ended.
@@ -169,12 +190,34 @@ pub enum Outcome {
     Released,
 }
 
+/// What an operation began as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// With nothing held.
+    Acquire,
+    /// From shared to exclusive: whatever becomes of it, at least shared.
+    Upgrade,
+    /// From exclusive to shared.
+    Downgrade,
+    Release,
+}
+
+/// What a host has of a resource when an operation has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing.
+    Nothing,
+    /// A lease.
+    Held(LeaseMode),
+    /// Nothing to act on, but its block keeps others away: it was taken by force while the hold was changed. The holder
+    /// must stop what it protects, and then release.
+    Lost,
+}
+
 /// What the operation is to achieve. It only ever moves down this list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Goal {
-    Acquire {
-        wait: bool,
-    },
+    Acquire,
     /// Leave nothing on disk that others respect, then end with this.
     Leave(Outcome),
 }
@@ -191,6 +234,8 @@ enum Step {
     Committing { version: Version, hold: bool },
     /// Writing the own block with a waiting mark, or the claim in it anew.
     Marking(Block),
+    /// Writing into the own block how the version that it owns is held.
+    Noting(Block),
     /// Writing the released flag.
     Resigning(Block),
     /// Freeing the leader.
@@ -199,10 +244,12 @@ enum Step {
     Pausing,
 }
 
-/// An operation on one resource: an acquire, which may turn into its undoing, or a release.
+/// An operation on one resource: an acquire or a conversion, which may turn into its undoing, or a release.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Operation {
     subject: Subject,
+    kind: Kind,
+    wish: Wish,
     goal: Goal,
     step: Step,
     round: u32,
@@ -234,6 +281,10 @@ pub struct Operation {
     aborts: u32,
     started: Time,
     blocker: Option<Blocker>,
+    /// An upgrade has begun to drop its flag: it is exclusive, or lost.
+    exposed: bool,
+    /// The live owners that the ballot passes over.
+    overridden: BTreeSet<Owner>,
 }
 
 /// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which nothing
@@ -241,30 +292,54 @@ pub struct Operation {
 const BURN_DISTANCE: u64 = 1 << 32;
 /// How often a host lets one that has waited longer go first before it takes a free lease itself.
 const MAX_STAND_BACK: u32 = 2;
-/// How often a host that doesn't wait looks again at what another holds for a moment only.
+/// How often a host looks again at what another holds for a moment only, before it takes that for a longer one.
 const MAX_SHORT_LOOKS: u32 = 8;
 
 impl Operation {
-    /// An acquire. `own` is the block that this host knows it wrote last in this generation, if any. When `wait` is
-    /// false it ends at once with [`Outcome::Blocked`] where a lease is held; else the caller ends it with
+    /// An acquire. `own` is the block that this host knows it wrote last in this generation, if any. A wish that doesn't
+    /// wait ends at once with [`Outcome::Blocked`] where others are in the way; else the caller ends it with
     /// [`Operation::call_off`].
-    pub fn acquire(subject: Subject, own: Option<Block>, wait: bool, now: Time) -> (Operation, Effect) {
-        let mut operation = Operation::new(subject, Goal::Acquire { wait }, own, now);
+    pub fn acquire(subject: Subject, own: Option<Block>, wish: Wish, now: Time) -> (Operation, Effect) {
+        let mut operation = Operation::new(subject, Kind::Acquire, wish, own, now);
         let effect = operation.look();
         (operation, effect)
     }
 
-    /// A release of the version that `own` claims, which this host holds.
+    /// Changes how the resource is held, whose block is `own`, to the other `mode`. To exclusive it is an acquire that
+    /// shares until it owns: when it ends without, also by [`Operation::call_off`], the resource is held shared as
+    /// before. From when it drops its flag, and from the start when it is to shared, it can't be called off, and the
+    /// resource may be taken by force: see [`Operation::leaves`].
+    pub fn convert(subject: Subject, own: Block, mode: LeaseMode, wait: bool, now: Time) -> (Operation, Effect) {
+        let kind = if mode == LeaseMode::Exclusive { Kind::Upgrade } else { Kind::Downgrade };
+        let wish = Wish { mode, wait, basis: Basis::Any };
+        let mut operation = Operation::new(subject, kind, wish, Some(own.clone()), now);
+        let effect = match mode {
+            LeaseMode::Exclusive => operation.look(),
+            LeaseMode::Shared => {
+                operation.open = Some(own.instance);
+                operation.note_flag(own)
+            }
+        };
+        (operation, effect)
+    }
+
+    /// A release of what `own` says that this host holds, exclusive or shared.
     pub fn release(subject: Subject, own: Block, now: Time) -> (Operation, Effect) {
-        let mut operation = Operation::new(subject, Goal::Leave(Outcome::Released), Some(own.clone()), now);
+        let shares = own.shared == Some(subject.me.generation);
+        let mode = if shares { LeaseMode::Shared } else { LeaseMode::Exclusive };
+        let wish = Wish { mode, wait: true, basis: Basis::Any };
+        let mut operation = Operation::new(subject, Kind::Release, wish, Some(own.clone()), now);
+        operation.goal = Goal::Leave(Outcome::Released);
         let effect = operation.resign(own);
         (operation, effect)
     }
 
-    fn new(subject: Subject, goal: Goal, own: Option<Block>, started: Time) -> Operation {
+    fn new(subject: Subject, kind: Kind, wish: Wish, own: Option<Block>, started: Time) -> Operation {
         Operation {
             subject,
-            goal,
+            kind,
+            wish,
+            goal: Goal::Acquire,
             step: Step::Looking,
             round: 0,
             durable: BTreeSet::new(),
@@ -284,6 +359,8 @@ impl Operation {
             aborts: 0,
             started,
             blocker: None,
+            exposed: false,
+            overridden: BTreeSet::new(),
         }
     }
 
@@ -297,10 +374,35 @@ impl Operation {
         self.blocker.as_ref()
     }
 
+    /// What the host has after this operation has ended with `outcome`.
+    pub const fn leaves(&self, outcome: &Outcome) -> After {
+        match (outcome, self.kind) {
+            (Outcome::Held(_), _) => After::Held(self.wish.mode),
+            (_, Kind::Upgrade) if !self.exposed => After::Held(LeaseMode::Shared),
+            (_, Kind::Upgrade | Kind::Downgrade) => After::Lost,
+            (_, Kind::Acquire | Kind::Release) => After::Nothing,
+        }
+    }
+
+    /// Whether an upgrade has dropped its flag, or is about to: the resource may be taken by force from then on.
+    pub const fn is_exposed(&self) -> bool {
+        self.exposed
+    }
+
+    /// The owners that lived when this operation took the resource over by force: the last one, and any before it that
+    /// was passed over in the same way and has not given up yet.
+    pub const fn overridden(&self) -> &BTreeSet<Owner> {
+        &self.overridden
+    }
+
     /// Whether the operation must still write before it may end: others could respect what it has on disk.
     pub fn is_open(&self) -> bool {
         let claims = self.own.as_ref().is_some_and(|own| claimed(self.subject.me.host, own) == Some(self.subject.me));
+        // What is still held must be known.
+        let forgotten = self.kind == Kind::Upgrade && self.own.is_none();
         claims
+            || forgotten
+            || self.has_flagged()
             || self.open.is_some() && in_force!(OutcomeStaysOpen)
             || self.ticket.is_some()
             || self.goal == Goal::Leave(Outcome::Released)
@@ -308,7 +410,7 @@ impl Operation {
 
     /// Turns an acquire into its undoing. The effect under way is carried out and reported first, as always.
     pub fn call_off(&mut self) {
-        if let Goal::Acquire { .. } = self.goal {
+        if self.goal == Goal::Acquire && !self.is_bound() {
             self.goal = Goal::Leave(self.blocker.clone().map_or(Outcome::GaveUp, Outcome::Blocked));
         }
     }
@@ -394,14 +496,14 @@ impl Operation {
             }
         };
         if self.is_majority(self.durable.len()) {
-            return Some(self.written(now));
+            return Some(self.written(now, random));
         }
         if !self.without_majority() {
             return None;
         }
         // The released flag is what frees the lease; a leader that can't be freed is only out of date.
         if self.step == Step::Freeing || matches!(self.step, Step::Resigning(_)) && !in_force!(ReleaseIsDurable) {
-            return Some(self.end());
+            return Some(self.freed());
         }
         if self.in_flight {
             self.step = Step::Pausing;
@@ -411,8 +513,8 @@ impl Operation {
     }
 
     /// The step's write is durable on a majority.
-    fn written(&mut self, now: Time) -> Effect {
-        if let Step::Writing(_) | Step::Marking(_) | Step::Resigning(_) = self.step {
+    fn written(&mut self, now: Time, random: u64) -> Effect {
+        if let Step::Writing(_) | Step::Marking(_) | Step::Noting(_) | Step::Resigning(_) = self.step {
             self.unconfirmed = false;
         }
         match std::mem::replace(&mut self.step, Step::Pausing) {
@@ -421,11 +523,9 @@ impl Operation {
                 let durable = std::mem::take(&mut self.durable);
                 self.read(ballot, durable)
             }
-            Step::Committing { version, hold } if hold && self.wants() => {
-                self.step = Step::Committing { version, hold };
-                Effect::Done(Outcome::Held(version))
-            }
-            Step::Freeing => self.end(),
+            Step::Committing { version, hold } if hold && self.wants() => self.owned(version),
+            Step::Noting(block) => self.noted(block),
+            Step::Freeing => self.freed(),
             Step::Marking(block) => {
                 self.own = Some(block);
                 self.pause(now + self.poll())
@@ -433,7 +533,11 @@ impl Operation {
             Step::Resigning(block) => {
                 self.own = Some(block);
                 self.restored = true;
-                self.look()
+                match self.wants() {
+                    // A flag that came too late: who was in between goes first.
+                    true => self.back_off(now, random),
+                    false => self.look(),
+                }
             }
             _ => self.look(),
         }
@@ -538,11 +642,18 @@ impl Operation {
         self.pause(until.filter(|until| *until > now).map_or(later, |until| until.min(later)))
     }
 
+    /// Another look soon, then later and later, at what another holds for a moment only.
+    fn look_soon(&mut self, now: Time, random: u64) -> Effect {
+        let bound = self.poll() / 2u32.pow(MAX_SHORT_LOOKS.saturating_sub(self.short_looks));
+        self.short_looks += 1;
+        self.pause(now + bound / 2 + fraction(bound, random))
+    }
+
     /// An I/O failed on too many disks. Who waits goes on until called off, and so does an undoing.
     fn retry(&mut self, now: Time, random: u64) -> Effect {
-        match self.goal {
-            Goal::Acquire { wait: false } => self.refuse(Refusal::Storage),
-            Goal::Acquire { wait: true } | Goal::Leave(_) => self.look_later(now, random, None),
+        match self.wants() && !self.wish.wait && !self.is_bound() {
+            true => self.refuse(Refusal::Storage),
+            false => self.look_later(now, random, None),
         }
     }
 
@@ -559,7 +670,7 @@ impl Operation {
     }
 
     fn leave(&mut self, outcome: Outcome) -> Effect {
-        if let Goal::Acquire { .. } = self.goal {
+        if self.goal == Goal::Acquire {
             self.goal = Goal::Leave(outcome);
         }
         match self.is_open() {
@@ -571,23 +682,27 @@ impl Operation {
     fn end(&mut self) -> Effect {
         match &self.goal {
             Goal::Leave(outcome) => Effect::Done(outcome.clone()),
-            Goal::Acquire { .. } => Effect::Done(Outcome::GaveUp),
+            Goal::Acquire => Effect::Done(Outcome::GaveUp),
         }
     }
 
     const fn wants(&self) -> bool {
-        matches!(self.goal, Goal::Acquire { .. })
+        matches!(self.goal, Goal::Acquire)
     }
 
     fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {
-        BlockExtension { generation: self.subject.me.generation.get(), waiting, burned }
+        let shares = self.wish.mode == LeaseMode::Shared;
+        BlockExtension { generation: self.subject.me.generation.get(), waiting, burned, shares }
     }
 
     /// The own block with its claim given up, and with another waiting mark.
     fn given_up(&self, own: Block, waiting: Option<Version>) -> Block {
         let released = own.released || claimed(self.subject.me.host, &own).is_some();
         let burned = own.extension.as_ref().and_then(|extension| extension.burned);
-        Block { released, extension: Some(self.extension(waiting, burned)), ..own }
+        let extension = self.extension(waiting, burned);
+        // What is given up, and what only waits, keeps nobody from sharing.
+        let shares = extension.shares || self.kind == Kind::Upgrade;
+        Block { released, shared: self.kept_flag(), extension: Some(BlockExtension { shares, ..extension }), ..own }
     }
 
     fn resign(&mut self, own: Block) -> Effect {
@@ -667,7 +782,7 @@ mod tests {
         let view = AreaView { leader: Seen::Good(leader), blocks: BTreeMap::new() };
         let now = Time::ZERO + subject.timeouts.io() * 10;
         let span = Span { started: now, ended: now };
-        let (mut operation, mut effect) = Operation::acquire(subject, None, true, now);
+        let (mut operation, mut effect) = Operation::acquire(subject, None, Wish::exclusive(true), now);
         let mut scans = 0;
         for _ in 0..100 {
             let (round, event) = match effect {

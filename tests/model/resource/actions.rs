@@ -1,7 +1,7 @@
 //! What may happen, and what it changes.
 
 use leasehold::format::{Block, Corrupt};
-use leasehold::protocol::resource::{Effect, Event, Operation};
+use leasehold::protocol::resource::{Effect, Event, Operation, Wish};
 use leasehold::protocol::{Seen, Written};
 
 use super::limits::Limits;
@@ -107,7 +107,8 @@ impl Limits {
         match action {
             Action::Acquire(host) => {
                 let subject = subject(state.me(host));
-                let (operation, effect) = Operation::acquire(subject, state.hosts[host].own.clone(), self.wait, NOW);
+                let (operation, effect) =
+                    Operation::acquire(subject, state.hosts[host].own.clone(), Wish::exclusive(self.wait), NOW);
                 state.arrive(host, operation, effect);
             }
             Action::Release(host) => {

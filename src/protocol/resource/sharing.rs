@@ -1,0 +1,158 @@
+//! Holding a resource together with others, and changing between that and holding it alone.
+//!
+//! A host that wants to share owns the resource for a moment. Then one write of its block sets its flag and gives the
+//! version up, so no host sees the version given up and not the flag. Who wants the resource alone looks at the flags
+//! after its own block has become visible (phase 1), and is refused while one of a live generation is set.
+//!
+//! That leaves one gap: the flag may land late, when the host was taken over by force, or believed dead and come back. So
+//! who has set its flag reads everything once more. If a block of a later instance is there that is not of somebody who
+//! shares too, its owner may have looked before the flag landed: the flag is taken back. Who looks later sees the flag.
+
+use super::judging::OwnBlock;
+use super::{Effect, Goal, Kind, Operation, Outcome, Refusal, Step};
+use crate::format::{Block, Leader};
+use crate::protocol::area::AreaView;
+use crate::protocol::liveness::Observer;
+use crate::protocol::rules::in_force;
+use crate::types::{Generation, LeaseMode, Time, Version};
+
+impl Operation {
+    /// The flag that the own block carries through a ballot or keeps when nothing comes of it: an upgrade holds the
+    /// resource shared all along.
+    pub(super) fn kept_flag(&self) -> Option<Generation> {
+        (self.kind == Kind::Upgrade && in_force!(UpgradeKeepsFlag)).then_some(self.subject.me.generation)
+    }
+
+    /// `version` is decided, the own block claims it and the leader shows it: holds it, once the own block says how.
+    pub(super) fn owned(&mut self, version: Version) -> Effect {
+        let Some(own) = self.own.clone() else { return self.look() };
+        match self.wish.mode {
+            LeaseMode::Shared => self.note_flag(own),
+            LeaseMode::Exclusive if own.shared.is_some() => {
+                self.exposed = true;
+                self.note(Block { shared: None, ..own })
+            }
+            LeaseMode::Exclusive => Effect::Done(Outcome::Held(version)),
+        }
+    }
+
+    /// Whether a conversion has gone so far that it can't be taken back: who shared or owned may have gone by what it wrote.
+    pub(super) fn is_bound(&self) -> bool {
+        self.kind == Kind::Downgrade || self.exposed
+    }
+
+    /// A write of a conversion that can't be taken back was not confirmed: writes it again, unless it is too late.
+    pub(super) fn finish_conversion(&mut self, own: Block, view: &AreaView, leader: &Leader) -> Effect {
+        match self.kind {
+            Kind::Downgrade => self.note_flag(own),
+            _ if view.fenced(self.subject.me, own.instance).is_some() => self.overtaken_by(leader),
+            _ => self.owned(own.instance),
+        }
+    }
+
+    fn overtaken_by(&self, leader: &Leader) -> Effect {
+        Effect::Done(Outcome::Refused(Refusal::Overtaken { owner: leader.owner, version: leader.version }))
+    }
+
+    /// Gives up the version that the own block claims, and sets the flag, in one write.
+    pub(super) fn note_flag(&mut self, own: Block) -> Effect {
+        let extension = Some(self.extension(None, own.extension.as_ref().and_then(|extension| extension.burned)));
+        let released = in_force!(FlagGivesVersionUp);
+        self.note(Block { released, shared: Some(self.subject.me.generation), extension, ..own })
+    }
+
+    fn note(&mut self, block: Block) -> Effect {
+        self.write_own(Step::Noting(block.clone()), block)
+    }
+
+    /// The own block as it was noted is durable.
+    pub(super) fn noted(&mut self, block: Block) -> Effect {
+        let version = block.instance;
+        self.own = Some(block);
+        match self.wish.mode {
+            LeaseMode::Exclusive if self.wants() => Effect::Done(Outcome::Held(version)),
+            LeaseMode::Shared if !in_force!(FlagIsChecked) => Effect::Done(Outcome::Held(version)),
+            LeaseMode::Exclusive | LeaseMode::Shared => self.look(),
+        }
+    }
+
+    /// Whether the own block on disk carries the flag that this operation is to set.
+    pub(super) fn has_flagged(&self) -> bool {
+        let flag = self.own.as_ref().and_then(|own| own.shared);
+        self.kind != Kind::Upgrade && flag == Some(self.subject.me.generation)
+    }
+
+    /// A read that began after the flag was durable: whether it stands, or may have come too late.
+    pub(super) fn check_flag(
+        &mut self,
+        view: &AreaView,
+        leader: &Leader,
+        state: OwnBlock,
+        observer: &Observer,
+        now: Time,
+        random: u64,
+    ) -> Effect {
+        let Some(own) = self.own.clone() else { return self.look() };
+        if state != OwnBlock::Right {
+            return self.note(own);
+        }
+        let version = own.instance;
+        let unread = view.bad_blocks().any(|host| !observer.judge_host(host).is_gone());
+        let overtaken = self.overtaken(view, leader, version);
+        if self.kind == Kind::Downgrade {
+            // The holder is to learn of it first: until then the flag keeps others away.
+            if overtaken {
+                return self.overtaken_by(leader);
+            }
+            if unread {
+                return self.look_later(now, random, None);
+            }
+        }
+        if overtaken || unread {
+            self.aborts += 1;
+            let block = Block { shared: None, ..self.given_up(own, None) };
+            return self.write_own(Step::Resigning(block.clone()), block);
+        }
+        // Nobody waits for what was the owner's only for a moment to be freed, but sanlock hosts. A leader that has gone
+        // on is not set back.
+        if leader.owner == Some(self.subject.me) && leader.version == version && !leader.is_free() {
+            self.step = Step::Freeing;
+            return Effect::WriteLeader(
+                self.next_round(),
+                Leader { timestamp: 0, short_hold: false, ..leader.clone() },
+            );
+        }
+        Effect::Done(Outcome::Held(version))
+    }
+
+    /// Whether somebody may own a version after `version` without having seen the own flag.
+    fn overtaken(&self, view: &AreaView, leader: &Leader, version: Version) -> bool {
+        let me = self.subject.me.host;
+        let shares = |block: &Block| block.extension.as_ref().is_some_and(|extension| extension.shares);
+        let others = || view.good_blocks().filter(|(host, _)| *host != me);
+        // The block of the leader's owner is not to be seen any more.
+        let unseen = leader.version > view.latest_instance();
+        unseen || others().any(|(_, block)| block.instance > version && !shares(block))
+    }
+
+    /// The leader is free, or can't be freed.
+    pub(super) fn freed(&mut self) -> Effect {
+        match (&self.goal, &self.own) {
+            (Goal::Acquire, Some(own)) => Effect::Done(Outcome::Held(own.instance)),
+            // Called off meanwhile.
+            (Goal::Leave(_), Some(_)) if self.has_flagged() => self.look(),
+            _ => self.end(),
+        }
+    }
+
+    /// Whether two that share both wait to hold the resource alone, and this one is the one to give in: each would wait
+    /// for the other's flag.
+    pub(super) fn would_deadlock(&self, view: &AreaView, observer: &mut Observer, now: Time) -> bool {
+        let Some(since) = self.ticket.filter(|_| self.kind == Kind::Upgrade) else { return false };
+        let mine = (since, self.subject.me.host);
+        self.waiting(view).any(|(since, owner, block)| {
+            let upgrades = block.shared == Some(owner.generation);
+            upgrades && (since, owner.host) < mine && !observer.judge(owner, now).is_gone()
+        })
+    }
+}
