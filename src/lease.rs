@@ -45,6 +45,10 @@ impl Lease {
         (self.resource.offset, self.version)
     }
 
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+
     /// What is held.
     pub const fn resource(&self) -> &Resource {
         &self.resource

@@ -52,10 +52,12 @@ mod lease_state;
 mod lockspace;
 mod membership;
 pub mod protocol;
+mod requests;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod timeouts;
 mod types;
+mod value;
 
 pub use acquire::{AcquireOptions, Taken};
 pub use engine::hosts::HostInfo;
@@ -63,8 +65,8 @@ pub use engine::notices::Notice;
 pub use engine::pulse::{LeaseLoss, Status};
 pub use engine::resources::Resource;
 pub use error::{
-    AcquireError, ConvertError, CreateError, Damage, DiskCause, DiskError, FindError, FormatError, Holder, JoinError,
-    LeaveError, LossReason, OpenError, ReleaseError, Taker,
+    AcquireError, ConvertError, CreateError, Damage, DiskCause, DiskError, EventError, FindError, FormatError, Holder,
+    JoinError, LeaveError, LossReason, OpenError, ReleaseError, RequestError, Taker, ValueError,
 };
 pub use formatting::{FormatOptions, format};
 pub use lease::Lease;
@@ -72,5 +74,7 @@ pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
 pub use membership::{JoinOptions, Joining, Membership, Wait};
 pub use protocol::liveness::HostState;
+pub use requests::Requested;
 pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};
 pub use types::{Generation, HostId, LeaseMode, Name, NameError, Owner, Time, Version};
+pub use value::StoredValue;

@@ -14,6 +14,7 @@ use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
 use crate::format::{Corrupt, DeltaRecord, Geometry, Leader, SectorSize};
 use crate::index::Index;
 use crate::membership::{JoinOptions, Joining, Membership};
+use crate::protocol::area::AreaView;
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::HostState;
 use crate::protocol::{Defect, Seen};
@@ -21,7 +22,7 @@ use crate::timeouts::{Timeouts, stretched};
 use crate::types::{HostId, Name, Owner, Version};
 
 /// How long a read may take of somebody who only looks. No lease depends on it.
-const FIRST_READ: Duration = Duration::from_secs(10);
+pub(crate) const FIRST_READ: Duration = Duration::from_secs(10);
 /// How much of the device is searched for a delta record that is not damaged.
 const SEARCHED: u64 = 1 << 20;
 
@@ -288,36 +289,43 @@ impl Lockspace {
 
     fn resource_info(&self, resource: Resource) -> ResourceInfo {
         let geometry = self.terms.geometry;
-        let damage =
-            |offset, what, reason: &Defect| Damage { device: self.device(), offset, what, reason: reason.clone() };
+        let damage = |offset, what, reason: &Defect| self.damage(offset, what, reason.clone());
         let Ok(view) = whole_view(&self.io, geometry, &resource, FIRST_READ) else {
             let ownership = Err(damage(resource.offset, "leader", &Defect::Unreadable));
             return ResourceInfo { resource, ownership, damages: Vec::new() };
         };
-        let ownership = match &view.leader {
-            Seen::Bad(reason) => Err(damage(resource.offset, "leader", reason)),
-            Seen::Good(leader) if leader.cleared => Err(damage(resource.offset, "leader", &Defect::Deleted)),
-            Seen::Good(leader) if (leader.resource, leader.lockspace) != (resource.name, self.name()) => {
-                let (resource_named, lockspace) = (leader.resource, leader.lockspace);
-                let foreign = Defect::Foreign { resource: resource_named, lockspace };
-                Err(damage(resource.offset, "leader", &foreign))
-            }
-            Seen::Good(leader) => {
-                let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-                let shared = view.good_blocks().any(|(_, block)| block.shared.is_some());
-                let mode = match (owner, shared) {
-                    (Some(_), _) => Mode::Exclusive,
-                    (None, true) => Mode::Shared,
-                    (None, false) => Mode::Free,
-                };
-                Ok(Ownership { mode, version: leader.version, owner })
-            }
-        };
+        let ownership = self.leader(&view, &resource).map(|leader| {
+            let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+            let shared = view.good_blocks().any(|(_, block)| block.shared.is_some());
+            let mode = match (owner, shared) {
+                (Some(_), _) => Mode::Exclusive,
+                (None, true) => Mode::Shared,
+                (None, false) => Mode::Free,
+            };
+            Ownership { mode, version: leader.version, owner }
+        });
         let damages = view.blocks.iter().filter_map(|(host, seen)| match seen {
             Seen::Bad(reason) => Some(damage(resource.offset + geometry.block_offset(*host), "block", reason)),
             Seen::Good(_) => None,
         });
         ResourceInfo { resource, ownership, damages: damages.collect() }
+    }
+
+    /// The leader that a read of a resource's area has shown, if it is that resource's.
+    pub(crate) fn leader<'view>(&self, view: &'view AreaView, resource: &Resource) -> Result<&'view Leader, Damage> {
+        let reason = match &view.leader {
+            Seen::Bad(reason) => reason.clone(),
+            Seen::Good(leader) if leader.cleared => Defect::Deleted,
+            Seen::Good(leader) if (leader.resource, leader.lockspace) != (resource.name, self.name()) => {
+                Defect::Foreign { resource: leader.resource, lockspace: leader.lockspace }
+            }
+            Seen::Good(leader) => return Ok(leader),
+        };
+        Err(self.damage(resource.offset, "leader", reason))
+    }
+
+    fn damage(&self, offset: u64, what: &'static str, reason: Defect) -> Damage {
+        Damage { device: self.device(), offset, what, reason }
     }
 }
 

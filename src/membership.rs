@@ -90,8 +90,9 @@ impl JoinOptions {
         self
     }
 
-    /// Calls `tell` with what other hosts say to this one, within R / 2 of it standing on disk. It is called by a thread
-    /// that reads the hosts' records: while it lasts nobody's death is noticed.
+    /// Calls `tell` with what other hosts say to this one, within R / 2 of it standing on disk; 3T for a host that has
+    /// joined since with an id above all others. It is called by a thread that reads the hosts' records: while it lasts
+    /// nobody's death is noticed.
     #[must_use]
     pub fn on_notice(mut self, tell: impl Fn(&Notice) + Send + 'static) -> JoinOptions {
         self.tell_notice = Some(Box::new(tell));
@@ -204,6 +205,10 @@ impl Membership {
     /// The lockspace.
     pub const fn lockspace(&self) -> &Lockspace {
         &self.lockspace
+    }
+
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
     }
 
     /// Whether it is held, late or lost, and until when.

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use leasehold::format::{
-    AreaSize, Block, Corrupt, DeltaRecord, Field, FieldValue, Force, Geometry, HostBitmap, IndexEntry, IndexHeader,
-    Leader, RecordKind, Request, SectorSize, checksum, fields,
+    AreaSize, Block, Calls, Corrupt, DeltaRecord, Field, FieldValue, Force, Geometry, HostBitmap, HostEvent,
+    IndexEntry, IndexHeader, Leader, RecordKind, Request, SectorSize, Value, ValueOrigin, checksum, fields,
 };
 use leasehold::{Generation, HostId, Name, Owner, Version};
 
@@ -59,8 +59,11 @@ impl Disk {
         let at = self.geometry.delta_offset(host_id(host));
         let sector = self.sector(&format!("{moment}-delta{host}"), at);
         let record = DeltaRecord::decode(&sector, at).unwrap_or_else(|error| panic!("{moment} {host}: {error}"));
-        let bitmap = HostBitmap::decode(&sector).expect("a sector");
-        assert_eq!(record.encode_with_bitmap(at, &bitmap), sector, "{moment} {host}");
+        let calls = Calls {
+            hosts: HostBitmap::decode(&sector).expect("a sector"),
+            event: HostEvent::decode(&sector).expect("a sector"),
+        };
+        assert_eq!(record.encode_with_calls(at, &calls), sector, "{moment} {host}");
         assert_eq!((record.geometry, record.lockspace), (self.geometry, self.lockspace));
         assert_eq!((record.io_timeout, &record.extension), (1, &None));
         record
@@ -244,6 +247,20 @@ fn a_request_and_the_call_for_its_owner() {
         called.remove(host_id(2));
         assert!(called.is_empty());
     }
+}
+
+/// Where an area has no room for a value, what sanlock writes for one lands in a neighbour's: there is no fixture then.
+#[test]
+fn the_value_that_a_program_of_a_sanlock_host_has_set() {
+    let mut found = 0;
+    for disk in disks() {
+        let Some(within) = disk.geometry.value_offset() else { continue };
+        let at = disk.area(6) + within;
+        let value = Value::decode(&disk.sector("valued-value", at), at).expect("a sector");
+        assert_eq!(value, Some(Value { data: b"of sanlock".to_vec(), origin: ValueOrigin::Unmarked }));
+        found += 1;
+    }
+    assert_eq!(found, 2);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use leasehold::format::{
-    Block, DeltaRecord, Geometry, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request, fields,
+    Block, DeltaRecord, Geometry, HostBitmap, HostEvent, IndexEntry, IndexHeader, Leader, RecordKind, Request, Value,
+    ValueOrigin, fields,
 };
 use leasehold::{HostId, Timeouts};
 
 use super::input::Input;
-use super::records::{Kind, geometry, record, reseal};
+use super::records::{Kind, geometry, record, reseal, reseal_value};
 
 const KINDS: [Kind; 6] = [Kind::Delta, Kind::Leader, Kind::Request, Kind::Block, Kind::Index, Kind::Entries];
 
@@ -44,6 +45,8 @@ pub fn decoders(data: &[u8]) {
     }
     decode_all(&sector, geometry, at);
     reseal(kind, &mut sector, at);
+    decode_all(&sector, geometry, at);
+    reseal_value(&mut sector, at);
     decode_all(&sector, geometry, at);
 }
 
@@ -96,6 +99,23 @@ fn decode_all(bytes: &[u8], geometry: Geometry, at: u64) {
         }
         Err(reason) => drop(reason.to_string()),
     }
+    match Value::decode(bytes, at) {
+        Ok(None) => assert!(bytes.iter().all(|byte| *byte == 0)),
+        Ok(Some(Value { data, origin })) => {
+            assert!(bytes.starts_with(&data));
+            if let ValueOrigin::Lease { version, owner } = origin {
+                let again =
+                    Value::encode(&data, version, owner, geometry, at).filter(|again| again.len() == bytes.len());
+                if let Some(again) = again {
+                    assert_eq!(Value::decode(&again, at), Ok(Some(Value { data, origin })));
+                }
+            }
+        }
+        Err(reason) => drop(reason.to_string()),
+    }
+    if let Ok(Some(event)) = HostEvent::decode(bytes) {
+        assert!(event.event != 0 || event.data != 0);
+    }
     for bytes in bytes.as_chunks().0 {
         match IndexEntry::decode(bytes) {
             Ok(Some(entry)) => assert_eq!(IndexEntry::decode(&entry.encode()), Ok(Some(entry))),
@@ -110,6 +130,7 @@ fn decode_all(bytes: &[u8], geometry: Geometry, at: u64) {
         RecordKind::Block,
         RecordKind::IndexHeader,
         RecordKind::IndexEntry,
+        RecordKind::Value,
     ];
     for kind in kinds {
         drop(format!("{:?}", fields(kind, bytes)));

@@ -20,7 +20,7 @@ pub(super) struct Trouble {
 }
 
 impl Member {
-    pub(super) fn holder(&self, blocker: &Blocker) -> Holder {
+    pub(crate) fn holder(&self, blocker: &Blocker) -> Holder {
         let name = blocker.owner.map_or_else(
             || self.hosts.with_observer(|observer| Some(observer.record(blocker.host)?.good()?.host_name)),
             |owner| self.hosts.name_of(owner),

@@ -84,10 +84,10 @@ impl Hosts {
         })
     }
 
-    /// Reads the records of all ids.
-    pub(crate) fn scan_all(&self, io: &Io, own: Option<&Pulse>) -> Result<(), DiskError> {
+    /// Reads the records of all ids; returns who of them calls the own host.
+    pub(crate) fn scan_all(&self, io: &Io, own: Option<&Pulse>) -> Result<Vec<Call>, DiskError> {
         let _one_at_a_time = self.scanning.lock();
-        self.scan(io, self.geometry.max_hosts(), own).map(|_| ())
+        self.scan(io, self.geometry.max_hosts(), own)
     }
 
     /// Reads the records of the ids in use; returns who of them calls the own host.

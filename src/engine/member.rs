@@ -10,14 +10,19 @@ use parking_lot::Mutex;
 use super::hosts::{Hosts, decode};
 use super::io::{Io, outcome};
 use super::notices::Notices;
+use super::outbox::Outbox;
 use super::pulse::{LeaseLoss, Pulse, Status, Until};
 use super::resources::Resources;
+use super::values::Values;
 use crate::disk::Lane;
 use crate::error::{DiskError, JoinError, LeaveError, LossReason};
 use crate::format::DeltaRecord;
 use crate::protocol::Seen;
 use crate::protocol::delta::{Tenure, Terms};
 use crate::types::{HostId, Time};
+
+/// For how many I/O timeouts a host that calls may be overlooked: half of the time for which it does.
+const UNSEEN: u32 = 3;
 
 /// How many renewal latencies are remembered.
 const HISTORY: usize = 1024;
@@ -39,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) hosts: Hosts,
     pub(crate) pulse: Pulse,
     pub(crate) resources: Resources,
+    pub(crate) outbox: Outbox,
+    pub(crate) values: Values,
     latencies: Mutex<VecDeque<Duration>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
@@ -72,6 +79,8 @@ impl Member {
             hosts,
             pulse,
             resources: Resources::default(),
+            outbox: Outbox::default(),
+            values: Values::default(),
             latencies: Mutex::default(),
             threads: Mutex::default(),
         });
@@ -121,12 +130,12 @@ impl Member {
         Ok(decode(&bytes, geometry, host).into())
     }
 
-    /// Renews every R. A read or write that is slow is waited for, up to the deadline: giving it up and starting
+    /// Renews every R, and at once when there is something to say. A read or write that is slow is waited for, up to the deadline: giving it up and starting
     /// another would lose a lease on a disk that still answers.
     fn renew(&self) {
         let interval = self.terms.timeouts.renewal();
         let mut next = self.io.now();
-        while self.pulse.sleep(next, Until::Stopped) {
+        while self.pulse.sleep_to_renewal(next) {
             let started = self.io.now();
             next = match self.renew_once(started) {
                 true => started + interval,
@@ -164,8 +173,13 @@ impl Member {
             return Ok(None);
         };
         let at = self.terms.geometry.delta_offset(self.host());
-        let writing = self.io.submit_write(Lane::Renewal, at, record.encode(at), self.until_deadline())?;
+        let said = self.outbox.said(self.io.now());
+        let sector = record.encode_with_calls(at, &said);
+        let writing = self.io.submit_write(Lane::Renewal, at, sector, self.until_deadline())?;
         let (span, result) = self.io.finish(&writing);
+        if result.is_ok() {
+            self.outbox.stands(&said, self.io.now());
+        }
         // Before the deadline is judged with it: a loss that this is the cause of names it.
         self.pulse.set_trouble(result.clone().err());
         self.pulse.with_tenure(|tenure| tenure.renewed(span, outcome(&result), self.io.now()));
@@ -174,10 +188,17 @@ impl Member {
 
     fn scan(&self, mut notices: Option<Notices>) {
         let interval = self.terms.timeouts.renewal() / 2;
+        let unseen = self.terms.timeouts.io() * UNSEEN;
         let mut next = self.io.now();
         while self.pulse.sleep(next, Until::Stopped) {
+            // Who joined since with a larger id than all others is not among those in use, and may call.
+            let all = notices.is_some() && self.hosts.coverage().since.is_none_or(|since| next >= since + unseen);
+            let scanned = match all {
+                true => self.hosts.scan_all(&self.io, Some(&self.pulse)),
+                false => self.hosts.scan_used(&self.io, Some(&self.pulse)),
+            };
             // A scan that fails shows nothing; the next one may.
-            if let Ok(calls) = self.hosts.scan_used(&self.io, Some(&self.pulse))
+            if let Ok(calls) = scanned
                 && let Some(notices) = &mut notices
             {
                 notices.take_in(&calls, self);

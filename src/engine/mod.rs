@@ -6,10 +6,13 @@
 //! | [`pulse`] | until when the host id is held; told to whoever watches |
 //! | [`hosts`] | reads the delta records into the observer |
 //! | [`member`] | the membership of one host: its threads and its resources |
+//! | [`outbox`] | what this host says to others with its renewals |
+//! | [`notices`] | what others say to it |
 //! | [`join`] | acquires a host id |
 //! | [`resources`] | drives operations on resources |
 //! | [`explain`] | why one failed, in the words of the public errors |
 //! | [`verify`] | looks whether what is held was taken by force |
+//! | [`values`] | writes the value blocks of what is held |
 //! | [`identity`] | which machine and boot this is; the host-local lock |
 //!
 //! Threads of one membership: `leasehold-renew` renews the host id, `leasehold-scan` reads the other hosts' records,
@@ -25,6 +28,8 @@ pub(crate) mod io;
 pub(crate) mod join;
 pub(crate) mod member;
 pub(crate) mod notices;
+pub(crate) mod outbox;
 pub(crate) mod pulse;
 pub(crate) mod resources;
+pub(crate) mod values;
 pub(crate) mod verify;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::member::Member;
 use crate::disk::Lane;
-use crate::format::{DeltaRecord, Force, HostBitmap, HostEvent, Request};
+use crate::format::{DeltaRecord, Force, HostBitmap, HostEvent, Leader, Request};
 use crate::types::{HostId, Name, Owner, Version};
 
 /// What another host says to this one.
@@ -29,6 +29,9 @@ pub enum Notice {
         version: Version,
         /// What it asks for.
         force: Force,
+        /// Whether that version is the one that comes next. Only then is there something to do: a request for a later one
+        /// would, as nobody clears it, end every owner until then.
+        due: bool,
     },
     /// A host has sent an event to this host: numbers that mean what the two agree on. Told again when that host calls
     /// anew, for whatever reason, and has not withdrawn it.
@@ -95,22 +98,28 @@ impl Notices {
     }
 
     fn look_for_requests(&mut self, caller: &Call, member: &Member) {
-        let geometry = member.terms.geometry;
         let held = member.resources.held();
         self.requests.retain(|offset, (version, _)| {
             held.iter().any(|(resource, held)| (resource.offset, held) == (*offset, version))
         });
         for (resource, held) in held {
-            let at = resource.offset + geometry.request_offset();
-            let read = member.io.read(Lane::General, at, geometry.sector_bytes(), member.terms.timeouts.io());
             // One that can't be read is looked at again with the next scan, while somebody calls.
-            let Some(request) = read.ok().and_then(|(_, sector)| Request::decode(&sector).ok()) else { continue };
+            let Some((request, next)) = read(member, resource.offset, held) else { continue };
             let asks = request.force != Force::None && request.version > held;
             if asks && self.requests.insert(resource.offset, (held, request)) != Some((held, request)) {
                 let Request { version, force } = request;
-                let (from, name, resource) = (caller.host, caller.name, resource.name);
-                (self.tell)(&Notice::Request { from, name, resource, held, version, force });
+                let (from, name, resource, due) = (caller.host, caller.name, resource.name, version <= next);
+                (self.tell)(&Notice::Request { from, name, resource, held, version, force, due });
             }
         }
     }
+}
+
+/// The request in the area at `offset`, and the version that comes next there: hosts that share a resource hold several.
+fn read(member: &Member, offset: u64, held: Version) -> Option<(Request, Version)> {
+    let sector = member.terms.geometry.sector_bytes();
+    let (_, sectors) = member.io.read(Lane::General, offset, 2 * sector, member.terms.timeouts.io()).ok()?;
+    let (leader, request) = sectors.split_at(sector);
+    let latest = Leader::decode(leader, offset).map_or(held, |leader| leader.version.max(held));
+    Some((Request::decode(request).ok()?, latest.after(1)))
 }

@@ -61,6 +61,8 @@ struct State {
     /// What the last renewal failed with.
     trouble: Option<Arc<DiskError>>,
     ended: Option<Until>,
+    /// The next renewal is to be made at once.
+    hurried: bool,
     /// What is held, by the place of the resource and the version.
     holds: BTreeMap<(u64, Version), Hold>,
 }
@@ -152,7 +154,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 impl Pulse {
     pub(crate) fn new(tenure: Tenure, clock: Arc<dyn Clock>, late: Duration, fail: Duration) -> Pulse {
-        let state = State { tenure, loss: None, trouble: None, ended: None, holds: BTreeMap::new() };
+        let holds = BTreeMap::new();
+        let state = State { tenure, loss: None, trouble: None, ended: None, hurried: false, holds };
         Pulse { clock, late, fail, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -277,8 +280,23 @@ impl Pulse {
         self.state.lock().ended.is_some_and(|ended| ended >= until)
     }
 
+    /// Ends the present or the next [`Pulse::sleep_to_renewal`].
+    pub(crate) fn hurry(&self) {
+        self.state.lock().hurried = true;
+        self.changed.notify_all();
+    }
+
+    /// As [`Pulse::sleep`] for the next renewal, which [`Pulse::hurry`] has made early.
+    pub(crate) fn sleep_to_renewal(&self, time: Time) -> bool {
+        self.sleep_unless(time, Until::Stopped, |state| std::mem::take(&mut state.hurried))
+    }
+
     /// Sleeps until `time`; wakes early, and returns false, when the membership is lost or in the state `until`.
     pub(crate) fn sleep(&self, time: Time, until: Until) -> bool {
+        self.sleep_unless(time, until, |_| false)
+    }
+
+    fn sleep_unless(&self, time: Time, until: Until, mut early: impl FnMut(&mut State) -> bool) -> bool {
         let mut state = self.state.lock();
         loop {
             let now = self.clock.now();
@@ -286,7 +304,7 @@ impl Pulse {
             if lost || state.ended.is_some_and(|ended| ended >= until) {
                 return false;
             }
-            if now >= time {
+            if early(&mut state) || now >= time {
                 return true;
             }
             self.changed.wait_for(&mut state, time.since(now).min(LONGEST_WAIT));

@@ -302,6 +302,9 @@ impl Member {
     ) -> Result<Version, ConvertError> {
         self.pulse.held_here((resource.offset, held)).map_err(ConvertError::Lost)?;
         let unknown = || ConvertError::Unknown { resource: resource.name };
+        if to == LeaseMode::Shared && !self.settle_value(resource, self.terms.timeouts.fail()) {
+            return Err(ConvertError::ValueInFlight { resource: resource.name });
+        }
         let now = || self.io.now();
         let patience = now() + self.terms.timeouts.fail();
         let (own, mode) = self.resources.take_held(resource, held, patience, now).ok_or_else(unknown)?;
@@ -338,6 +341,10 @@ impl Member {
         let lost = self.pulse.held_here((resource.offset, version)).err();
         let end = self.io.now() + timeout;
         let unknown = ReleaseError::Unknown { resource: resource.name };
+        if !self.settle_value(resource, timeout) {
+            self.release_when_settled(resource, version);
+            return Err(unknown);
+        }
         let Some((own, _)) = self.resources.take_held(resource, version, end, || self.io.now()) else {
             return Err(lost.map_or(unknown, ReleaseError::Lost));
         };
@@ -529,7 +536,7 @@ pub(crate) fn whole_view(
 }
 
 /// What the sectors of an area from its start say.
-fn view(sectors: &Sectors, geometry: Geometry, area: u64) -> AreaView {
+pub(crate) fn view(sectors: &Sectors, geometry: Geometry, area: u64) -> AreaView {
     let mut sectors = sectors.iter();
     let first = sectors.next().unwrap_or(Err(Defect::Unreadable));
     let leader = first.and_then(|sector| Ok(Leader::decode(sector, area)?)).into();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::bytes::raw_record;
+use super::calls::{BITMAP, Calls, HostEvent};
 use super::leader::{EXTENSION, RawLeader};
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
 use crate::timeouts::Timeouts;
@@ -33,9 +34,6 @@ raw_record! {
 const EXTENSION_BYTES: u8 = 56;
 const CONFIRMED: u8 = 1;
 const _: () = assert!(EXTENSION + EXTENSION_BYTES as usize == BITMAP && EXTENSION + extension::HEADER == 208);
-
-/// Where the bitmap starts.
-const BITMAP: usize = 256;
 
 /// The record of one host id in a lockspace: sector N-1 of the area for host id N.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -154,14 +152,15 @@ impl DeltaRecord {
         })
     }
 
-    /// The sector that holds this record at byte `at` of its device, with an empty [`HostBitmap`].
+    /// The sector that holds this record at byte `at` of its device, and calls nobody.
     pub fn encode(&self, at: u64) -> Vec<u8> {
-        self.encode_with_bitmap(at, &HostBitmap::default())
+        self.encode_with_calls(at, &Calls::default())
     }
 
-    /// The sector that holds this record at byte `at` of its device, with the hosts of `bitmap` called.
-    pub fn encode_with_bitmap(&self, at: u64, bitmap: &HostBitmap) -> Vec<u8> {
+    /// The sector that holds this record at byte `at` of its device, and says that to other hosts.
+    pub fn encode_with_calls(&self, at: u64, calls: &Calls) -> Vec<u8> {
         let mut sector = vec![0; self.geometry.sector_bytes()];
+        let HostEvent { generation, event, data } = calls.event.unwrap_or_default();
         let raw = RawLeader {
             magic: MAGIC,
             version: VERSION,
@@ -179,12 +178,13 @@ impl DeltaRecord {
             checksum: 0,
             unused2: 0,
             io_timeout: self.io_timeout,
-            write_id: 0,
-            write_generation: 0,
-            write_timestamp: 0,
+            // A paxos leader has its writer there.
+            write_id: generation,
+            write_generation: event,
+            write_timestamp: data,
         };
         raw.write_with_checksum(&mut sector);
-        sector[BITMAP..BITMAP + HostBitmap::BYTES].copy_from_slice(&bitmap.0);
+        calls.hosts.write(&mut sector);
         if let Some(extension) = &self.extension {
             extension.to_raw().write(&mut sector);
             let flags = if extension.confirmed { CONFIRMED } else { 0 };
@@ -224,88 +224,6 @@ impl DeltaExtension {
             fence_ms,
             dead_ms,
         }
-    }
-}
-
-/// The hosts that the owner of a delta record calls: "look, I have a request or an event for you".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HostBitmap([u8; HostBitmap::BYTES]);
-
-impl Default for HostBitmap {
-    fn default() -> HostBitmap {
-        HostBitmap([0; HostBitmap::BYTES])
-    }
-}
-
-impl HostBitmap {
-    const BYTES: usize = 256;
-
-    /// Reads the bitmap of a delta record's sector. Any bits are valid; whether the record is, [`DeltaRecord::decode`]
-    /// says.
-    ///
-    /// # Errors
-    /// When the slice isn't one sector.
-    pub fn decode(sector: &[u8]) -> Result<HostBitmap, Corrupt> {
-        SectorSize::of(sector)?;
-        let mut bits = [0; HostBitmap::BYTES];
-        bits.copy_from_slice(&sector[BITMAP..BITMAP + HostBitmap::BYTES]);
-        Ok(HostBitmap(bits))
-    }
-
-    /// Whether nobody is called.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|byte| *byte == 0)
-    }
-
-    /// Whether this host is called.
-    pub fn contains(&self, host: HostId) -> bool {
-        let (byte, bit) = HostBitmap::place(host);
-        self.0[byte] & bit != 0
-    }
-
-    /// Calls this host.
-    pub fn insert(&mut self, host: HostId) {
-        let (byte, bit) = HostBitmap::place(host);
-        self.0[byte] |= bit;
-    }
-
-    /// Ceases to call this host.
-    pub fn remove(&mut self, host: HostId) {
-        let (byte, bit) = HostBitmap::place(host);
-        self.0[byte] &= !bit;
-    }
-
-    fn place(host: HostId) -> (usize, u8) {
-        let index = host.get() as usize - 1;
-        (index / 8, 1 << (index % 8))
-    }
-}
-
-const _: () = assert!(HostId::MAX as usize <= HostBitmap::BYTES * 8 && BITMAP + HostBitmap::BYTES <= 512);
-
-/// What the owner of a delta record says to a host that it calls. No checksum covers it in a sanlock host's record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct HostEvent {
-    /// The generation of the host that it is for; 0: any.
-    pub generation: u64,
-    /// The event: a number that means what sender and receiver agree on.
-    pub event: u64,
-    /// What belongs to it.
-    pub data: u64,
-}
-
-impl HostEvent {
-    /// Reads the event from a delta record's sector; `None` when event and data are zero. Whether the record is valid,
-    /// [`DeltaRecord::decode`] says; for whom it is, the [`HostBitmap`].
-    ///
-    /// # Errors
-    /// When the slice isn't one sector.
-    pub fn decode(sector: &[u8]) -> Result<Option<HostEvent>, Corrupt> {
-        SectorSize::of(sector)?;
-        // A paxos leader has its writer there.
-        let RawLeader { write_id: generation, write_generation: event, write_timestamp: data, .. } =
-            RawLeader::read(sector);
-        Ok((event != 0 || data != 0).then_some(HostEvent { generation, event, data }))
     }
 }
 

@@ -19,6 +19,10 @@
 //!
 //! request                       index header                  index entry, from sector 1 on
 //!   0..20  no checksum            0..80  no checksum            0..64
+//!
+//! value block
+//!   0..    data of the users' own
+//!   the last 40 bytes: mark
 //! ```
 //!
 //! An extension stands in bytes that sanlock never reads, and its checksum covers the whole sector and the sector's
@@ -30,6 +34,7 @@
 
 mod block;
 mod bytes;
+mod calls;
 mod checksum;
 mod delta;
 mod extension;
@@ -40,14 +45,17 @@ mod paxos;
 mod request;
 #[cfg(test)]
 mod tests;
+mod value;
 
 pub use block::{Block, BlockExtension};
+pub use calls::{Calls, HostBitmap, HostEvent};
 pub use checksum::checksum;
-pub use delta::{DeltaExtension, DeltaRecord, HostBitmap, HostEvent};
+pub use delta::{DeltaExtension, DeltaRecord};
 pub use index::{IndexEntry, IndexHeader};
 pub use layout::{AreaSize, Geometry, GeometryError, SectorSize};
 pub use paxos::{Leader, Writer};
 pub use request::{Force, Request};
+pub use value::{Value, ValueOrigin};
 
 use crate::timeouts::Timeouts;
 use crate::types::Name;
@@ -189,6 +197,8 @@ pub enum RecordKind {
     IndexHeader,
     /// [`IndexEntry`].
     IndexEntry,
+    /// [`Value`].
+    Value,
 }
 
 /// A field of a record as it stands on disk.
@@ -226,5 +236,6 @@ pub fn fields(kind: RecordKind, bytes: &[u8]) -> Vec<Field> {
         RecordKind::Block => block::fields(bytes),
         RecordKind::IndexHeader => index::header_fields(bytes),
         RecordKind::IndexEntry => index::entry_fields(bytes),
+        RecordKind::Value => value::fields(bytes),
     }
 }

@@ -162,6 +162,7 @@ fn read_as_all(bytes: &[u8], at: u64) {
     let _ = Block::decode(bytes, at);
     let _ = Request::decode(bytes);
     let _ = IndexHeader::decode(bytes, at);
+    let _ = Value::decode(bytes, at);
     if let Some(entry) = bytes.first_chunk() {
         let _ = IndexEntry::decode(entry);
     }
@@ -170,13 +171,14 @@ fn read_as_all(bytes: &[u8], at: u64) {
     }
 }
 
-const ALL_KINDS: [RecordKind; 6] = [
+const ALL_KINDS: [RecordKind; 7] = [
     RecordKind::Delta,
     RecordKind::Leader,
     RecordKind::Request,
     RecordKind::Block,
     RecordKind::IndexHeader,
     RecordKind::IndexEntry,
+    RecordKind::Value,
 ];
 
 proptest! {
@@ -186,15 +188,18 @@ proptest! {
     }
 
     #[test]
-    fn a_bitmap_comes_back_and_leaves_the_record_alone(
-        record in deltas(), at in offsets(), called in proptest::collection::btree_set(1..=HostId::MAX, 0..9)
+    fn calls_come_back_and_leave_the_record_alone(
+        record in deltas(), at in offsets(), called in proptest::collection::btree_set(1..=HostId::MAX, 0..9),
+        event in proptest::option::of((any::<u64>(), 1..u64::MAX, any::<u64>())),
     ) {
-        let mut bitmap = HostBitmap::default();
+        let mut hosts = HostBitmap::default();
         for id in &called {
-            bitmap.insert(HostId::new(*id).expect("in range"));
+            hosts.insert(HostId::new(*id).expect("in range"));
         }
-        let sector = record.encode_with_bitmap(at, &bitmap);
+        let event = event.map(|(generation, event, data)| HostEvent { generation, event, data });
+        let sector = record.encode_with_calls(at, &Calls { hosts, event });
         prop_assert_eq!(DeltaRecord::decode(&sector, at), Ok(record));
+        prop_assert_eq!(HostEvent::decode(&sector), Ok(event));
         let mut read = HostBitmap::decode(&sector).expect("a sector");
         for id in 1..=HostId::MAX {
             let host = HostId::new(id).expect("in range");

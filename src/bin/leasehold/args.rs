@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use leasehold::format::{AreaSize, SectorSize};
-use leasehold::{HostId, Profile};
+use leasehold::{HostId, Profile, Wait};
 
 use crate::create::CreateArgs;
 use crate::dump::DumpArgs;
 use crate::format::FormatArgs;
+use crate::request::RequestArgs;
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
+use crate::value::ValueArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -41,8 +43,12 @@ pub(crate) enum Command {
     Create(CreateArgs),
     /// Run a command while holding exclusive leases
     Run(RunArgs),
+    /// Ask the owner of a resource to yield it, and wait until it does
+    Request(RequestArgs),
     /// Show the hosts and resources of a lockspace
     Status(StatusArgs),
+    /// Read or write the value of a resource: a sector of data of its users'
+    Value(ValueArgs),
     /// Print every record in use, field by field
     Dump(DumpArgs),
 }
@@ -82,6 +88,16 @@ impl FromStr for Patience {
         match text {
             "forever" => Ok(Patience::Forever),
             text => humantime::parse_duration(text).map(Patience::For),
+        }
+    }
+}
+
+impl From<Patience> for Wait {
+    fn from(patience: Patience) -> Wait {
+        match patience {
+            Patience::Forever => Wait::Forever,
+            Patience::For(span) if span.is_zero() => Wait::No,
+            Patience::For(span) => Wait::For(span),
         }
     }
 }

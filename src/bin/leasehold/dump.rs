@@ -8,7 +8,7 @@ use clap::Args;
 use leasehold::disk::Access;
 use leasehold::format::{
     Block, Corrupt, DeltaRecord, Field, FieldValue, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request,
-    fields,
+    Value as ValueBlock, fields,
 };
 use leasehold::{HostId, Lockspace, Name};
 use serde_json::{Map, Value, json};
@@ -202,7 +202,20 @@ impl Dump<'_> {
             let all = shown(RecordKind::Block, bytes(sector));
             self.print(&format!("block of host {host} for {name}"), at, &all, error)?;
         }
-        Ok(())
+        self.value(name, area)
+    }
+
+    /// The value block of a resource: the mark, where it has one, and the data.
+    fn value(&mut self, name: Name, area: u64) -> io::Result<()> {
+        let Some(at) = self.lockspace.geometry().value_offset().map(|within| area + within) else { return Ok(()) };
+        let sectors = self.sectors(at, 1);
+        let Some(sector) = sectors.first().filter(|sector| !is_zero(sector)) else { return Ok(()) };
+        let value = decoded(sector, |bytes| ValueBlock::decode(bytes, at));
+        let mut all = shown(RecordKind::Value, bytes(sector));
+        if let Ok(Some(value)) = &value {
+            all.push(("value", value.data.escape_ascii().to_string().into()));
+        }
+        self.print(&format!("value of {name}"), at, &all, value.err())
     }
 
     /// Whole sectors. What can't be read at all is one damage, and no sectors.

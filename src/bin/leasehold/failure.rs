@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fmt;
 
 use leasehold::{
-    AcquireError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError, ReleaseError, disk,
+    AcquireError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError, ReleaseError,
+    RequestError, ValueError, disk,
 };
 
 /// An argument is wrong.
@@ -226,6 +227,26 @@ impl From<ReleaseError> for Failure {
     fn from(error: ReleaseError) -> Failure {
         match &error {
             ReleaseError::Lost(_) => Failure::of(LOST, &error),
+            _ => Failure::of(IO, &error),
+        }
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Failure {
+        match &error {
+            RequestError::HeldHere { .. } => Failure::of(HELD, &error),
+            RequestError::Damaged(_) => Failure::of(DATA, &error),
+            _ => Failure::of(IO, &error),
+        }
+    }
+}
+
+impl From<ValueError> for Failure {
+    fn from(error: ValueError) -> Failure {
+        match &error {
+            ValueError::NoRoom { .. } | ValueError::TooLong { .. } => Failure::of(REFUSED, &error),
+            ValueError::Damaged(_) | ValueError::Overwritten { .. } => Failure::of(DATA, &error),
             _ => Failure::of(IO, &error),
         }
     }

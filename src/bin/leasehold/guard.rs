@@ -178,6 +178,15 @@ impl Guard {
         messages::send(&self.socket, &Order::Signal(signal).encode())
     }
 
+    /// Asks all of it to end: SIGTERM, and it may take its time, up to the deadline, which can still be moved. Nothing
+    /// happens before the launch. Never blocks.
+    ///
+    /// # Errors
+    /// As for [`Guard::extend`].
+    pub(crate) fn ask_to_end(&self) -> io::Result<()> {
+        messages::send(&self.socket, &Order::AskToEnd.encode())
+    }
+
     /// The lease is lost: SIGTERM now to all of it, SIGKILL after `grace`, or at the deadline if that is earlier.
     /// Never blocks. A guard that can't be told keeps to the deadline.
     pub(crate) fn terminate(&self, grace: Duration) {

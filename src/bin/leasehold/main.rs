@@ -11,8 +11,12 @@ mod format;
 mod guard;
 mod output;
 mod prepare;
+mod request;
 mod run;
+mod session;
 mod status;
+mod value;
+mod yielding;
 
 use std::process::ExitCode;
 
@@ -40,7 +44,9 @@ fn main() -> ExitCode {
         Command::Format(args) => format::format(&args).map(|()| ExitCode::SUCCESS),
         Command::Create(args) => create::create(&args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => run::run(&args),
+        Command::Request(args) => request::request(&args),
         Command::Status(args) => status::status(&args).map(|()| ExitCode::SUCCESS),
+        Command::Value(args) => value::value(&args),
         Command::Dump(args) => dump::dump(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|failure: Failure| {

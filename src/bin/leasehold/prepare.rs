@@ -48,13 +48,22 @@ pub(crate) fn make_default(path: &Path) -> Result<(), Failure> {
     made
 }
 
+/// The resource that is meant, which exists.
+pub(crate) fn existing(lockspace: &Lockspace, target: &Target) -> Result<Resource, Failure> {
+    Ok(find(lockspace, target)?)
+}
+
+fn find(lockspace: &Lockspace, target: &Target) -> Result<Resource, FindError> {
+    match target.offset {
+        Some(offset) => lockspace.resource_at(&target.name, offset),
+        None => lockspace.find(&target.name),
+    }
+}
+
 /// The resource that is meant; with `create` one that the index doesn't have is added to it.
 pub(crate) fn resource(membership: &Membership, target: &Target, create: bool) -> Result<Resource, Failure> {
     let lockspace = membership.lockspace();
-    if let Some(offset) = target.offset {
-        return Ok(lockspace.resource_at(&target.name, offset)?);
-    }
-    match lockspace.find(&target.name) {
+    match find(lockspace, target) {
         Err(FindError::NotFound { .. }) if create => {}
         found => return Ok(found?),
     }

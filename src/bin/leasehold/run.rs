@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::format::{Force, HostEvent};
 use leasehold::{
-    AcquireError, HostId, JoinOptions, Lease, Lockspace, Membership, Notice, Resource, Status, Time, Timeouts, Wait,
+    AcquireError, HostId, JoinOptions, Lease, Lockspace, Membership, Resource, Status, Time, Timeouts, Wait,
 };
 
 use crate::args::{Patience, Target, host_id};
@@ -25,6 +24,7 @@ use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Deadline, Guard, GuardEvent, Signals};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
+use crate::yielding::{OnRequest, Yielding};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -38,7 +38,9 @@ The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and L
 environment; with several names the first two are lists with commas. The version is the fencing token.
 
 Signals are passed on. When the command ends, whatever it started is ended too, then the leases are released.
-When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may take it over.")]
+When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may take it over.
+With --on-request yield they get SIGTERM when another host asks for a resource, and all the time they need to end; where
+it is asked for at once, SIGKILL follows as after a loss. Then the leases are released; the exit code is the command's.")]
 pub(crate) struct RunArgs {
     /// Device with a lockspace [default: leasehold.img in the current folder, made when it is missing]
     #[arg(long)]
@@ -55,6 +57,9 @@ pub(crate) struct RunArgs {
     /// How long to wait for a resource that is held
     #[arg(long, value_name = "DUR|forever", default_value = "0s")]
     pub(crate) wait: Patience,
+    /// What to do when another host asks for a resource (`leasehold request`, or sanlock's)
+    #[arg(long, value_enum, default_value = "ignore", value_name = "ACTION")]
+    pub(crate) on_request: OnRequest,
     /// Resources: NAME, or NAME@OFFSET for one that stands at a byte offset of the device
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<Target>,
@@ -82,10 +87,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             open(Path::new(DEFAULT_DEVICE), Access::ReadWrite)?
         }
     };
-    let Some(membership) = join(&lockspace, args, &signals)? else {
+    let yielding = Arc::new(Yielding::new(args.on_request, guard.clone(), lockspace.timeouts().fence() / 2));
+    let Some(membership) = join(&lockspace, args, &signals, &yielding)? else {
         return Ok(signals.exit_code());
     };
-    let result = hold_and_run(args, &guard, &membership, &signals);
+    let result = hold_and_run(args, &guard, &membership, &signals, &yielding);
     if !matches!(membership.status(), Status::Lost { .. })
         && let Err(error) = membership.leave()
     {
@@ -161,25 +167,13 @@ fn code_of(outcome: Outcome) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-/// Requests are told, not acted upon: whether to yield is for people to decide.
-fn tell_notice(notice: &Notice) {
-    match notice {
-        Notice::Request { from, name, resource, held, version, force } => {
-            let how = if *force == Force::Kill { "at once" } else { "when it suits" };
-            tell(format_args!(
-                "host {from} ({name}) asks for {resource} at version {version}, to be given up {how}; held at version {held}"
-            ));
-        }
-        Notice::Event { from, name, event: HostEvent { event, data, .. } } => {
-            tell(format_args!("host {from} ({name}) sends event {event:#x} with data {data:#x}"));
-        }
-        // Of a later version of the library.
-        _ => {}
-    }
-}
-
 /// `None`: a signal came.
-fn join(lockspace: &Lockspace, args: &RunArgs, signals: &Signaled) -> Result<Option<Membership>, Failure> {
+fn join(
+    lockspace: &Lockspace,
+    args: &RunArgs,
+    signals: &Signaled,
+    yielding: &Arc<Yielding>,
+) -> Result<Option<Membership>, Failure> {
     let mut options = JoinOptions::new();
     if let Some(host) = args.host_id {
         options = options.host_id(host);
@@ -187,7 +181,8 @@ fn join(lockspace: &Lockspace, args: &RunArgs, signals: &Signaled) -> Result<Opt
     if let Some(name) = &args.host_name {
         options = options.host_name(name);
     }
-    let joining = lockspace.start_join(options.on_notice(tell_notice))?;
+    let yielding = yielding.clone();
+    let joining = lockspace.start_join(options.on_notice(move |notice| yielding.take_in(notice)))?;
     match signals.wait(|| joining.is_done()) {
         true => Ok(Some(joining.wait()?)),
         false => Ok(None),
@@ -199,6 +194,7 @@ fn hold_and_run(
     guard: &Arc<Guard>,
     membership: &Membership,
     signals: &Signaled,
+    yielding: &Yielding,
 ) -> Result<ExitCode, Failure> {
     // Creating and waiting block: they run beside the wait for signals, which calls them off by leaving.
     let leases = thread::scope(|scope| {
@@ -218,7 +214,7 @@ fn hold_and_run(
     let Some(leases) = leases else {
         return Ok(signals.exit_code());
     };
-    supervise(args, guard, membership, leases)
+    supervise(args, guard, membership, leases, yielding)
 }
 
 /// All, in the order of their places so that two who want the same ones don't wait for each other; or none.
@@ -228,12 +224,11 @@ fn acquire_all(membership: &Membership, resources: Vec<Resource>, wait: Patience
     order.sort_by_key(|at| resources[*at].offset());
     let mut leases: Vec<(usize, Lease)> = Vec::new();
     for at in order {
-        let wait = match wait {
-            Patience::Forever => Wait::Forever,
-            Patience::For(span) if span.is_zero() => Wait::No,
-            Patience::For(span) => Wait::For(span.saturating_sub(started.elapsed())),
+        let left = match wait {
+            Patience::For(span) if !span.is_zero() => Wait::For(span.saturating_sub(started.elapsed())),
+            wait => wait.into(),
         };
-        match membership.acquire(&resources[at], wait) {
+        match membership.acquire(&resources[at], left) {
             Ok(lease) => leases.push((at, lease)),
             Err(error) => {
                 for (_, lease) in leases {
@@ -279,6 +274,7 @@ fn supervise(
     guard: &Arc<Guard>,
     membership: &Membership,
     leases: Vec<Lease>,
+    yielding: &Yielding,
 ) -> Result<ExitCode, Failure> {
     let timeouts = membership.lockspace().timeouts();
     let status = membership.status();
@@ -290,6 +286,7 @@ fn supervise(
     guard
         .launch(&args.command, &environment, deadline(until, &timeouts))
         .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", args.command[0])))?;
+    yielding.launched();
     let over = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
         scope.spawn(|| {
@@ -310,7 +307,7 @@ fn supervise(
                 seen = now;
             }
         });
-        let ended = await_end(guard, membership, &timeouts);
+        let ended = await_end(guard, membership, &timeouts, yielding);
         over.store(true, Ordering::Relaxed);
         ended
     });
@@ -348,7 +345,7 @@ enum End {
     Left(Vec<i32>),
 }
 
-fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts) -> End {
+fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts, yielding: &Yielding) -> End {
     let mut lost_since = None;
     loop {
         match guard.next_event(timeouts.renewal()) {
@@ -359,6 +356,11 @@ fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts) -> End
             }
             Some(GuardEvent::Expired) => return End::Lost,
             Some(GuardEvent::Ended { by_deadline: false, by_loss: false, status }) => return End::Ended(status),
+            Some(GuardEvent::Ended { by_deadline: false, status, .. })
+                if yielding.at_once() && !matches!(membership.status(), Status::Lost { .. }) =>
+            {
+                return End::Ended(status);
+            }
             Some(GuardEvent::Ended { .. }) => return End::Lost,
             Some(GuardEvent::Stuck { pids }) => {
                 tell(format_args!("processes {pids:?} don't end after SIGKILL; the leases stay until they do"));

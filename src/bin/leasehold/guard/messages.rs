@@ -34,6 +34,7 @@ pub(super) enum Order {
     Terminate {
         kill_at: u64,
     },
+    AskToEnd,
 }
 
 impl Order {
@@ -43,6 +44,7 @@ impl Order {
             Order::Extend(deadline) => pack(&[2, deadline.term_at, deadline.kill_at]),
             Order::Signal(signal) => pack(&[3, signal as u64]),
             Order::Terminate { kill_at } => pack(&[4, kill_at]),
+            Order::AskToEnd => pack(&[5]),
         }
     }
 
@@ -52,6 +54,7 @@ impl Order {
             [2, term_at, kill_at] => Order::Extend(Deadline { term_at, kill_at }),
             [3, signal] => Order::Signal(signal as i32),
             [4, kill_at] => Order::Terminate { kill_at },
+            [5] => Order::AskToEnd,
             _ => return None,
         })
     }
@@ -176,7 +179,8 @@ mod tests {
     fn every_message_survives_the_way() {
         let deadline = Deadline { term_at: 7, kill_at: u64::MAX };
         let launch = Order::Launch { deadline, arguments: 3 };
-        for order in [launch, Order::Extend(deadline), Order::Signal(15), Order::Terminate { kill_at: 9 }] {
+        let terminate = Order::Terminate { kill_at: 9 };
+        for order in [launch, Order::Extend(deadline), Order::Signal(15), terminate, Order::AskToEnd] {
             assert_eq!(Order::decode(&order.encode()), Some(order));
         }
         let ended = |status, by_deadline, by_loss| Report::Ended { status, by_deadline, by_loss };

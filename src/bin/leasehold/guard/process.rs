@@ -158,6 +158,7 @@ impl Watch {
                     command.by_loss |= command.status.is_none();
                     command.terminate(kill_at)?;
                 }
+                (Some(Order::AskToEnd), Some(_)) => ask_to_end()?,
                 // Too late, or before the launch: there is nothing to apply it to.
                 (Some(_), _) => {}
                 (None, _) => return Err(io::Error::new(io::ErrorKind::InvalidData, "unknown order")),
@@ -271,6 +272,12 @@ impl Watch {
     }
 }
 
+/// SIGTERM to all of it.
+fn ask_to_end() -> io::Result<()> {
+    // A stopped process acts on SIGTERM only when it goes on.
+    descendants::signal(&[Signal::TERM, Signal::CONT])
+}
+
 impl Launched {
     fn start(deadline: Deadline, arguments: u64, fds: Vec<OwnedFd>) -> io::Result<Launched> {
         let [stdin, words] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::BADF)?;
@@ -344,8 +351,7 @@ impl Launched {
         self.deadline.kill_at = self.deadline.kill_at.min(kill_at);
         if !self.terminated {
             self.terminated = true;
-            // A stopped process acts on SIGTERM only when it goes on.
-            descendants::signal(&[Signal::TERM, Signal::CONT])?;
+            ask_to_end()?;
         }
         Ok(())
     }

@@ -1,0 +1,90 @@
+//! What `run` does when another host asks for what it holds: it tells, and ends the command if it was told to yield.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use leasehold::Notice;
+use leasehold::format::{Force, HostEvent};
+
+use crate::guard::Guard;
+use crate::output::tell;
+
+/// What a request of another host does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnRequest {
+    /// It is told on standard error, and nothing else: people decide
+    Ignore,
+    /// The command is asked to end, or ended at once where that is asked for; then the leases are released
+    Yield,
+}
+
+/// Ends the command on request.
+pub(crate) struct Yielding {
+    on_request: OnRequest,
+    guard: Arc<Guard>,
+    /// Between SIGTERM and SIGKILL, where it is to end at once.
+    grace: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The guard heeds nothing before.
+    launched: bool,
+    asked: Option<Force>,
+}
+
+impl Yielding {
+    pub(crate) fn new(on_request: OnRequest, guard: Arc<Guard>, grace: Duration) -> Yielding {
+        Yielding { on_request, guard, grace, state: Mutex::default() }
+    }
+
+    /// Takes in what another host says.
+    pub(crate) fn take_in(&self, notice: &Notice) {
+        match notice {
+            Notice::Request { from, name, resource, held, version, force, due } => {
+                let how = if *force == Force::Kill { "at once" } else { "when it suits" };
+                let what = match (due, self.on_request) {
+                    (false, _) => ": not the next version, so that asks nothing of this owner",
+                    (true, OnRequest::Ignore) => "",
+                    (true, OnRequest::Yield) => ": the command is ended",
+                };
+                tell(format_args!(
+                    "host {from} ({name}) asks for {resource} at version {version}, to be given up {how}; held at version {held}{what}"
+                ));
+                if *due && self.on_request == OnRequest::Yield {
+                    let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                    state.asked = Some(*force);
+                    self.act(&state);
+                }
+            }
+            Notice::Event { from, name, event: HostEvent { event, data, .. } } => {
+                tell(format_args!("host {from} ({name}) sends event {event:#x} with data {data:#x}"));
+            }
+            // Of a later version of the library.
+            _ => {}
+        }
+    }
+
+    /// The guard has the command, and now heeds what was asked before.
+    pub(crate) fn launched(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.launched = true;
+        self.act(&state);
+    }
+
+    /// Whether the command was ended as it is when the lease is lost, though it is not.
+    pub(crate) fn at_once(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).asked == Some(Force::Kill)
+    }
+
+    fn act(&self, state: &State) {
+        match state.asked {
+            Some(Force::Kill) if state.launched => self.guard.terminate(self.grace),
+            // A guard that can't be told is gone, and the command with it.
+            Some(Force::Graceful) if state.launched => drop(self.guard.ask_to_end()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Asking the owner of a resource to yield it, and telling other hosts events. Both have sanlock's meaning on disk, and
+//! reach hosts of both kinds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::disk::Lane;
+use crate::engine::outbox::NotCalled;
+use crate::engine::resources::{Resource, view};
+use crate::error::{EventError, Holder, RequestError};
+use crate::format::{Force, HostEvent, Request};
+use crate::membership::Membership;
+use crate::protocol::liveness::Verdict;
+use crate::protocol::resource::{Blocker, Hold};
+use crate::types::{HostId, Owner, Version};
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// Nobody who may be active holds the resource: it can be acquired. Nothing was written.
+    NotHeld,
+    /// The request stands on disk, and who holds the resource is called. Whether they yield, and when, is for them to
+    /// decide: see [`Membership::still_held`].
+    Asked {
+        /// Those who were asked; at least one, this host not among them.
+        holders: Vec<Holder>,
+        /// The version that the request is for. It asks nothing of an owner that has this version or a later one.
+        version: Version,
+        /// How long they are called from now on. Who hasn't looked by then, because its host or its storage was slow, has
+        /// to be asked again.
+        stands: Duration,
+    },
+    /// The request record was cleared.
+    Cleared,
+}
+
+/// Who holds a resource, as leader and blocks show it.
+struct Standing {
+    /// The latest version that anybody has or had, as far as it shows.
+    latest: Version,
+    /// Who may be active of those who hold it.
+    holders: BTreeMap<HostId, Holder>,
+}
+
+impl Membership {
+    /// Asks the present holders of a resource to yield it: the request names the version that comes next and so has no
+    /// effect on any other owner than the present one, however long it stands. Takes a few I/Os and a renewal, which is
+    /// made at once; F at most, because then it succeeded or the membership is lost. To ask again is safe.
+    ///
+    /// It doesn't reserve the resource: who acquires first gets it. Of several requests at a time for one resource the
+    /// last one written counts; all who are called look at that. With [`Force::None`] the record is cleared, whoever
+    /// asked. Nobody needs to.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn request(&self, resource: &Resource, force: Force) -> Result<Requested, RequestError> {
+        let me = self.owner().host;
+        if force == Force::None {
+            self.write_request(resource, Request::default())?;
+            return Ok(Requested::Cleared);
+        }
+        let Standing { latest, mut holders } = self.standing(resource)?;
+        let here = holders.remove(&me).is_some();
+        if holders.is_empty() {
+            return if here { Err(RequestError::HeldHere { resource: resource.name }) } else { Ok(Requested::NotHeld) };
+        }
+        let version = latest.after(1);
+        self.write_request(resource, Request { version, force })?;
+        let hosts: Vec<HostId> = holders.keys().copied().collect();
+        let stands = hosts.iter().map(|host| self.member().call_span(*host)).max().unwrap_or_default();
+        match self.member().call(&hosts, None) {
+            Ok(()) => Ok(Requested::Asked { holders: holders.into_values().collect(), version, stands }),
+            Err(NotCalled::Lost(reason)) => Err(RequestError::Lost(reason)),
+            Err(NotCalled::Busy(_)) => unreachable!("a call without an event has room"),
+        }
+    }
+
+    /// Whether anybody who may be active holds a version of the resource below `version`: whether those who were asked
+    /// with [`Membership::request`] have still to yield. Takes one read.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn still_held(&self, resource: &Resource, version: Version) -> Result<bool, RequestError> {
+        Ok(self.standing(resource)?.holders.values().any(|holder| holder.version < version))
+    }
+
+    /// Tells a host an event: numbers that mean what the two agree on. Its program is told by
+    /// [`on_notice`](crate::JoinOptions::on_notice) or, on a sanlock host, by what has registered for it. `generation` 0 is
+    /// for whoever holds the id. Takes a renewal, which is made at once.
+    ///
+    /// It stands in this host's record for six I/O timeouts, and is not acknowledged. The record has room for one: the
+    /// same event may be sent to several hosts, another one only when it is withdrawn. A host that is called meanwhile for
+    /// another reason takes the event for its own if the generations are the same.
+    ///
+    /// # Errors
+    /// See [`EventError`].
+    pub fn send_event(&self, host: HostId, event: HostEvent) -> Result<(), EventError> {
+        if event.event == 0 && event.data == 0 {
+            return Err(EventError::Empty);
+        }
+        let there = self.member().hosts.with_observer(|observer| {
+            let record = observer.record(host).and_then(|seen| seen.good());
+            record.is_some_and(|record| !record.is_free() && [0, record.generation].contains(&event.generation))
+        });
+        if !there || host == self.owner().host {
+            return Err(EventError::NotThere { host, generation: event.generation });
+        }
+        self.member().call(&[host], Some(event)).map_err(|error| match error {
+            NotCalled::Busy(left) => EventError::Busy { left },
+            NotCalled::Lost(reason) => EventError::Lost(reason),
+        })
+    }
+
+    fn standing(&self, resource: &Resource) -> Result<Standing, RequestError> {
+        let member = self.member();
+        let geometry = self.lockspace().geometry();
+        let in_use = member.hosts.coverage().highest.max(self.owner().host.get());
+        let timeout = self.lockspace().timeouts().io();
+        let (_, sectors) = member.io.read_sectors(resource.offset, 0..in_use + 2, geometry.sector_bytes(), timeout)?;
+        let view = view(&sectors, geometry, resource.offset);
+        let leader = self.lockspace().leader(&view, resource)?;
+        let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+        let owner = owner.map(|owner| (leader.version, owner, Hold::Exclusive));
+        let shared = view.sharers().map(|owner| (leader.version, owner, Hold::Shared));
+        // A claim beyond the leader is one that is being decided, or whose leader was overwritten by a late write.
+        let claims = view.claims(leader.version, Version::new(u64::MAX));
+        let claims = claims.map(|(version, owner)| (version, owner, Hold::Exclusive));
+        let mut standing = Standing { latest: leader.version, holders: BTreeMap::new() };
+        let now = member.io.now();
+        for (version, owner, hold) in owner.into_iter().chain(shared).chain(claims) {
+            let Owner { host, .. } = owner;
+            if let Verdict::Active { dead_at } = member.hosts.with_observer(|observer| observer.judge(owner, now)) {
+                standing.latest = standing.latest.max(version);
+                let blocker = Blocker { host, owner: Some(owner), version, free_at: dead_at, hold };
+                standing.holders.insert(host, member.holder(&blocker));
+            }
+        }
+        Ok(standing)
+    }
+
+    /// A write that lands late is harmless: whoever has that version by then is not asked for anything.
+    fn write_request(&self, resource: &Resource, request: Request) -> Result<(), RequestError> {
+        let io = &self.member().io;
+        let geometry = self.lockspace().geometry();
+        let at = resource.offset + geometry.request_offset();
+        let timeout = self.lockspace().timeouts().io();
+        let (_, sector) = io.read(Lane::General, at, geometry.sector_bytes(), timeout)?;
+        if Request::decode(&sector) != Ok(request) {
+            self.member().pulse.held().map_err(RequestError::Lost)?;
+            io.write(Lane::General, at, request.encode(geometry), timeout)?;
+        }
+        Ok(())
+    }
+}
