@@ -196,6 +196,11 @@ impl From<AcquireError> for Failure {
                 }
             }
             AcquireError::Shared { .. } => Failure::of(HELD, &error).hint("--wait waits until none of them shares it"),
+            AcquireError::VersionChanged { .. } => {
+                Failure::of(HELD, &error).hint("it has had another owner since; nothing was written")
+            }
+            AcquireError::NotForced { .. } => Failure::of(HELD, &error).hint("stop that host by other means first"),
+            AcquireError::WouldDeadlock { .. } | AcquireError::Overtaken { .. } => Failure::of(HELD, &error),
             AcquireError::TimedOut { source: None, .. } => Failure::of(HELD, &error),
             AcquireError::BlockDamaged { .. }
             | AcquireError::Damaged(_)

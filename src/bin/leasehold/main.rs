@@ -9,6 +9,7 @@ mod dump;
 mod failure;
 mod format;
 mod guard;
+mod leases;
 mod output;
 mod prepare;
 mod request;

@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{
-    AcquireError, HostId, JoinOptions, Lease, Lockspace, Membership, Resource, Status, Time, Timeouts, Wait,
-};
+use leasehold::{HostId, JoinOptions, LeaseMode, Lockspace, Membership, Resource, Status, Time, Timeouts, Version};
 
 use crate::args::{Patience, Target, host_id};
 use crate::descendants::Outcome;
 use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Deadline, Guard, GuardEvent, Signals};
+use crate::leases::{How, Leases};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
 use crate::yielding::{OnRequest, Yielding};
@@ -33,9 +32,14 @@ Examples:
   leasehold run --device /dev/vg/leases --wait 1m database -- postgres -D /srv/db
   leasehold run --device /dev/vg/leases --wait forever vm-1 disk-1 -- ./start-vm vm-1
   leasehold run --device /dev/vg/leases db@3145728 -- ./backup
+  leasehold run --device /dev/vg/leases --shared images -- ./serve images
+  leasehold run --device /dev/vg/leases --take-version 17 vm-1 -- ./start-vm vm-1
 
 The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its
 environment; with several names the first two are lists with commas. The version is the fencing token.
+
+With --take-version the owner's own command is ended within F + G, and exits with 69: for how long it may still act
+is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one given is refused (exit code 75).
 
 Signals are passed on. When the command ends, whatever it started is ended too, then the leases are released.
 When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may take it over.
@@ -57,6 +61,12 @@ pub(crate) struct RunArgs {
     /// How long to wait for a resource that is held
     #[arg(long, value_name = "DUR|forever", default_value = "0s")]
     pub(crate) wait: Patience,
+    /// Share the resources with other hosts that share them
+    #[arg(long, conflicts_with = "take_version")]
+    pub(crate) shared: bool,
+    /// Take the resource by force from an owner that lives or can't be reached, if it is at this version
+    #[arg(long, value_name = "V")]
+    pub(crate) take_version: Option<u64>,
     /// What to do when another host asks for a resource (`leasehold request`, or sanlock's)
     #[arg(long, value_enum, default_value = "ignore", value_name = "ACTION")]
     pub(crate) on_request: OnRequest,
@@ -78,6 +88,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     check_names(&args.names)?;
+    if args.take_version.is_some() && args.names.len() > 1 {
+        return Err(Failure::new(USAGE, "--take-version is for one resource: each has versions of its own"));
+    }
     let guard = Arc::new(Guard::start().map_err(|error| Failure::new(IO, format!("no guard process: {error}")))?);
     let signals = Signaled::listen(guard.clone())?;
     let lockspace = match &args.device {
@@ -98,6 +111,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         tell(format_args!("the host id was not given back: {error}"));
     }
     result
+}
+
+/// How the resources are to be held.
+fn how(args: &RunArgs) -> How {
+    match args.take_version {
+        Some(version) => How::TakenFrom(Version::new(version)),
+        None if args.shared => How::Mode(LeaseMode::Shared),
+        None => How::Mode(LeaseMode::Exclusive),
+    }
 }
 
 fn check_names(names: &[Target]) -> Result<(), Failure> {
@@ -201,7 +223,8 @@ fn hold_and_run(
         let acquiring = scope.spawn(|| {
             let create = args.create || args.device.is_none();
             let resources = args.names.iter().map(|target| resource(membership, target, create));
-            acquire_all(membership, resources.collect::<Result<_, _>>()?, args.wait)
+            let resources: Vec<Resource> = resources.collect::<Result<_, _>>()?;
+            Leases::acquire(membership, &resources, how(args), args.wait)
         });
         let finished = signals.wait(|| acquiring.is_finished());
         if !finished {
@@ -217,72 +240,25 @@ fn hold_and_run(
     supervise(args, guard, membership, leases, yielding)
 }
 
-/// All, in the order of their places so that two who want the same ones don't wait for each other; or none.
-fn acquire_all(membership: &Membership, resources: Vec<Resource>, wait: Patience) -> Result<Vec<Lease>, Failure> {
-    let started = Instant::now();
-    let mut order: Vec<usize> = (0..resources.len()).collect();
-    order.sort_by_key(|at| resources[*at].offset());
-    let mut leases: Vec<(usize, Lease)> = Vec::new();
-    for at in order {
-        let left = match wait {
-            Patience::For(span) if !span.is_zero() => Wait::For(span.saturating_sub(started.elapsed())),
-            wait => wait.into(),
-        };
-        match membership.acquire(&resources[at], left) {
-            Ok(lease) => leases.push((at, lease)),
-            Err(error) => {
-                for (_, lease) in leases {
-                    // What can't be released now the engine goes on with.
-                    let _ = lease.release();
-                }
-                return Err(refused(error));
-            }
-        }
-    }
-    leases.sort_by_key(|(at, _)| *at);
-    Ok(leases.into_iter().map(|(_, lease)| lease).collect())
-}
-
-/// The membership that is lost before a command was started protects nothing.
-fn refused(error: AcquireError) -> Failure {
-    match error {
-        AcquireError::Lost(reason) => {
-            Failure::from(reason).within("the membership was lost while acquiring").with_code(IO)
-        }
-        error => error.into(),
-    }
-}
-
 /// SIGTERM when the lease is lost; SIGKILL halfway through the time in which all of it must be gone.
 fn deadline(until: Time, timeouts: &Timeouts) -> Deadline {
     Deadline { term_at: until.as_nanos(), kill_at: (until + timeouts.fence() / 2).as_nanos() }
-}
-
-fn environment(membership: &Membership, leases: &[Lease]) -> Vec<(String, String)> {
-    let list = |text: &dyn Fn(&Lease) -> String| leases.iter().map(text).collect::<Vec<_>>().join(",");
-    let owner = membership.owner();
-    vec![
-        ("LEASEHOLD_RESOURCE".into(), list(&|lease| lease.resource().name().to_string())),
-        ("LEASEHOLD_VERSION".into(), list(&|lease| lease.version().to_string())),
-        ("LEASEHOLD_HOST_ID".into(), owner.host.to_string()),
-        ("LEASEHOLD_GENERATION".into(), owner.generation.to_string()),
-    ]
 }
 
 fn supervise(
     args: &RunArgs,
     guard: &Arc<Guard>,
     membership: &Membership,
-    leases: Vec<Lease>,
+    leases: Leases,
     yielding: &Yielding,
 ) -> Result<ExitCode, Failure> {
     let timeouts = membership.lockspace().timeouts();
-    let status = membership.status();
+    let status = leases.status();
     let until = match &status {
         Status::Held { until } | Status::Late { until } => *until,
         Status::Lost { reason } => return Err(reason.clone().into()),
     };
-    let environment = environment(membership, &leases);
+    let environment = leases.environment(membership);
     guard
         .launch(&args.command, &environment, deadline(until, &timeouts))
         .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", args.command[0])))?;
@@ -290,9 +266,11 @@ fn supervise(
     let over = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
         scope.spawn(|| {
-            let mut seen = status;
+            let (mut seen, mut renewed) = (status, membership.status());
             while !over.load(Ordering::Relaxed) {
-                let now = membership.status_change(&seen, timeouts.renewal());
+                // Whatever changes, the membership renews soon.
+                renewed = membership.status_change(&renewed, timeouts.renewal());
+                let now = leases.status();
                 match &now {
                     _ if now == seen => continue,
                     // A guard that can't be told keeps to the deadline that it has.
@@ -307,23 +285,24 @@ fn supervise(
                 seen = now;
             }
         });
-        let ended = await_end(guard, membership, &timeouts, yielding);
+        let ended = await_end(guard, &leases, &timeouts, yielding);
         over.store(true, Ordering::Relaxed);
         ended
     });
     match ended {
         End::NotStarted(failure) => {
-            release(leases)?;
+            leases.release()?;
             Err(failure)
         }
         End::Ended(outcome) => {
-            release(leases)?;
+            leases.release()?;
             Ok(code_of(outcome))
         }
-        End::Lost => Err(lost(membership)),
+        // Where the host id is still held, the lease is given up when it is dropped.
+        End::Lost => Err(lost(&leases)),
         End::Failed(failure) => {
             // Nothing of it is left: others may have the resources at once.
-            release(leases)?;
+            leases.release()?;
             Err(failure)
         }
         End::Left(pids) => Err(Failure::new(
@@ -345,7 +324,7 @@ enum End {
     Left(Vec<i32>),
 }
 
-fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts, yielding: &Yielding) -> End {
+fn await_end(guard: &Guard, leases: &Leases, timeouts: &Timeouts, yielding: &Yielding) -> End {
     let mut lost_since = None;
     loop {
         match guard.next_event(timeouts.renewal()) {
@@ -357,7 +336,7 @@ fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts, yieldi
             Some(GuardEvent::Expired) => return End::Lost,
             Some(GuardEvent::Ended { by_deadline: false, by_loss: false, status }) => return End::Ended(status),
             Some(GuardEvent::Ended { by_deadline: false, status, .. })
-                if yielding.at_once() && !matches!(membership.status(), Status::Lost { .. }) =>
+                if yielding.at_once() && !matches!(leases.status(), Status::Lost { .. }) =>
             {
                 return End::Ended(status);
             }
@@ -374,7 +353,7 @@ fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts, yieldi
             }
             None => {}
         }
-        if matches!(membership.status(), Status::Lost { .. }) {
+        if matches!(leases.status(), Status::Lost { .. }) {
             // A guard that neither ends the command nor says that it can't is itself stopped or stuck.
             let since = *lost_since.get_or_insert_with(Instant::now);
             if since.elapsed() > timeouts.fence() / 2 {
@@ -385,21 +364,8 @@ fn await_end(guard: &Guard, membership: &Membership, timeouts: &Timeouts, yieldi
     }
 }
 
-fn release(leases: Vec<Lease>) -> Result<(), Failure> {
-    let mut result = Ok(());
-    for lease in leases {
-        let name = lease.resource().name();
-        if let Err(error) = lease.release() {
-            let failure = Failure::from(error);
-            tell(format_args!("{name}: {failure}"));
-            result = Err(failure);
-        }
-    }
-    result
-}
-
-fn lost(membership: &Membership) -> Failure {
-    match membership.status() {
+fn lost(leases: &Leases) -> Failure {
+    match leases.status() {
         Status::Lost { reason } => {
             Failure::from(reason).within("the lease was lost while the command ran, which was ended")
         }

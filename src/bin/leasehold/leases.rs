@@ -1,0 +1,123 @@
+//! The leases that `run` holds: all that it was told to, or none.
+
+use std::time::{Duration, Instant};
+
+use leasehold::{AcquireError, AcquireOptions, Holder, Lease, LeaseMode, Membership, Resource, Status, Version, Wait};
+
+use crate::args::Patience;
+use crate::failure::{Failure, IO};
+use crate::output::tell;
+
+/// How resources are to be held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum How {
+    /// Acquired in this mode.
+    Mode(LeaseMode),
+    /// Taken by force from this version.
+    TakenFrom(Version),
+}
+
+pub(crate) struct Leases {
+    all: Vec<Lease>,
+    /// How much longer those may act from whom one was taken by force.
+    overridden: Option<Duration>,
+}
+
+impl Leases {
+    /// All, in the order of their places so that two who want the same ones don't wait for each other; or none.
+    pub(crate) fn acquire(
+        membership: &Membership,
+        resources: &[Resource],
+        how: How,
+        wait: Patience,
+    ) -> Result<Leases, Failure> {
+        let started = Instant::now();
+        let mut order: Vec<usize> = (0..resources.len()).collect();
+        order.sort_by_key(|at| resources[*at].offset());
+        let mut leases: Vec<(usize, Lease)> = Vec::new();
+        let mut overridden = None;
+        for at in order {
+            let left = match wait {
+                Patience::For(span) if !span.is_zero() => Wait::For(span.saturating_sub(started.elapsed())),
+                wait => wait.into(),
+            };
+            let acquired = match how {
+                How::Mode(mode) => membership.acquire(&resources[at], AcquireOptions::new().mode(mode).wait(left)),
+                How::TakenFrom(version) => membership.take(&resources[at], version, left).map(|taken| {
+                    overridden = told_of(&taken.previous);
+                    taken.lease
+                }),
+            };
+            match acquired {
+                Ok(lease) => leases.push((at, lease)),
+                Err(error) => {
+                    for (_, lease) in leases {
+                        // What can't be released now the engine goes on with.
+                        let _ = lease.release();
+                    }
+                    return Err(refused(error));
+                }
+            }
+        }
+        leases.sort_by_key(|(at, _)| *at);
+        Ok(Leases { all: leases.into_iter().map(|(_, lease)| lease).collect(), overridden })
+    }
+
+    /// Lost when any is; else held until the first of them ends.
+    pub(crate) fn status(&self) -> Status {
+        let until = |status: &Status| match status {
+            Status::Lost { .. } => None,
+            Status::Held { until } | Status::Late { until } => Some(*until),
+        };
+        let first = self.all.iter().map(Lease::status).min_by_key(until);
+        first.unwrap_or_else(|| unreachable!("at least one name is an argument"))
+    }
+
+    /// What the command finds in its environment.
+    pub(crate) fn environment(&self, membership: &Membership) -> Vec<(String, String)> {
+        let list = |text: &dyn Fn(&Lease) -> String| self.all.iter().map(text).collect::<Vec<_>>().join(",");
+        let owner = membership.owner();
+        let mut environment = vec![
+            ("LEASEHOLD_RESOURCE".into(), list(&|lease| lease.resource().name().to_string())),
+            ("LEASEHOLD_VERSION".into(), list(&|lease| lease.version().to_string())),
+            ("LEASEHOLD_HOST_ID".into(), owner.host.to_string()),
+            ("LEASEHOLD_GENERATION".into(), owner.generation.to_string()),
+        ];
+        if let Some(span) = self.overridden {
+            environment.push(("LEASEHOLD_FORMER_OWNER_MS".into(), span.as_millis().to_string()));
+        }
+        environment
+    }
+
+    /// Releases all; tells what fails.
+    pub(crate) fn release(self) -> Result<(), Failure> {
+        let mut result = Ok(());
+        for lease in self.all {
+            let name = lease.resource().name();
+            if let Err(error) = lease.release() {
+                let failure = Failure::from(error);
+                tell(format_args!("{name}: {failure}"));
+                result = Err(failure);
+            }
+        }
+        result
+    }
+}
+
+/// Tells from whom it was taken by force; how long they may still act.
+fn told_of(previous: &[(Holder, Duration)]) -> Option<Duration> {
+    for (holder, span) in previous {
+        tell(format_args!("taken by force from {holder}, which may act for up to {} ms more", span.as_millis()));
+    }
+    previous.iter().map(|(_, span)| *span).max()
+}
+
+/// The membership that is lost before a command was started protects nothing.
+fn refused(error: AcquireError) -> Failure {
+    match error {
+        AcquireError::Lost(reason) => {
+            Failure::from(reason).within("the membership was lost while acquiring").with_code(IO)
+        }
+        error => error.into(),
+    }
+}
