@@ -77,8 +77,32 @@ struct Lease {
     owner: Owner,
     version: Version,
     mode: LeaseMode,
-    /// Taken by force: by which machine, and until when its owner may act beside that, as it was told.
-    taken: Option<(usize, Time)>,
+    /// Taken by force.
+    taken: Option<Told>,
+}
+
+/// That a lease was taken by force: who was told until when its owner may act.
+#[derive(Clone, Copy)]
+struct Told {
+    /// One bit for each machine.
+    machines: u64,
+    /// The earliest of what they were told.
+    until: Time,
+}
+
+impl Told {
+    const fn one(machine: usize, until: Time) -> Told {
+        Told { machines: 1 << machine, until }
+    }
+
+    fn also(self, other: Option<Told>) -> Told {
+        let other = other.unwrap_or(self);
+        Told { machines: self.machines | other.machines, until: self.until.min(other.until) }
+    }
+
+    const fn knows(&self, machine: usize) -> bool {
+        self.machines & (1 << machine) != 0
+    }
 }
 
 /// Watches a run.
@@ -158,7 +182,7 @@ impl Checker {
         let grew = until > right.until;
         right.until = until;
         match right.what.taken {
-            Some((_, bound)) if until > bound => {
+            Some(told) if until > told.until => {
                 self.fail(format!("S1: machine {host} renews a lease beyond what was told of it"));
             }
             None if others > 0 && grew => {
@@ -236,7 +260,7 @@ impl Checker {
         self.counters.held += 1;
         // The version was taken before its owner could say that it holds it.
         let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
-        let passed = passed.map(|(_, by, bound)| (*by, *bound));
+        let passed = passed.map(|(_, by, bound)| Told::one(*by, *bound));
         let stays = self.leases[host].is_some_and(|right| right.what.owner == me && right.what.version == version);
         match mode {
             // Others may have set up their shared holds meanwhile.
@@ -275,13 +299,13 @@ impl Checker {
             match (taken.get(&other.owner), &mut self.leases[index]) {
                 (Some(bound), Some(right)) => {
                     self.counters.forced += 1;
-                    right.what.taken = Some((host, *bound));
+                    right.what.taken = Some(Told::one(host, *bound).also(right.what.taken));
                     if right.until > *bound {
                         self.fail(format!("S1: {me} is told less than what {} may act for", other.owner));
                     }
                 }
-                _ if other.taken.is_some_and(|(by, _)| by == host) => {}
-                _ if bound.is_some_and(|(by, bound)| by == index && until <= bound) => {}
+                _ if other.taken.is_some_and(|told| told.knows(host)) => {}
+                _ if bound.is_some_and(|told| told.knows(index) && until <= told.until) => {}
                 _ => {
                     let (owner, theirs) = (other.owner, other.version);
                     self.fail(format!("S1: {me} holds version {version} while {owner} is active with {theirs}"));
