@@ -34,8 +34,8 @@
 //! # }
 //! ```
 //!
-//! Where to look: [`Lockspace`] opens a device and lists its hosts and resources, [`Membership`] acquires and creates,
-//! [`Lease`] is what is held. [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk,
+//! Where to look: [`Lockspace`] opens a device and lists its hosts and resources, [`Watching`] goes on looking at them,
+//! [`Membership`] acquires and creates, [`Lease`] is what is held. [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk,
 //! [`protocol`] the pure state machines.
 
 #![deny(missing_docs, unsafe_code)]
@@ -58,6 +58,7 @@ pub mod sim;
 mod timeouts;
 mod types;
 mod value;
+mod watching;
 
 pub use acquire::{AcquireOptions, Taken};
 pub use engine::hosts::HostInfo;
@@ -78,3 +79,4 @@ pub use requests::Requested;
 pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};
 pub use types::{Generation, HostId, LeaseMode, Name, NameError, Owner, Time, Version};
 pub use value::StoredValue;
+pub use watching::{Renewals, Watching};

@@ -9,7 +9,7 @@ use crate::disk::{BootClock, Clock, Disk, Lane};
 use crate::engine::hosts::{HostInfo, Hosts};
 use crate::engine::io::Io;
 use crate::engine::join::Cancel;
-use crate::engine::resources::{Resource, whole_view};
+use crate::engine::resources::{Resource, view_up_to};
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
 use crate::format::{Corrupt, DeltaRecord, Geometry, Leader, SectorSize};
 use crate::index::Index;
@@ -53,6 +53,8 @@ pub struct ResourceInfo {
     pub resource: Resource,
     /// What its leader says, or what is wrong with it.
     pub ownership: Result<Ownership, Damage>,
+    /// The generations whose blocks say that they share it. One of them may be dead: see its state among the hosts.
+    pub sharers: Vec<Owner>,
     /// What is wrong with the hosts' blocks.
     pub damages: Vec<Damage>,
 }
@@ -168,22 +170,15 @@ impl Lockspace {
     }
 
     /// The host ids that are or were in use, watched for `watch_for`: one whose record changes in that time is live;
-    /// one that can't be judged in that time is unknown. Takes `watch_for` and three reads.
+    /// one that can't be judged in that time is unknown. Takes `watch_for` and two reads of all
+    /// records. [`Lockspace::watch`] goes on.
     ///
     /// # Errors
     /// When the records can't be read.
     pub fn hosts(&self, watch_for: Duration) -> Result<Vec<HostInfo>, DiskError> {
-        let Terms { geometry, timeouts, .. } = self.terms;
-        let hosts = Hosts::new(geometry, timeouts, FIRST_READ);
-        let end = self.io.now() + watch_for;
-        hosts.scan_all(&self.io, None)?;
-        while self.io.now() < end {
-            std::thread::sleep(end.since(self.io.now()).min(timeouts.renewal() / 2));
-            hosts.scan_used(&self.io, None)?;
-        }
-        // Who joined meanwhile.
-        hosts.scan_all(&self.io, None)?;
-        Ok(hosts.infos(&self.device(), self.io.now()))
+        let mut watching = self.watch();
+        watching.watch_for(watch_for)?;
+        Ok(watching.hosts())
     }
 
     /// The resource of that name.
@@ -216,19 +211,34 @@ impl Lockspace {
     /// When the index can't be read. Damaged entries are in the second list, and what is damaged of the lease that
     /// guards the index; a damaged leader is with its resource.
     pub fn resources(&self) -> Result<(Vec<ResourceInfo>, Vec<Damage>), FindError> {
+        self.resources_with(&self.search()?, self.geometry().max_hosts())
+    }
+
+    /// As [`Lockspace::resources`], of the hosts up to the id `highest`; `found` was found by a search before.
+    pub(crate) fn resources_with(
+        &self,
+        found: &[Resource],
+        highest: u64,
+    ) -> Result<(Vec<ResourceInfo>, Vec<Damage>), FindError> {
         let (mut resources, mut damages) = (Vec::new(), Vec::new());
         match Index::read(&self.io, &self.terms) {
             Ok(index) => {
                 resources.extend(index.resources());
-                let guard = self.resource_info(self.index_guard());
+                let guard = self.resource_info(self.index_guard(), highest);
                 damages.extend(index.damages().chain(guard.ownership.err()).chain(guard.damages));
             }
             Err(FindError::NoIndex { .. }) => {}
             Err(error) => return Err(error),
         }
         let listed: BTreeSet<u64> = resources.iter().map(|resource| resource.offset).collect();
-        resources.extend(self.search()?.into_iter().filter(|resource| !listed.contains(&resource.offset)));
-        Ok((resources.into_iter().map(|resource| self.resource_info(resource)).collect(), damages))
+        resources.extend(found.iter().filter(|resource| !listed.contains(&resource.offset)));
+        let infos = resources.into_iter().map(|resource| self.resource_info(resource, highest));
+        // What was found without an entry may have been deleted since.
+        let deleted = |info: &ResourceInfo| {
+            let reason = info.ownership.as_ref().err().map(|damage| &damage.reason);
+            !listed.contains(&info.resource.offset) && reason == Some(&Defect::Deleted)
+        };
+        Ok((infos.filter(|info| !deleted(info)).collect(), damages))
     }
 
     /// Whether there is an index, readable or damaged.
@@ -287,19 +297,19 @@ impl Lockspace {
         Ok(sectors.iter().map(|sector| sector.map(<[u8]>::to_vec)).collect())
     }
 
-    fn resource_info(&self, resource: Resource) -> ResourceInfo {
+    fn resource_info(&self, resource: Resource, highest: u64) -> ResourceInfo {
         let geometry = self.terms.geometry;
         let damage = |offset, what, reason: &Defect| self.damage(offset, what, reason.clone());
-        let Ok(view) = whole_view(&self.io, geometry, &resource, FIRST_READ) else {
+        let Ok((_, view)) = view_up_to(&self.io, geometry, &resource, highest, FIRST_READ) else {
             let ownership = Err(damage(resource.offset, "leader", &Defect::Unreadable));
-            return ResourceInfo { resource, ownership, damages: Vec::new() };
+            return ResourceInfo { resource, ownership, sharers: Vec::new(), damages: Vec::new() };
         };
         let ownership = self.leader(&view, &resource).map(|leader| {
             let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-            let shared = view.good_blocks().any(|(_, block)| block.shared.is_some());
+            let shared = view.sharers().next().is_some();
             let mode = match (owner, shared) {
-                (Some(_), _) => Mode::Exclusive,
-                (None, true) => Mode::Shared,
+                (Some(_), _) if !leader.short_hold => Mode::Exclusive,
+                (Some(_), _) | (None, true) => Mode::Shared,
                 (None, false) => Mode::Free,
             };
             Ownership { mode, version: leader.version, owner }
@@ -308,7 +318,7 @@ impl Lockspace {
             Seen::Bad(reason) => Some(damage(resource.offset + geometry.block_offset(*host), "block", reason)),
             Seen::Good(_) => None,
         });
-        ResourceInfo { resource, ownership, damages: damages.collect() }
+        ResourceInfo { resource, ownership, sharers: view.sharers().collect(), damages: damages.collect() }
     }
 
     /// The leader that a read of a resource's area has shown, if it is that resource's.

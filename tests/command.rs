@@ -6,162 +6,20 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use common::devices::folder;
-use common::processes::{Mark, Process, is_busy};
+use common::scene::{Scene, TRIES, WAIT, ended, keys};
 use common::until;
-
-/// More than any wait in these tests takes. Who waits so long gets there however busy the machine is.
-const WAIT: &str = "50s";
-/// How often a command is tried that fails because the machine is busy.
-const TRIES: usize = 10;
-
-/// How a command ended, and what it said.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ended {
-    #[track_caller]
-    fn expect(self, code: i32, says: &[&str]) -> Ended {
-        assert_eq!(self.code, code, "{self:?}");
-        assert!(!self.err.contains("panicked"), "{self:?}");
-        for text in says {
-            assert!(self.err.contains(text), "{text:?} is missing: {self:?}");
-        }
-        self
-    }
-
-    /// Whether it failed because the machine is busy, which says nothing.
-    fn is_busy(&self) -> bool {
-        is_busy(&self.err)
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
-/// A folder in which commands run.
-struct Scene {
-    mark: Mark,
-    folder: TempDir,
-}
-
-impl Scene {
-    /// With nothing in it.
-    fn empty() -> Scene {
-        Scene { mark: Mark::new(), folder: folder() }
-    }
-
-    /// With a lockspace in the file `disk` that has these resources.
-    fn with(resources: &[&str]) -> Scene {
-        let scene = Scene::empty();
-        scene.file("disk", 8 << 20);
-        // Profile fast in slow motion: a busy machine must not cost the lease.
-        scene.run(&["format", "disk", "--profile", "fast", "--io-timeout", "360ms"]).expect(0, &[]);
-        if !resources.is_empty() {
-            scene.run(&[&["create", "disk"], resources].concat()).expect(0, &[]);
-        }
-        scene
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn file(&self, name: &str, len: u64) {
-        fs::File::create(self.path(name)).unwrap().set_len(len).unwrap();
-    }
-
-    /// Changes bytes of `disk`.
-    fn overwrite(&self, offset: u64, bytes: &[u8]) {
-        let disk = fs::File::options().write(true).open(self.path("disk")).unwrap();
-        disk.write_all_at(bytes, offset).unwrap();
-        disk.sync_all().unwrap();
-    }
-
-    fn start(&self, args: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-        Process::start(command.args(args).current_dir(self.folder.path()), &self.mark)
-    }
-
-    /// Runs a command to its end; again, if it could not be done because the machine is busy.
-    #[track_caller]
-    fn run(&self, args: &[&str]) -> Ended {
-        let mut last = ended(self.start(args));
-        for _ in 1..TRIES {
-            if !last.is_busy() {
-                break;
-            }
-            last = ended(self.start(args));
-        }
-        last
-    }
-
-    /// Runs a shell script under leases on `disk`.
-    #[track_caller]
-    fn script(&self, names: &[&str], script: &str) -> Ended {
-        self.run(&[&["run", "--device", "disk", "--wait", WAIT], names, &["--", "sh", "-c", script]].concat())
-    }
-
-    /// Holds resources of `disk` until the process is killed.
-    #[track_caller]
-    fn hold(&self, names: &[&str]) -> Process {
-        let args = ["run", "--device", "disk", "--wait", WAIT, "--host-name", "holder"];
-        let script = ["--", "sh", "-c", "echo > held; sleep 1000"];
-        for _ in 0..TRIES {
-            let mut process = self.start(&[&args, names, &script].concat());
-            until("the holder", || self.path("held").exists() || process.ended().is_some());
-            if process.ended().is_none() {
-                return process;
-            }
-            let ended = ended(process);
-            assert!(ended.is_busy(), "{ended:?}");
-        }
-        panic!("the machine is too busy");
-    }
-
-    #[track_caller]
-    fn status(&self) -> Value {
-        self.run(&["status", "disk", "--json", "--watch-for", "0s"]).expect(0, &[]).json()
-    }
-
-    /// Where a resource stands, as `status` says.
-    #[track_caller]
-    fn offset_of(&self, name: &str) -> u64 {
-        let status = self.status();
-        let resources = status["resources"].as_array().unwrap();
-        resources.iter().find(|resource| resource["name"] == name).unwrap()["offset"].as_u64().unwrap()
-    }
-}
-
-#[track_caller]
-fn ended(mut process: Process) -> Ended {
-    let code = process.code();
-    Ended { code, out: process.said(), err: process.complained() }
-}
-
-fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().unwrap().keys().map(String::as_str).collect()
-}
 
 #[test]
 fn every_command_helps_with_examples() {
     let scene = Scene::empty();
     let help = scene.run(&["--help"]).expect(0, &[]);
-    for command in ["format", "create", "run", "status", "dump"] {
+    for command in ["format", "create", "run", "status", "hosts", "dump"] {
         assert!(help.out.contains(command), "{help:?}");
         let help = scene.run(&[command, "--help"]).expect(0, &[]);
         assert!(help.out.contains("Examples:") && help.out.contains(&format!("leasehold {command} ")), "{help:?}");
@@ -198,6 +56,10 @@ fn wrong_arguments_are_usage_errors() {
         &["run", "--device", "disk", "db@104857600", "--", "true"],
         &["status"],
         &["status", "disk", "--watch-for", "long"],
+        &["status", "disk", "--interval", "1s"],
+        &["status", "disk", "--for", "1s"],
+        &["status", "disk", "--watch", "--watch-for", "1s"],
+        &["hosts"],
         &["dump"],
     ];
     for args in cases {
@@ -213,7 +75,7 @@ fn wrong_arguments_are_usage_errors() {
 fn what_is_no_lockspace_is_told_by_every_command() {
     let scene = Scene::empty();
     scene.file("disk", 8 << 20);
-    for args in [&["status"][..], &["dump"], &["create"], &["run", "--device"]] {
+    for args in [&["status"][..], &["hosts", "--watch"], &["dump"], &["create"], &["run", "--device"]] {
         let rest: &[&str] = match args[0] {
             "create" => &["db"],
             "run" => &["db", "--", "touch", "ran"],
@@ -383,12 +245,13 @@ fn status_has_the_documented_shape_and_writes_nothing() {
     assert_eq!(status["area_size"], 1 << 20);
     assert_eq!(status["timeouts_ms"].to_string(), r#"{"renewal":300,"io":360,"fail":1650,"fence":750,"dead":2400}"#);
     for host in status["hosts"].as_array().unwrap() {
-        assert_eq!(keys(host), ["host_id", "name", "generation", "timestamp", "state"]);
-        assert_eq!((&host["state"], &host["timestamp"]), (&"free".into(), &0.into()));
+        assert_eq!(keys(host), ["host_id", "name", "generation", "timestamp", "state", "renewals"]);
+        let nothing = (&"free".into(), &0.into(), &Value::Null);
+        assert_eq!((&host["state"], &host["timestamp"], &host["renewals"]), nothing);
     }
     let [a, b] = &status["resources"].as_array().unwrap()[..] else { panic!("{status}") };
-    assert_eq!(a.to_string(), r#"{"name":"a","offset":3145728,"state":"free","version":0,"owner":null}"#);
-    assert_eq!(b.to_string(), r#"{"name":"b","offset":4194304,"state":"free","version":1,"owner":null}"#);
+    assert_eq!(a.to_string(), r#"{"name":"a","offset":3145728,"state":"free","version":0,"owner":null,"sharers":[]}"#);
+    assert_eq!(b.to_string(), r#"{"name":"b","offset":4194304,"state":"free","version":1,"owner":null,"sharers":[]}"#);
     for args in [&["status", "disk"][..], &["dump", "disk"], &["dump", "disk", "--json"]] {
         scene.run(args).expect(0, &[]);
     }

@@ -161,7 +161,7 @@ fn a_dead_guard_is_replaced_by_the_supervisor() {
     signal_process(scene.guard(), Signal::KILL);
     assert_ne!(scene.code(), 0);
     // Not "soon after": the supervisor releases the lease before it ends.
-    assert_eq!(scene.living(), []);
+    assert_eq!(scene.living(), Vec::<i32>::new());
     assert!(!scene.path("term").exists(), "the command outlived its guard");
 }
 
@@ -245,7 +245,7 @@ fn what_the_command_leaves_behind_ends_before_the_supervisor_does() {
          exit 3",
     );
     assert_eq!(scene.code(), 3);
-    assert_eq!(scene.living(), []);
+    assert_eq!(scene.living(), Vec::<i32>::new());
 }
 
 #[test]

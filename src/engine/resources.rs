@@ -452,11 +452,8 @@ impl Member {
 
     /// Reads the leader and the blocks of the ids in use.
     pub(super) fn read_area(&self, resource: &Resource) -> Result<(Span, AreaView), DiskError> {
-        let geometry = self.terms.geometry;
-        let sectors = 0..self.hosts.coverage().highest.max(self.host().get()) + 2;
-        let timeout = self.terms.timeouts.io();
-        let (span, sectors) = self.io.read_sectors(resource.offset, sectors, geometry.sector_bytes(), timeout)?;
-        Ok((span, view(&sectors, geometry, resource.offset)))
+        let highest = self.hosts.coverage().highest.max(self.host().get());
+        view_up_to(&self.io, self.terms.geometry, resource, highest, self.terms.timeouts.io())
     }
 
     /// Carries one effect out. `None`: it is not over.
@@ -530,9 +527,19 @@ pub(crate) fn whole_view(
     resource: &Resource,
     timeout: Duration,
 ) -> Result<AreaView, DiskError> {
-    let sectors = 0..geometry.max_hosts() + 2;
-    let (_, sectors) = io.read_sectors(resource.offset, sectors, geometry.sector_bytes(), timeout)?;
-    Ok(view(&sectors, geometry, resource.offset))
+    Ok(view_up_to(io, geometry, resource, geometry.max_hosts(), timeout)?.1)
+}
+
+/// The leader and the blocks of the hosts up to the id `highest`.
+pub(crate) fn view_up_to(
+    io: &Io,
+    geometry: Geometry,
+    resource: &Resource,
+    highest: u64,
+    timeout: Duration,
+) -> Result<(Span, AreaView), DiskError> {
+    let (span, sectors) = io.read_sectors(resource.offset, 0..highest + 2, geometry.sector_bytes(), timeout)?;
+    Ok((span, view(&sectors, geometry, resource.offset)))
 }
 
 /// What the sectors of an area from its start say.

@@ -258,6 +258,16 @@ impl Observer {
         }
     }
 
+    /// End of the read that first showed what `host`'s sector shows.
+    pub fn first_seen(&self, host: HostId) -> Option<Time> {
+        self.views.get(&host).map(|view| view.first_seen)
+    }
+
+    /// Whether that was a sign of life: one valid record that replaced another before our eyes.
+    pub fn has_changed(&self, host: HostId) -> bool {
+        self.views.get(&host).is_some_and(|view| view.changed)
+    }
+
     /// What `host`'s sector showed last.
     pub fn record(&self, host: HostId) -> Option<&Seen<DeltaRecord>> {
         self.views.get(&host).map(|view| &view.value)

@@ -7,6 +7,8 @@
 pub(crate) mod devices;
 pub(crate) mod processes;
 pub(crate) mod sanlock;
+#[cfg(feature = "cli")]
+pub(crate) mod scene;
 
 use std::time::{Duration, Instant};
 

@@ -11,6 +11,7 @@ use leasehold::{HostId, Profile, Wait};
 use crate::create::CreateArgs;
 use crate::dump::DumpArgs;
 use crate::format::FormatArgs;
+use crate::hosts::HostsArgs;
 use crate::request::RequestArgs;
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
@@ -41,12 +42,14 @@ pub(crate) enum Command {
     Format(FormatArgs),
     /// Add resources to the index of a lockspace
     Create(CreateArgs),
-    /// Run a command while holding exclusive leases
+    /// Run a command while holding leases
     Run(RunArgs),
     /// Ask the owner of a resource to yield it, and wait until it does
     Request(RequestArgs),
     /// Show the hosts and resources of a lockspace
     Status(StatusArgs),
+    /// Show the hosts of a lockspace and how regularly they renew
+    Hosts(HostsArgs),
     /// Read or write the value of a resource: a sector of data of its users'
     Value(ValueArgs),
     /// Print every record in use, field by field

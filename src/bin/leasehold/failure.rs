@@ -67,6 +67,11 @@ impl Failure {
         self
     }
 
+    /// What went wrong and why, without what to do next.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) const fn code(&self) -> u8 {
         self.code
     }

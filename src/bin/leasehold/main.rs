@@ -9,11 +9,16 @@ mod dump;
 mod failure;
 mod format;
 mod guard;
+mod hosts;
 mod leases;
+mod live;
+mod look;
 mod output;
+mod picture;
 mod prepare;
 mod request;
 mod run;
+mod screen;
 mod session;
 mod status;
 mod value;
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Request(args) => request::request(&args),
         Command::Status(args) => status::status(&args).map(|()| ExitCode::SUCCESS),
+        Command::Hosts(args) => hosts::hosts(&args).map(|()| ExitCode::SUCCESS),
         Command::Value(args) => value::value(&args),
         Command::Dump(args) => dump::dump(&args).map(|()| ExitCode::SUCCESS),
     };

@@ -18,6 +18,13 @@ pub(crate) fn written(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
+/// Writes to standard output in one piece and at once: who watches wants to see it now, and no half of it.
+pub(crate) fn show(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    out.flush()
+}
+
 /// Tells something on standard error. Nothing can be done about a closed one, and a supervisor must not end for it.
 pub(crate) fn tell(message: impl Display) {
     let _ = writeln!(io::stderr(), "leasehold: {message}");
@@ -37,6 +44,9 @@ pub(crate) fn damaged(damages: &[impl Display]) -> Result<(), Failure> {
     }
 }
 
+/// Blanks between two columns.
+const GAP: usize = 2;
+
 /// A table with its columns aligned to the left.
 #[derive(Debug)]
 pub(crate) struct Table<const COLUMNS: usize> {
@@ -52,14 +62,22 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.rows.push(row);
     }
 
+    /// The width of each column.
+    fn widths(&self) -> [usize; COLUMNS] {
+        std::array::from_fn(|column| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
+    }
+
+    /// How many characters a full line takes.
+    pub(crate) fn width(&self) -> usize {
+        self.widths().iter().sum::<usize>() + GAP * COLUMNS.saturating_sub(1)
+    }
+
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let widths: [usize; COLUMNS] = std::array::from_fn(|column| {
-            self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-        });
+        let widths = self.widths();
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(widths) {
-                line.push_str(&format!("{cell:width$}  "));
+                line.push_str(&format!("{cell:width$}{:GAP$}", ""));
             }
             writeln!(out, "{}", line.trim_end())?;
         }

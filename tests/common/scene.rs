@@ -1,0 +1,152 @@
+//! A folder in which commands run, and how they end.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::devices::folder;
+use super::processes::{Mark, Process, is_busy};
+use super::until;
+
+/// More than any wait in these tests takes. Who waits so long gets there however busy the machine is.
+pub(crate) const WAIT: &str = "50s";
+/// How often a command is tried that fails because the machine is busy.
+pub(crate) const TRIES: usize = 10;
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ended {
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32, says: &[&str]) -> Ended {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(!self.err.contains("panicked"), "{self:?}");
+        for text in says {
+            assert!(self.err.contains(text), "{text:?} is missing: {self:?}");
+        }
+        self
+    }
+
+    /// Whether it failed because the machine is busy, which says nothing.
+    pub(crate) fn is_busy(&self) -> bool {
+        is_busy(&self.err)
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A folder in which commands run.
+pub(crate) struct Scene {
+    pub(crate) mark: Mark,
+    pub(crate) folder: TempDir,
+}
+
+impl Scene {
+    /// With nothing in it.
+    pub(crate) fn empty() -> Scene {
+        Scene { mark: Mark::new(), folder: folder() }
+    }
+
+    /// With a lockspace in the file `disk` that has these resources.
+    pub(crate) fn with(resources: &[&str]) -> Scene {
+        let scene = Scene::empty();
+        scene.file("disk", 8 << 20);
+        // Profile fast in slow motion: a busy machine must not cost the lease.
+        scene.run(&["format", "disk", "--profile", "fast", "--io-timeout", "360ms"]).expect(0, &[]);
+        if !resources.is_empty() {
+            scene.run(&[&["create", "disk"], resources].concat()).expect(0, &[]);
+        }
+        scene
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn file(&self, name: &str, len: u64) {
+        fs::File::create(self.path(name)).unwrap().set_len(len).unwrap();
+    }
+
+    /// Changes bytes of `disk`.
+    pub(crate) fn overwrite(&self, offset: u64, bytes: &[u8]) {
+        let disk = fs::File::options().write(true).open(self.path("disk")).unwrap();
+        disk.write_all_at(bytes, offset).unwrap();
+        disk.sync_all().unwrap();
+    }
+
+    pub(crate) fn start(&self, args: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+        Process::start(command.args(args).current_dir(self.folder.path()), &self.mark)
+    }
+
+    /// Runs a command to its end; again, if it could not be done because the machine is busy.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str]) -> Ended {
+        let mut last = ended(self.start(args));
+        for _ in 1..TRIES {
+            if !last.is_busy() {
+                break;
+            }
+            last = ended(self.start(args));
+        }
+        last
+    }
+
+    /// Runs a shell script under leases on `disk`.
+    #[track_caller]
+    pub(crate) fn script(&self, names: &[&str], script: &str) -> Ended {
+        self.run(&[&["run", "--device", "disk", "--wait", WAIT], names, &["--", "sh", "-c", script]].concat())
+    }
+
+    /// Holds resources of `disk` until the process is killed.
+    #[track_caller]
+    pub(crate) fn hold(&self, names: &[&str]) -> Process {
+        let args = ["run", "--device", "disk", "--wait", WAIT, "--host-name", "holder"];
+        let script = ["--", "sh", "-c", "echo > held; sleep 1000"];
+        for _ in 0..TRIES {
+            let mut process = self.start(&[&args, names, &script].concat());
+            until("the holder", || self.path("held").exists() || process.ended().is_some());
+            if process.ended().is_none() {
+                return process;
+            }
+            let ended = ended(process);
+            assert!(ended.is_busy(), "{ended:?}");
+        }
+        panic!("the machine is too busy");
+    }
+
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        self.run(&["status", "disk", "--json", "--watch-for", "0s"]).expect(0, &[]).json()
+    }
+
+    /// Where a resource stands, as `status` says.
+    #[track_caller]
+    pub(crate) fn offset_of(&self, name: &str) -> u64 {
+        let status = self.status();
+        let resources = status["resources"].as_array().unwrap();
+        resources.iter().find(|resource| resource["name"] == name).unwrap()["offset"].as_u64().unwrap()
+    }
+}
+
+#[track_caller]
+pub(crate) fn ended(mut process: Process) -> Ended {
+    let code = process.code();
+    Ended { code, out: process.said(), err: process.complained() }
+}
+
+pub(crate) fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
