@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Each test program uses a part of it.
 
 pub(crate) mod devices;
+pub(crate) mod host_path;
 pub(crate) mod processes;
 pub(crate) mod sanlock;
 #[cfg(feature = "cli")]

@@ -1,0 +1,187 @@
+//! The path of one host to a disk that others reach by paths of their own: a FUSE file that passes everything on, and can
+//! be made to hang for this host alone.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
+};
+use parking_lot::{Condvar, Mutex};
+
+use super::until;
+
+const FILE: INodeNo = INodeNo(2);
+const NAME: &str = "disk";
+/// More than one host has in flight: all of them may hang.
+const THREADS: usize = 16;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Hangs {
+    Nothing,
+    Writes,
+    Everything,
+}
+
+struct Shared {
+    disk: File,
+    hangs: Mutex<Hangs>,
+    thawed: Condvar,
+    /// Writes under way.
+    held_back: AtomicUsize,
+}
+
+impl Shared {
+    fn pass(&self, unless: Hangs) {
+        self.thawed.wait_while(&mut self.hangs.lock(), |hangs| *hangs >= unless);
+    }
+
+    fn set(&self, hangs: Hangs) {
+        *self.hangs.lock() = hangs;
+        self.thawed.notify_all();
+    }
+}
+
+/// Unmounted at the end.
+pub(crate) struct HostPath {
+    shared: Arc<Shared>,
+    /// The file to open.
+    pub(crate) file: PathBuf,
+    session: Option<BackgroundSession>,
+}
+
+impl HostPath {
+    /// A path to `disk`, mounted as a folder `name` of `folder`.
+    pub(crate) fn new(folder: &Path, name: &str, disk: &Path) -> HostPath {
+        let point = folder.join(name);
+        fs::create_dir(&point).unwrap();
+        // What a write has reached, every path shows.
+        let disk = OpenOptions::new().read(true).write(true).custom_flags(libc_o_dsync()).open(disk).unwrap();
+        let (hangs, thawed) = (Mutex::new(Hangs::Nothing), Condvar::new());
+        let shared = Arc::new(Shared { disk, hangs, thawed, held_back: AtomicUsize::new(0) });
+        let mut config = Config::default();
+        config.n_threads = Some(THREADS);
+        let session = fuser::spawn_mount(Server(shared.clone()), &point, &config).unwrap();
+        HostPath { shared, file: point.join(NAME), session: Some(session) }
+    }
+
+    /// From now on nothing is answered, and no write lands. At least one is under way when this returns.
+    #[track_caller]
+    pub(crate) fn hang(&self) {
+        self.shared.set(Hangs::Writes);
+        until("a write that hangs", || self.held_back() > 0);
+        self.shared.set(Hangs::Everything);
+    }
+
+    /// What was held back lands now.
+    pub(crate) fn thaw(&self) {
+        self.shared.set(Hangs::Nothing);
+    }
+
+    /// How many writes are under way.
+    pub(crate) fn held_back(&self) -> usize {
+        self.shared.held_back.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for HostPath {
+    fn drop(&mut self) {
+        self.thaw();
+        if let Some(session) = self.session.take() {
+            let _ = session.umount_and_join();
+        }
+    }
+}
+
+fn libc_o_dsync() -> i32 {
+    i32::try_from(rustix::fs::OFlags::DSYNC.bits()).unwrap()
+}
+
+struct Server(Arc<Shared>);
+
+impl Server {
+    fn attributes(&self, ino: INodeNo) -> FileAttr {
+        let (kind, perm) = if ino == FILE { (FileType::RegularFile, 0o600) } else { (FileType::Directory, 0o755) };
+        let size = self.0.disk.metadata().unwrap().len();
+        FileAttr {
+            ino,
+            size,
+            blocks: size / 512,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind,
+            perm,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            flags: 0,
+            blksize: 512,
+        }
+    }
+}
+
+impl Filesystem for Server {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match name.to_str() {
+            Some(NAME) => reply.entry(&Duration::ZERO, &self.attributes(FILE), fuser::Generation(0)),
+            _ => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&Duration::ZERO, &self.attributes(ino));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(1), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.0.pass(Hangs::Everything);
+        let mut bytes = vec![0; size as usize];
+        match self.0.disk.read_at(&mut bytes, offset) {
+            Ok(count) => reply.data(&bytes[..count]),
+            Err(_) => reply.error(Errno::EIO),
+        }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.0.held_back.fetch_add(1, Ordering::SeqCst);
+        self.0.pass(Hangs::Writes);
+        match self.0.disk.write_all_at(data, offset) {
+            Ok(()) => reply.written(u32::try_from(data.len()).unwrap()),
+            Err(_) => reply.error(Errno::EIO),
+        }
+        self.0.held_back.fetch_sub(1, Ordering::SeqCst);
+    }
+}
