@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::disk::Lane;
 use crate::engine::outbox::NotCalled;
-use crate::engine::resources::{Resource, view};
+use crate::engine::resources::Resource;
 use crate::error::{EventError, Holder, RequestError};
-use crate::format::{Force, HostEvent, Request};
+use crate::format::{Block, Force, HostEvent, Request};
 use crate::membership::Membership;
 use crate::protocol::liveness::Verdict;
 use crate::protocol::resource::{Blocker, Hold};
@@ -113,21 +113,20 @@ impl Membership {
 
     fn standing(&self, resource: &Resource) -> Result<Standing, RequestError> {
         let member = self.member();
-        let geometry = self.lockspace().geometry();
-        let in_use = member.hosts.coverage().highest.max(self.owner().host.get());
-        let timeout = self.lockspace().timeouts().io();
-        let (_, sectors) = member.io.read_sectors(resource.offset, 0..in_use + 2, geometry.sector_bytes(), timeout)?;
-        let view = view(&sectors, geometry, resource.offset);
+        let (_, view) = member.read_area(resource)?;
         let leader = self.lockspace().leader(&view, resource)?;
         let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
         let owner = owner.map(|owner| (leader.version, owner, Hold::Exclusive));
-        let shared = view.sharers().map(|owner| (leader.version, owner, Hold::Shared));
+        let sharer = |(host, block): (HostId, &Block)| {
+            let owner = Owner { host, generation: block.shared? };
+            Some((block.instance, owner, Hold::Shared))
+        };
         // A claim beyond the leader is one that is being decided, or whose leader was overwritten by a late write.
         let claims = view.claims(leader.version, Version::new(u64::MAX));
         let claims = claims.map(|(version, owner)| (version, owner, Hold::Exclusive));
         let mut standing = Standing { latest: leader.version, holders: BTreeMap::new() };
         let now = member.io.now();
-        for (version, owner, hold) in owner.into_iter().chain(shared).chain(claims) {
+        for (version, owner, hold) in owner.into_iter().chain(claims).chain(view.good_blocks().filter_map(sharer)) {
             let Owner { host, .. } = owner;
             if let Verdict::Active { dead_at } = member.hosts.with_observer(|observer| observer.judge(owner, now)) {
                 standing.latest = standing.latest.max(version);

@@ -51,7 +51,9 @@ impl Lease {
         let timeout = member.terms.timeouts.io();
         let (_, sector) = member.io.read(Lane::General, at, member.terms.geometry.sector_bytes(), timeout)?;
         let value = decode(&member.io, &sector, at)?;
-        self.check()?;
+        if let Status::Lost { reason } = self.status() {
+            return Err(ValueError::Lost(reason));
+        }
         let overwritten = |value: &Value| !value.is_latest(self.version());
         if member.values.written(resource, self.version()) && value.as_ref().is_none_or(overwritten) {
             return Err(ValueError::Overwritten { resource: resource.name, found: value });
@@ -74,15 +76,7 @@ impl Lease {
         if self.mode() == LeaseMode::Shared {
             return Err(ValueError::Shared { resource: resource.name });
         }
-        self.check()?;
         member.write_value(resource, self.version(), at, sector)
-    }
-
-    fn check(&self) -> Result<(), ValueError> {
-        match self.status() {
-            Status::Lost { reason } => Err(ValueError::Lost(reason)),
-            Status::Held { .. } | Status::Late { .. } => Ok(()),
-        }
     }
 }
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use leasehold::disk::{Access, DirectDisk, Disk, Lane, MemoryDisk, Op, Request as Io};
 use leasehold::format::{DeltaRecord, Force, HostBitmap, HostEvent, Request};
 use leasehold::{
-    EventError, FormatOptions, HostId, JoinOptions, Lockspace, Membership, Name, Notice, RequestError, Requested,
-    Resource, Timeouts, Version, Wait, format,
+    AcquireOptions, EventError, FormatOptions, HostId, JoinOptions, LeaseMode, Lockspace, Membership, Name, Notice,
+    RequestError, Requested, Resource, Timeouts, Version, Wait, format,
 };
 use tempfile::TempDir;
 
@@ -222,6 +222,33 @@ fn who_calls_does_not_wait_for_the_next_renewal() {
     asked(asker.request(&world.resource, Force::Graceful).unwrap());
     assert!(started.elapsed() < renewal / 2);
     lease.release().unwrap();
+}
+
+/// All who share are asked, and each is told; one that yields doesn't do for the others.
+#[test]
+fn sharers_are_asked_together() {
+    let world = World::new();
+    let sharers = [world.join(1), world.join(2)];
+    let (asker, _) = world.join(3);
+    let share = |(membership, _): &(Membership, Receiver<Notice>)| {
+        membership
+            .acquire(&world.resource, AcquireOptions::new().mode(LeaseMode::Shared).wait(Wait::For(PATIENCE)))
+            .unwrap()
+    };
+    let [first, second] = sharers.each_ref().map(share);
+    let (holders, version) = asked(asker.request(&world.resource, Force::Graceful).unwrap());
+    assert_eq!((holders, version), (vec![1, 2], first.version().max(second.version()).after(1)));
+    for ((_, told), lease) in sharers.iter().zip([&first, &second]) {
+        let notice = told.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(notice, Notice::Request { due: true, held, .. } if held == lease.version()), "{notice:?}");
+    }
+    second.release().unwrap();
+    assert!(asker.still_held(&world.resource, version).unwrap());
+    // Who shares from now on was not asked.
+    let third = share(&sharers[1]);
+    assert!(third.version() >= version && asker.still_held(&world.resource, version).unwrap());
+    first.release().unwrap();
+    assert!(!asker.still_held(&world.resource, version).unwrap());
 }
 
 /// Who is dead can't yield; what it held can be acquired.

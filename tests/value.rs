@@ -14,8 +14,8 @@ use std::sync::Arc;
 use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, Lane, MemoryDisk, Op, Plan, Request};
 use leasehold::format::{AreaSize, Geometry, SectorSize, Value, ValueOrigin};
 use leasehold::{
-    AcquireError, FormatOptions, HostId, JoinOptions, Lockspace, Membership, ReleaseError, Resource, Timeouts,
-    ValueError, Wait, format,
+    AcquireError, AcquireOptions, ConvertError, FormatOptions, HostId, JoinOptions, LeaseMode, Lockspace, Membership,
+    ReleaseError, Resource, Timeouts, ValueError, Wait, format,
 };
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -155,6 +155,38 @@ fn a_lease_is_not_released_while_its_value_is_being_written() {
     world.thaw();
     let taken = second.acquire(&world.resource, Wait::For(PATIENCE)).unwrap();
     assert_eq!(taken.value().unwrap().unwrap().data, b"slow");
+}
+
+#[test]
+fn a_value_is_written_by_who_holds_alone_and_read_by_all() {
+    let world = World::new();
+    let (first, second) = (world.join(1), world.join(2));
+    let mut lease = first.acquire(&world.resource, Wait::No).unwrap();
+    lease.set_value(b"alone").unwrap();
+    lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
+    let sharer = second
+        .acquire(&world.resource, AcquireOptions::new().mode(LeaseMode::Shared).wait(Wait::For(PATIENCE)))
+        .unwrap();
+    for lease in [&lease, &sharer] {
+        assert!(matches!(lease.set_value(b"shared"), Err(ValueError::Shared { .. })));
+        assert_eq!(lease.value().unwrap().unwrap().data, b"alone");
+    }
+}
+
+/// Sharers rely on what they read.
+#[test]
+fn a_lease_is_not_shared_while_its_value_is_being_written() {
+    let world = World::new();
+    let membership = world.join(1);
+    let mut lease = membership.acquire(&world.resource, Wait::No).unwrap();
+    world.hold_writes();
+    lease.set_value(b"slow").unwrap_err();
+    let refused = lease.convert(LeaseMode::Shared, Wait::No).unwrap_err();
+    assert!(matches!(refused, ConvertError::ValueInFlight { .. }), "{refused}");
+    assert!(lease.is_held() && lease.mode() == LeaseMode::Exclusive);
+    world.thaw();
+    lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
+    assert_eq!(lease.value().unwrap().unwrap().data, b"slow");
 }
 
 #[test]

@@ -343,7 +343,7 @@ impl Member {
         let unknown = ReleaseError::Unknown { resource: resource.name };
         if !self.settle_value(resource, timeout) {
             self.release_when_settled(resource, version);
-            return Err(unknown);
+            return Err(lost.map_or(unknown, ReleaseError::Lost));
         }
         let Some((own, _)) = self.resources.take_held(resource, version, end, || self.io.now()) else {
             return Err(lost.map_or(unknown, ReleaseError::Lost));
@@ -451,7 +451,7 @@ impl Member {
     }
 
     /// Reads the leader and the blocks of the ids in use.
-    pub(super) fn read_area(&self, resource: &Resource) -> Result<(Span, AreaView), DiskError> {
+    pub(crate) fn read_area(&self, resource: &Resource) -> Result<(Span, AreaView), DiskError> {
         let highest = self.hosts.coverage().highest.max(self.host().get());
         view_up_to(&self.io, self.terms.geometry, resource, highest, self.terms.timeouts.io())
     }

@@ -9,7 +9,7 @@ use std::thread;
 use clap::{Args, Subcommand};
 use leasehold::disk::Access;
 use leasehold::format::{Value, ValueOrigin};
-use leasehold::{Membership, Name, Resource, StoredValue};
+use leasehold::{Membership, Name, Resource, StoredValue, Wait};
 use serde_json::json;
 
 use crate::args::{Patience, Target};
@@ -195,7 +195,7 @@ fn write(
     data: &[u8],
 ) -> Result<ExitCode, Failure> {
     let lease = thread::scope(|scope| {
-        let acquiring = scope.spawn(|| membership.acquire(resource, leasehold::Wait::from(wait)));
+        let acquiring = scope.spawn(|| membership.acquire(resource, Wait::from(wait)));
         let code = interrupted.wait(|| acquiring.is_finished());
         if code.is_some() {
             // Which ends a wait.
