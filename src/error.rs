@@ -11,6 +11,7 @@ use crate::protocol::Defect;
 use crate::protocol::resource::Blocker;
 use crate::timeouts::TimeoutsError;
 use crate::types::{HostId, Name, NameError, Owner, Version};
+use crate::watchdog::WatchdogError;
 
 /// A read or a write that did not succeed. It says nothing about what is on the disk: a write that failed may have
 /// landed, and one that timed out may land at any later time.
@@ -290,6 +291,9 @@ pub enum JoinError {
     /// An I/O failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The watchdog could not be started or fed. The host id was given back, if it can be written.
+    #[error(transparent)]
+    Watchdog(#[from] WatchdogError),
     /// The system refused what a membership needs: a lock, a thread.
     #[error("{what}")]
     System {
@@ -700,6 +704,9 @@ pub enum LeaveError {
     /// The release could not be written or confirmed. Renewing has stopped, as after `InFlight`.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The host id was given back, but the watchdog may fire.
+    #[error("the host id was given back, but the watchdog may reset this machine or end this process")]
+    Watchdog(#[source] WatchdogError),
 }
 
 fn list<T: ToString>(items: &[T]) -> String {

@@ -5,9 +5,9 @@
 //! written on the device; then others take what it held. Every ownership of a resource has a version that grows: the
 //! fencing token.
 //!
-//! What it does not do: it does not start or stop what a lease protects (the `leasehold run` command does), and it can't
-//! keep a host that was paused together with its clock from writing; only a fencing token or a reset can. DESIGN.md
-//! argues what is safe when, and why.
+//! What it does not do: it does not start what a lease protects (the `leasehold run` command does), and it can't keep a
+//! host that was paused together with its clock from writing; only a fencing token or a reset can. DESIGN.md argues what
+//! is safe when, and why.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -35,7 +35,8 @@
 //! ```
 //!
 //! Where to look: [`Lockspace`] opens a device and lists its hosts and resources, [`Watching`] goes on looking at them,
-//! [`Membership`] acquires and creates, [`Lease`] is what is held. [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk,
+//! [`Membership`] acquires and creates, [`Lease`] is what is held. [`Protected`] programs end
+//! when it does, and a [`Watchdog`] is for when nobody can end them. [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk,
 //! [`protocol`] the pure state machines.
 
 #![deny(missing_docs, unsafe_code)]
@@ -55,9 +56,11 @@ pub mod protocol;
 mod requests;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod supervision;
 mod timeouts;
 mod types;
 mod value;
+mod watchdog;
 mod watching;
 
 pub use acquire::{AcquireOptions, Taken};
@@ -76,7 +79,11 @@ pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
 pub use membership::{JoinOptions, Joining, Membership, Wait};
 pub use protocol::liveness::HostState;
 pub use requests::Requested;
+pub use supervision::{
+    Deadlines, Escalation, Ladder, LadderError, Protected, Scope, Step, SuperviseError, Supervision,
+};
 pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};
 pub use types::{Generation, HostId, LeaseMode, Name, NameError, Owner, Time, Version};
 pub use value::StoredValue;
+pub use watchdog::{Armed, KernelWatchdog, Pace, SelfKill, Watchdog, WatchdogError};
 pub use watching::{Renewals, Watching};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::disk::Lane;
+use crate::engine::feeding::Feeder;
 use crate::engine::hosts::HostInfo;
 use crate::engine::identity;
 use crate::engine::join::{self, Cancel};
@@ -21,7 +22,9 @@ use crate::formatting::{resource_area, write_area};
 use crate::index::Index;
 use crate::lockspace::Lockspace;
 use crate::protocol::area::claimed;
+use crate::supervision::{Ladder, Protected, SuperviseError, Supervision};
 use crate::types::{HostId, Name, Owner, Time, Version};
+use crate::watchdog::{Watchdog, WatchdogError};
 
 /// How to join a lockspace.
 #[derive(Default)]
@@ -31,6 +34,7 @@ pub struct JoinOptions {
     machine: Option<u64>,
     tell: Tell,
     tell_notice: Option<TellNotice>,
+    watchdog: Option<Box<dyn Watchdog>>,
 }
 
 impl fmt::Debug for JoinOptions {
@@ -39,6 +43,7 @@ impl fmt::Debug for JoinOptions {
             .field("host_id", &self.host_id)
             .field("host_name", &self.host_name)
             .field("machine", &self.machine)
+            .field("watchdog", &self.watchdog.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -96,6 +101,15 @@ impl JoinOptions {
     #[must_use]
     pub fn on_notice(mut self, tell: impl Fn(&Notice) + Send + 'static) -> JoinOptions {
         self.tell_notice = Some(Box::new(tell));
+        self
+    }
+
+    /// Has this watchdog fed while the host id is held. It fires by the deadline + G unless the membership is left, or
+    /// [`Membership::disarm_watchdog`] was called, in time: also when this process is paused, or ends with leases held.
+    /// The join starts it last; one that can't be started fails the join.
+    #[must_use]
+    pub fn watchdog(mut self, watchdog: impl Watchdog + 'static) -> JoinOptions {
+        self.watchdog = Some(Box::new(watchdog));
         self
     }
 }
@@ -191,10 +205,15 @@ impl Membership {
             Some(name) => Name::host(&name)?,
             None => own_host_name(),
         };
-        let JoinOptions { host_id, machine, tell, tell_notice, .. } = options;
+        let JoinOptions { host_id, machine, tell, tell_notice, watchdog, .. } = options;
         let request = join::Request { host: host_id, name, machine, tell, tell_notice };
         let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
-        Ok(Membership { member, lockspace: lockspace.clone(), left: Mutex::new(false) })
+        // Left when it is dropped.
+        let membership = Membership { member, lockspace: lockspace.clone(), left: Mutex::new(false) };
+        if let Some(watchdog) = watchdog {
+            membership.member.watch_over(watchdog)?;
+        }
+        Ok(membership)
     }
 
     /// Host id and generation.
@@ -220,6 +239,45 @@ impl Membership {
     /// the membership is lost. Storage can't hold this up.
     pub fn status_change(&self, seen: &Status, timeout: Duration) -> Status {
         self.member.pulse.changed(seen, timeout)
+    }
+
+    /// When a program that depends on the leases is warned, asked to end and killed: [`Ladder::new`] for the timeouts of
+    /// the lockspace, and ahead of the watchdog if there is one.
+    pub fn ladder(&self) -> Ladder {
+        let ladder = Ladder::new(&self.lockspace.timeouts());
+        self.member.feeder().map_or(ladder, |feeder| ladder.ahead_of(feeder.pace.earliest))
+    }
+
+    /// Ends this program when the host id is lost, or given back, step by step, so that all of it is gone by the
+    /// deadline + G: for a manager that starts programs of its own and names them. Any number can be supervised.
+    ///
+    /// As the steps are taken by a thread of this process, nobody takes them while the process is stopped, or when it is
+    /// gone: a [`Watchdog`] is for that, or a process in between, as `leasehold run` has one.
+    ///
+    /// # Errors
+    /// See [`SuperviseError`].
+    pub fn supervise(&self, program: Protected) -> Result<Supervision, SuperviseError> {
+        Supervision::start(&self.member, self.ladder(), program)
+    }
+
+    /// Why the watchdog could not be fed the last time; `None` when it was, or there is none. One that is not fed for
+    /// long fires before the deadline.
+    pub fn watchdog_trouble(&self) -> Option<WatchdogError> {
+        self.member.feeder().and_then(Feeder::trouble)
+    }
+
+    /// Switches the watchdog off after a loss: the caller has made sure that everything which depended on the leases has
+    /// stopped. To be called before the watchdog fires; [`Pace::earliest`](crate::Pace::earliest) says when that may be.
+    /// Without a watchdog nothing happens. Waits at most G.
+    ///
+    /// # Errors
+    /// `StillHeld` while the membership is held: then [`Membership::leave`] does it. After any other error the watchdog
+    /// may fire.
+    pub fn disarm_watchdog(&self) -> Result<(), WatchdogError> {
+        match self.member.pulse.held() {
+            Ok(_) => Err(WatchdogError::StillHeld),
+            Err(_) => self.member.disarm(),
+        }
     }
 
     /// How long each of the latest renewals took, from the start of its read to its confirmed write; the oldest first,

@@ -1,12 +1,13 @@
 //! The membership of one host in one lockspace: its renewal, its scans, and the end of both.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::feeding::Feeder;
 use super::hosts::{Hosts, decode};
 use super::io::{Io, outcome};
 use super::notices::Notices;
@@ -20,6 +21,7 @@ use crate::format::DeltaRecord;
 use crate::protocol::Seen;
 use crate::protocol::delta::{Tenure, Terms};
 use crate::types::{HostId, Time};
+use crate::watchdog::{Watchdog, WatchdogError};
 
 /// For how many I/O timeouts a host that calls may be overlooked: half of the time for which it does.
 const UNSEEN: u32 = 3;
@@ -46,12 +48,14 @@ pub(crate) struct Member {
     pub(crate) resources: Resources,
     pub(crate) outbox: Outbox,
     pub(crate) values: Values,
+    /// None without a watchdog.
+    feeder: OnceLock<Feeder>,
     latencies: Mutex<VecDeque<Duration>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 /// A thread that panics has left something undone that nobody knows: the membership counts as lost.
-struct LostOnPanic<'member>(&'member Pulse);
+pub(crate) struct LostOnPanic<'member>(pub(crate) &'member Pulse);
 
 impl Drop for LostOnPanic<'_> {
     fn drop(&mut self) {
@@ -81,6 +85,7 @@ impl Member {
             resources: Resources::default(),
             outbox: Outbox::default(),
             values: Values::default(),
+            feeder: OnceLock::new(),
             latencies: Mutex::default(),
             threads: Mutex::default(),
         });
@@ -113,6 +118,23 @@ impl Member {
         })?;
         self.threads.lock().push(thread);
         Ok(())
+    }
+
+    /// Starts a watchdog, which is fed from now on.
+    pub(crate) fn watch_over(self: &Arc<Self>, watchdog: Box<dyn Watchdog>) -> Result<(), WatchdogError> {
+        let feeder = Feeder::start(self, watchdog)?;
+        // There is one at most: only the join calls this.
+        let _ = self.feeder.set(feeder);
+        Ok(())
+    }
+
+    pub(crate) fn feeder(&self) -> Option<&Feeder> {
+        self.feeder.get()
+    }
+
+    /// Everything that depended on the leases has stopped.
+    pub(crate) fn disarm(&self) -> Result<(), WatchdogError> {
+        self.feeder().map_or(Ok(()), |feeder| feeder.disarm(self.terms.timeouts.fence()))
     }
 
     pub(crate) fn host(&self) -> HostId {
@@ -224,10 +246,12 @@ impl Member {
             self.pulse.reopen();
             return Err(LeaveError::LeasesHeld { resources });
         }
+        // While it is still renewed: what comes now may take longer than the watchdog waits.
+        let disarmed = self.disarm();
         self.stop();
         let result = self.release_id();
         self.pulse.lose(LossReason::Left);
-        result
+        result.and(disarmed.map_err(LeaveError::Watchdog))
     }
 
     /// Stops renewing, without giving anything back.

@@ -8,6 +8,7 @@
 //! | [`member`] | the membership of one host: its threads and its resources |
 //! | [`outbox`] | what this host says to others with its renewals |
 //! | [`notices`] | what others say to it |
+//! | [`feeding`] | feeds its watchdog |
 //! | [`join`] | acquires a host id |
 //! | [`resources`] | drives operations on resources |
 //! | [`explain`] | why one failed, in the words of the public errors |
@@ -22,6 +23,7 @@
 //! a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a timeout.
 
 mod explain;
+pub(crate) mod feeding;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 pub(crate) mod io;

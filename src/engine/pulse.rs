@@ -4,7 +4,8 @@
 //! I/O: it latches the loss at the deadline and wakes those who wait.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +14,7 @@ use super::resources::Resource;
 use crate::disk::Clock;
 use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
+use crate::supervision::wake;
 use crate::types::{Name, Owner, Time, Version};
 
 /// The state of a membership and of all its leases, or of one lease.
@@ -43,6 +45,8 @@ pub(crate) struct Pulse {
     fail: Duration,
     state: Mutex<State>,
     changed: Condvar,
+    /// Written to with each change, for those who wait for other descriptors too.
+    wakes: Mutex<Vec<Weak<OwnedFd>>>,
 }
 
 /// How far the leaving of a membership has come.
@@ -150,17 +154,34 @@ impl State {
 }
 
 /// No wait is longer than this, because waits stand still in suspend while the clock that counts does not.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 impl Pulse {
     pub(crate) fn new(tenure: Tenure, clock: Arc<dyn Clock>, late: Duration, fail: Duration) -> Pulse {
         let holds = BTreeMap::new();
         let state = State { tenure, loss: None, trouble: None, ended: None, hurried: false, holds };
-        Pulse { clock, late, fail, state: Mutex::new(state), changed: Condvar::new() }
+        Pulse { clock, late, fail, state: Mutex::new(state), changed: Condvar::new(), wakes: Mutex::default() }
     }
 
     pub(crate) fn me(&self) -> Owner {
         self.state.lock().tenure.me()
+    }
+
+    /// Has this descriptor written to with each change, as long as it is there.
+    pub(crate) fn wake_by(&self, descriptor: &Arc<OwnedFd>) {
+        let mut wakes = self.wakes.lock();
+        wakes.retain(|descriptor| descriptor.strong_count() > 0);
+        wakes.push(Arc::downgrade(descriptor));
+    }
+
+    fn tell_waiters(&self) {
+        self.changed.notify_all();
+        self.wakes.lock().iter().filter_map(Weak::upgrade).for_each(|descriptor| wake(&descriptor));
+    }
+
+    /// The last deadline, whether it has passed or not.
+    pub(crate) fn deadline(&self) -> Time {
+        self.state.lock().tenure.deadline()
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -178,7 +199,7 @@ impl Pulse {
         let mut state = self.state.lock();
         let result = work(&mut state.tenure);
         drop(state);
-        self.changed.notify_all();
+        self.tell_waiters();
         result
     }
 
@@ -197,7 +218,7 @@ impl Pulse {
         let mut state = self.state.lock();
         state.loss.get_or_insert(reason);
         drop(state);
-        self.changed.notify_all();
+        self.tell_waiters();
     }
 
     /// Begins to answer for a lease. `verified`: since when nobody can have taken it by force unnoticed; `None`: nobody
@@ -268,7 +289,7 @@ impl Pulse {
     /// Ends every sleep of `until`'s kind from now on.
     pub(crate) fn end(&self, until: Until) {
         self.state.lock().ended = Some(until);
-        self.changed.notify_all();
+        self.tell_waiters();
     }
 
     /// Takes [`Until::Closing`] back.

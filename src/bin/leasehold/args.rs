@@ -16,6 +16,7 @@ use crate::request::RequestArgs;
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
 use crate::value::ValueArgs;
+use crate::watchdog::WatchdogCommand;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -24,7 +25,8 @@ Exit codes:
   65   not a lockspace, or what is on the device is damaged
   66   no such resource
   69   `run`: the lease was lost while the command ran
-  73   refused: `format` would overwrite a lockspace, `create` a resource; or there is no room
+  73   refused: `format` would overwrite a lockspace, `create` a resource; or there is no room; or a watchdog was left
+       counting
   74   an I/O error
   75   held by another host; trying again later may succeed";
 
@@ -54,6 +56,11 @@ pub(crate) enum Command {
     Value(ValueArgs),
     /// Print every record in use, field by field
     Dump(DumpArgs),
+    /// Work with the machine's watchdog
+    Watchdog {
+        #[command(subcommand)]
+        command: WatchdogCommand,
+    },
 }
 
 /// A [`Profile`] by name.

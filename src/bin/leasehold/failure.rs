@@ -5,7 +5,7 @@ use std::fmt;
 
 use leasehold::{
     AcquireError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError, ReleaseError,
-    RequestError, ValueError, disk,
+    RequestError, ValueError, WatchdogError, disk,
 };
 
 /// An argument is wrong.
@@ -182,6 +182,25 @@ impl From<JoinError> for Failure {
             JoinError::NoneFree { .. } | JoinError::Attempt { .. } | JoinError::Cancelled => Failure::of(HELD, &error),
             JoinError::Damaged(_) | JoinError::Foreign { .. } => Failure::of(DATA, &error),
             JoinError::TooLarge { .. } | JoinError::Name(_) => Failure::of(USAGE, &error),
+            JoinError::Watchdog(error) => error.clone().into(),
+            _ => Failure::of(IO, &error),
+        }
+    }
+}
+
+impl From<WatchdogError> for Failure {
+    fn from(error: WatchdogError) -> Failure {
+        match &error {
+            WatchdogError::TooCoarse { .. } => Failure::of(USAGE, &error)
+                .hint("format the lockspace with a longer fence timeout, or take the watchdog `self`"),
+            WatchdogError::InUse { .. } => {
+                Failure::of(HELD, &error).hint("one process at a time can have it: wdmd and systemd may, too")
+            }
+            WatchdogError::ResetPending { mark, .. } => Failure::of(REFUSED, &error).hint(format!(
+                "reset the machine; or, if it doesn't count and nothing of that process is left, remove {}",
+                mark.display()
+            )),
+            WatchdogError::NoWayOut { .. } => Failure::of(REFUSED, &error).hint("load its module with nowayout=0"),
             _ => Failure::of(IO, &error),
         }
     }

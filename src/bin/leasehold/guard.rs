@@ -5,8 +5,9 @@
 //! ```
 //!
 //! The guard is the command's parent and the adopter of everything the command starts. It holds the deadline, and:
-//! - asks all of it to end (SIGTERM) at `term_at` and kills it at `kill_at`, unless the supervisor moved the deadline
-//!   before; so a supervisor that is stopped or stuck can't let the command outlive the lease;
+//! - climbs the [ladder](leasehold::Ladder): it asks all of it to end (SIGTERM) at the deadline and kills it later,
+//!   unless the supervisor moved the deadline before; so a supervisor that is stopped or stuck can't let the command
+//!   outlive the lease;
 //! - kills all of it at once when the supervisor is gone;
 //! - when the command ends by itself, ends what it left behind, and only then says "ended".
 //!
@@ -33,11 +34,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use leasehold::Deadlines;
+use leasehold::disk::{BootClock, Clock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::descendants::{self, Outcome};
 use messages::{Order, Report};
@@ -56,15 +58,6 @@ pub(crate) const EXEC_SUBCOMMAND: &str = "__exec";
 const START_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a dropped `Guard` waits for the last descendant, and one that has nothing more to do for the guard process.
 const END_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Until when the command may run. Points on `CLOCK_BOOTTIME`, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deadline {
-    /// All of it gets SIGTERM (and SIGCONT) at this point. From then on the deadline can't be moved any more.
-    pub(crate) term_at: u64,
-    /// All of it gets SIGKILL at this point.
-    pub(crate) kill_at: u64,
-}
 
 /// What the guard says.
 #[derive(Debug)]
@@ -133,11 +126,17 @@ impl Guard {
     }
 
     /// Has the guard start the command, with this process's standard streams and folder, and its environment plus
-    /// `env`. Returns before it runs: the answer is `Started`, `SpawnFailed` or `Expired`. To be called once.
+    /// `env`. All of it gets SIGTERM (and SIGCONT) and SIGKILL when `deadlines` says so. Returns before it runs: the
+    /// answer is `Started`, `SpawnFailed` or `Expired`. To be called once.
     ///
     /// # Errors
     /// No command, a zero byte in a word, or the guard is gone or stuck. Nothing was started.
-    pub(crate) fn launch(&self, command: &[OsString], env: &[(String, String)], deadline: Deadline) -> io::Result<()> {
+    pub(crate) fn launch(
+        &self,
+        command: &[OsString],
+        env: &[(String, String)],
+        deadlines: Deadlines,
+    ) -> io::Result<()> {
         let mut text = Vec::new();
         let env = env.iter().map(|(name, value)| OsString::from(format!("{name}={value}")));
         for word in command.iter().cloned().chain(env) {
@@ -157,17 +156,17 @@ impl Guard {
         let stdin = io::stdin();
         messages::send_with_fds(
             &self.socket,
-            &Order::Launch { deadline, arguments: command.len() as u64 }.encode(),
+            &Order::Launch { deadlines, arguments: command.len() as u64 }.encode(),
             &[std::os::fd::AsFd::as_fd(&stdin), std::os::fd::AsFd::as_fd(&words)],
         )
     }
 
-    /// Moves the deadline. Ignored once `term_at` was reached. Never blocks.
+    /// Moves the deadline. Ignored once the command was asked to end. Never blocks.
     ///
     /// # Errors
     /// The guard is gone, or has not read for so long that the socket is full: then the old deadline may stand.
-    pub(crate) fn extend(&self, deadline: Deadline) -> io::Result<()> {
-        messages::send(&self.socket, &Order::Extend(deadline).encode())
+    pub(crate) fn extend(&self, deadlines: Deadlines) -> io::Result<()> {
+        messages::send(&self.socket, &Order::Extend(deadlines).encode())
     }
 
     /// Passes a signal on to the command, and to it alone. Nothing happens when it has ended. Never blocks.
@@ -190,7 +189,7 @@ impl Guard {
     /// The lease is lost: SIGTERM now to all of it, SIGKILL after `grace`, or at the deadline if that is earlier.
     /// Never blocks. A guard that can't be told keeps to the deadline.
     pub(crate) fn terminate(&self, grace: Duration) {
-        let kill_at = boottime().saturating_add(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX));
+        let kill_at = BootClock.now() + grace;
         let _ = messages::send(&self.socket, &Order::Terminate { kill_at }.encode());
     }
 
@@ -259,10 +258,4 @@ impl Drop for Guard {
             descendants::kill_all(END_PATIENCE);
         }
     }
-}
-
-/// Now, on `CLOCK_BOOTTIME`, in nanoseconds.
-fn boottime() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

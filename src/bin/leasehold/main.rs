@@ -22,6 +22,7 @@ mod screen;
 mod session;
 mod status;
 mod value;
+mod watchdog;
 mod yielding;
 
 use std::process::ExitCode;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Hosts(args) => hosts::hosts(&args).map(|()| ExitCode::SUCCESS),
         Command::Value(args) => value::value(&args),
         Command::Dump(args) => dump::dump(&args).map(|()| ExitCode::SUCCESS),
+        Command::Watchdog { command } => watchdog::watchdog(&command).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|failure: Failure| {
         output::tell(&failure);

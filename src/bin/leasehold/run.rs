@@ -14,15 +14,16 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{HostId, JoinOptions, LeaseMode, Lockspace, Membership, Resource, Status, Time, Timeouts, Version};
+use leasehold::{HostId, JoinOptions, Ladder, LeaseMode, Lockspace, Membership, Resource, Status, Version};
 
 use crate::args::{Patience, Target, host_id};
 use crate::descendants::Outcome;
 use crate::failure::{Failure, IO, LOST, USAGE};
-use crate::guard::{Deadline, Guard, GuardEvent, Signals};
+use crate::guard::{Guard, GuardEvent, Signals};
 use crate::leases::{How, Leases};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
+use crate::watchdog::Choice;
 use crate::yielding::{OnRequest, Yielding};
 
 #[derive(Debug, Args)]
@@ -34,6 +35,7 @@ Examples:
   leasehold run --device /dev/vg/leases db@3145728 -- ./backup
   leasehold run --device /dev/vg/leases --shared images -- ./serve images
   leasehold run --device /dev/vg/leases --take-version 17 vm-1 -- ./start-vm vm-1
+  leasehold run --device /dev/vg/leases --watchdog /dev/watchdog vm-1 -- ./start-vm vm-1
 
 The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its
 environment; with several names the first two are lists with commas. The version is the fencing token.
@@ -44,7 +46,9 @@ is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one g
 Signals are passed on. When the command ends, whatever it started is ended too, then the leases are released.
 When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may take it over.
 With --on-request yield they get SIGTERM when another host asks for a resource, and all the time they need to end; where
-it is asked for at once, SIGKILL follows as after a loss. Then the leases are released; the exit code is the command's.")]
+it is asked for at once, SIGKILL follows as after a loss. Then the leases are released; the exit code is the command's.
+A watchdog is switched off when all of it is gone. One that is left counting, because this command was killed, resets
+the machine; `leasehold watchdog test` tries out whether a device will do.")]
 pub(crate) struct RunArgs {
     /// Device with a lockspace [default: leasehold.img in the current folder, made when it is missing]
     #[arg(long)]
@@ -70,6 +74,10 @@ pub(crate) struct RunArgs {
     /// What to do when another host asks for a resource (`leasehold request`, or sanlock's)
     #[arg(long, value_enum, default_value = "ignore", value_name = "ACTION")]
     pub(crate) on_request: OnRequest,
+    /// What stops this host when this command is stopped itself: `self` kills it, a device such as /dev/watchdog resets
+    /// the machine
+    #[arg(long, value_name = "self|PATH")]
+    pub(crate) watchdog: Option<Choice>,
     /// Resources: NAME, or NAME@OFFSET for one that stands at a byte offset of the device
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<Target>,
@@ -203,6 +211,9 @@ fn join(
     if let Some(name) = &args.host_name {
         options = options.host_name(name);
     }
+    if let Some(watchdog) = &args.watchdog {
+        options = watchdog.add_to(options);
+    }
     let yielding = yielding.clone();
     let joining = lockspace.start_join(options.on_notice(move |notice| yielding.take_in(notice)))?;
     match signals.wait(|| joining.is_done()) {
@@ -240,11 +251,6 @@ fn hold_and_run(
     supervise(args, guard, membership, leases, yielding)
 }
 
-/// SIGTERM when the lease is lost; SIGKILL halfway through the time in which all of it must be gone.
-fn deadline(until: Time, timeouts: &Timeouts) -> Deadline {
-    Deadline { term_at: until.as_nanos(), kill_at: (until + timeouts.fence() / 2).as_nanos() }
-}
-
 fn supervise(
     args: &RunArgs,
     guard: &Arc<Guard>,
@@ -253,6 +259,7 @@ fn supervise(
     yielding: &Yielding,
 ) -> Result<ExitCode, Failure> {
     let timeouts = membership.lockspace().timeouts();
+    let ladder = membership.ladder();
     let status = leases.status();
     let until = match &status {
         Status::Held { until } | Status::Late { until } => *until,
@@ -260,7 +267,7 @@ fn supervise(
     };
     let environment = leases.environment(membership);
     guard
-        .launch(&args.command, &environment, deadline(until, &timeouts))
+        .launch(&args.command, &environment, ladder.deadlines(until))
         .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", args.command[0])))?;
     yielding.launched();
     let over = AtomicBool::new(false);
@@ -275,17 +282,17 @@ fn supervise(
                     _ if now == seen => continue,
                     // A guard that can't be told keeps to the deadline that it has.
                     Status::Held { until } | Status::Late { until } => {
-                        let _ = guard.extend(deadline(*until, &timeouts));
+                        let _ = guard.extend(ladder.deadlines(*until));
                     }
                     Status::Lost { .. } => {
-                        guard.terminate(timeouts.fence() / 2);
+                        guard.terminate(ladder.grace());
                         return;
                     }
                 }
                 seen = now;
             }
         });
-        let ended = await_end(guard, &leases, &timeouts, yielding);
+        let ended = await_end(guard, membership, &leases, &ladder, yielding);
         over.store(true, Ordering::Relaxed);
         ended
     });
@@ -298,8 +305,16 @@ fn supervise(
             leases.release()?;
             Ok(code_of(outcome))
         }
-        // Where the host id is still held, the lease is given up when it is dropped.
-        End::Lost => Err(lost(&leases)),
+        End::Lost => {
+            // Nothing of it is left. Where the host id is still held, leaving switches the watchdog off, and the lease is
+            // given up when it is dropped.
+            if matches!(membership.status(), Status::Lost { .. })
+                && let Err(error) = membership.disarm_watchdog()
+            {
+                tell(format_args!("the watchdog was not switched off: {error}"));
+            }
+            Err(lost(&leases))
+        }
         End::Failed(failure) => {
             // Nothing of it is left: others may have the resources at once.
             leases.release()?;
@@ -324,10 +339,12 @@ enum End {
     Left(Vec<i32>),
 }
 
-fn await_end(guard: &Guard, leases: &Leases, timeouts: &Timeouts, yielding: &Yielding) -> End {
+fn await_end(guard: &Guard, membership: &Membership, leases: &Leases, ladder: &Ladder, yielding: &Yielding) -> End {
+    let interval = membership.lockspace().timeouts().renewal();
     let mut lost_since = None;
+    let mut trouble_told = false;
     loop {
-        match guard.next_event(timeouts.renewal()) {
+        match guard.next_event(interval) {
             Some(GuardEvent::Started) => {}
             Some(GuardEvent::SpawnFailed { error, not_found }) => {
                 let code = if not_found { NOT_FOUND } else { NOT_EXECUTABLE };
@@ -353,10 +370,14 @@ fn await_end(guard: &Guard, leases: &Leases, timeouts: &Timeouts, yielding: &Yie
             }
             None => {}
         }
+        if !trouble_told && let Some(error) = membership.watchdog_trouble() {
+            trouble_told = true;
+            tell(Failure::from(error).within("the watchdog is about to fire"));
+        }
         if matches!(leases.status(), Status::Lost { .. }) {
             // A guard that neither ends the command nor says that it can't is itself stopped or stuck.
             let since = *lost_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > timeouts.fence() / 2 {
+            if since.elapsed() > ladder.grace() {
                 let left = guard.enforce(KILL_PATIENCE);
                 return if left.is_empty() { End::Lost } else { End::Left(left) };
             }

@@ -5,13 +5,13 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use leasehold::{Deadlines, Time};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
 
-use super::Deadline;
 use crate::descendants::Outcome;
 
 /// The most process ids in one report.
@@ -26,13 +26,13 @@ pub(super) enum Order {
     /// Start the command. Comes with two descriptors: its standard input, and a file of zero-terminated words, of
     /// which the first `arguments` are the command and the others `NAME=VALUE` for its environment.
     Launch {
-        deadline: Deadline,
+        deadlines: Deadlines,
         arguments: u64,
     },
-    Extend(Deadline),
+    Extend(Deadlines),
     Signal(i32),
     Terminate {
-        kill_at: u64,
+        kill_at: Time,
     },
     AskToEnd,
 }
@@ -40,24 +40,41 @@ pub(super) enum Order {
 impl Order {
     pub(super) fn encode(&self) -> Vec<u8> {
         match *self {
-            Order::Launch { deadline, arguments } => pack(&[1, deadline.term_at, deadline.kill_at, arguments]),
-            Order::Extend(deadline) => pack(&[2, deadline.term_at, deadline.kill_at]),
+            Order::Launch { deadlines, arguments } => {
+                let [warn_at, terminate_at, kill_at] = words(deadlines);
+                pack(&[1, warn_at, terminate_at, kill_at, arguments])
+            }
+            Order::Extend(deadlines) => {
+                let [warn_at, terminate_at, kill_at] = words(deadlines);
+                pack(&[2, warn_at, terminate_at, kill_at])
+            }
             Order::Signal(signal) => pack(&[3, signal as u64]),
-            Order::Terminate { kill_at } => pack(&[4, kill_at]),
+            Order::Terminate { kill_at } => pack(&[4, kill_at.as_nanos()]),
             Order::AskToEnd => pack(&[5]),
         }
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Order> {
         Some(match *unpack(bytes).as_slice() {
-            [1, term_at, kill_at, arguments] => Order::Launch { deadline: Deadline { term_at, kill_at }, arguments },
-            [2, term_at, kill_at] => Order::Extend(Deadline { term_at, kill_at }),
+            [1, warn_at, terminate_at, kill_at, arguments] => {
+                Order::Launch { deadlines: deadlines([warn_at, terminate_at, kill_at]), arguments }
+            }
+            [2, warn_at, terminate_at, kill_at] => Order::Extend(deadlines([warn_at, terminate_at, kill_at])),
             [3, signal] => Order::Signal(signal as i32),
-            [4, kill_at] => Order::Terminate { kill_at },
+            [4, kill_at] => Order::Terminate { kill_at: Time::from_nanos(kill_at) },
             [5] => Order::AskToEnd,
             _ => return None,
         })
     }
+}
+
+fn words(deadlines: Deadlines) -> [u64; 3] {
+    [deadlines.warn_at, deadlines.terminate_at, deadlines.kill_at].map(Time::as_nanos)
+}
+
+fn deadlines(words: [u64; 3]) -> Deadlines {
+    let [warn_at, terminate_at, kill_at] = words.map(Time::from_nanos);
+    Deadlines { warn_at, terminate_at, kill_at }
 }
 
 /// From the guard to the supervisor.
@@ -177,10 +194,10 @@ mod tests {
 
     #[test]
     fn every_message_survives_the_way() {
-        let deadline = Deadline { term_at: 7, kill_at: u64::MAX };
-        let launch = Order::Launch { deadline, arguments: 3 };
-        let terminate = Order::Terminate { kill_at: 9 };
-        for order in [launch, Order::Extend(deadline), Order::Signal(15), terminate, Order::AskToEnd] {
+        let deadlines = deadlines([5, 7, u64::MAX]);
+        let launch = Order::Launch { deadlines, arguments: 3 };
+        let terminate = Order::Terminate { kill_at: Time::from_nanos(9) };
+        for order in [launch, Order::Extend(deadlines), Order::Signal(15), terminate, Order::AskToEnd] {
             assert_eq!(Order::decode(&order.encode()), Some(order));
         }
         let ended = |status, by_deadline, by_loss| Report::Ended { status, by_deadline, by_loss };

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use leasehold::disk::{BootClock, Clock};
+use leasehold::{Deadlines, Escalation, Step, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
@@ -19,7 +21,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::messages::{self, Order, Report};
 use super::signals::Ignored;
-use super::{Deadline, boottime, stub};
+use super::stub;
 use crate::descendants::{self, Outcome};
 
 /// How long what the command left behind has between SIGTERM and SIGKILL. The release of the lease waits for it, so it
@@ -61,7 +63,7 @@ struct Watch {
 struct Launched {
     /// The command's process id. While `status` is none the kernel can't give the number to anybody else.
     pid: i32,
-    deadline: Deadline,
+    escalation: Escalation,
     /// Open until the stub has become the command, or failed to.
     stub: Option<UnixStream>,
     /// Why the stub could not become the command.
@@ -70,10 +72,8 @@ struct Launched {
     status: Option<Outcome>,
     by_deadline: bool,
     by_loss: bool,
-    /// SIGTERM was sent: the deadline is fixed.
-    terminated: bool,
     /// When the first SIGKILL was sent.
-    killed_at: Option<u64>,
+    killed_at: Option<Time>,
     pause: Duration,
     stuck_reported: bool,
 }
@@ -147,16 +147,16 @@ impl Watch {
                 }
             };
             match (order, &mut self.command) {
-                (Some(Order::Launch { deadline, arguments }), None) => {
-                    if self.launch(deadline, arguments, fds)? == Next::Exit {
+                (Some(Order::Launch { deadlines, arguments }), None) => {
+                    if self.launch(deadlines, arguments, fds)? == Next::Exit {
                         return Ok(Next::Exit);
                     }
                 }
-                (Some(Order::Extend(deadline)), Some(command)) if !command.terminated => command.deadline = deadline,
+                (Some(Order::Extend(deadlines)), Some(command)) => command.escalation.extend(deadlines),
                 (Some(Order::Signal(signal)), Some(command)) => command.signal(signal),
                 (Some(Order::Terminate { kill_at }), Some(command)) => {
                     command.by_loss |= command.status.is_none();
-                    command.terminate(kill_at)?;
+                    command.escalation.end(BootClock.now(), kill_at);
                 }
                 (Some(Order::AskToEnd), Some(_)) => ask_to_end()?,
                 // Too late, or before the launch: there is nothing to apply it to.
@@ -168,12 +168,12 @@ impl Watch {
     }
 
     /// Starts the command, or says why not.
-    fn launch(&mut self, deadline: Deadline, arguments: u64, fds: Vec<OwnedFd>) -> io::Result<Next> {
-        if boottime() >= deadline.term_at.min(deadline.kill_at) {
+    fn launch(&mut self, deadlines: Deadlines, arguments: u64, fds: Vec<OwnedFd>) -> io::Result<Next> {
+        if BootClock.now() >= deadlines.terminate_at {
             self.report(&Report::Expired);
             return Ok(Next::Exit);
         }
-        match Launched::start(deadline, arguments, fds) {
+        match Launched::start(deadlines, arguments, fds) {
             Ok(command) => {
                 self.command = Some(command);
                 Ok(Next::Wait)
@@ -196,14 +196,19 @@ impl Watch {
         let mut all_gone = command.reap()?;
         // The stub's last word was there before its end was.
         let started = command.poll_stub()? || started;
-        let now = boottime();
+        let now = BootClock.now();
+        if gone {
+            command.escalation.end(now, now);
+        }
         if !all_gone {
-            if now >= command.deadline.term_at && !command.terminated {
-                command.by_deadline |= command.status.is_none();
-                command.terminate(u64::MAX)?;
-            }
-            if gone || now >= command.deadline.kill_at {
+            let step = command.escalation.due(now);
+            if step >= Some(Step::Terminate) {
                 command.by_deadline |= !gone && !command.by_loss && command.status.is_none();
+            }
+            if step == Some(Step::Terminate) {
+                ask_to_end()?;
+            }
+            if command.escalation.reached() == Some(Step::Kill) {
                 all_gone = command.kill(now)?;
             }
         }
@@ -230,9 +235,7 @@ impl Watch {
         if let Some(command) = &self.command {
             if command.killed_at.is_some() {
                 pause = Timespec::try_from(command.pause).ok();
-            } else {
-                let Deadline { term_at, kill_at } = command.deadline;
-                let due = if command.terminated { kill_at } else { term_at.min(kill_at) };
+            } else if let Some(due) = command.escalation.next_at().map(Time::as_nanos) {
                 let it_value = Timespec {
                     tv_sec: (due / 1_000_000_000).cast_signed(),
                     // Zero would switch the timer off.
@@ -279,7 +282,7 @@ fn ask_to_end() -> io::Result<()> {
 }
 
 impl Launched {
-    fn start(deadline: Deadline, arguments: u64, fds: Vec<OwnedFd>) -> io::Result<Launched> {
+    fn start(deadlines: Deadlines, arguments: u64, fds: Vec<OwnedFd>) -> io::Result<Launched> {
         let [stdin, words] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| Errno::BADF)?;
         let mut text = Vec::new();
         File::from(words).read_to_end(&mut text)?;
@@ -304,13 +307,12 @@ impl Launched {
         socket.set_nonblocking(true)?;
         Ok(Launched {
             pid: child.id().cast_signed(),
-            deadline,
+            escalation: Escalation::new(deadlines),
             stub: Some(socket),
             failure: None,
             status: None,
             by_deadline: false,
             by_loss: false,
-            terminated: false,
             killed_at: None,
             pause: Duration::from_millis(1),
             stuck_reported: false,
@@ -341,23 +343,14 @@ impl Launched {
             }
         });
         if ran && self.status.is_some() && !nothing_left {
-            self.terminate(boottime().saturating_add(LEFTOVER_GRACE.as_nanos() as u64))?;
+            let now = BootClock.now();
+            self.escalation.end(now, now + LEFTOVER_GRACE);
         }
         Ok(nothing_left)
     }
 
-    /// SIGTERM to all of it, once, and SIGKILL no later than `kill_at`.
-    fn terminate(&mut self, kill_at: u64) -> io::Result<()> {
-        self.deadline.kill_at = self.deadline.kill_at.min(kill_at);
-        if !self.terminated {
-            self.terminated = true;
-            ask_to_end()?;
-        }
-        Ok(())
-    }
-
     /// SIGKILL to all that is there now. True when nothing is left.
-    fn kill(&mut self, now: u64) -> io::Result<bool> {
+    fn kill(&mut self, now: Time) -> io::Result<bool> {
         if self.killed_at.is_none() {
             self.killed_at = Some(now);
             // Before the list of processes, which takes some milliseconds to read.
@@ -365,7 +358,6 @@ impl Launched {
         } else {
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
-        self.terminated = true;
         descendants::signal(&[Signal::KILL])?;
         self.reap()
     }
@@ -379,8 +371,8 @@ impl Launched {
         }
     }
 
-    fn newly_stuck(&mut self, now: u64) -> bool {
-        let stuck = self.killed_at.is_some_and(|killed_at| now >= killed_at + STUCK_AFTER.as_nanos() as u64);
+    fn newly_stuck(&mut self, now: Time) -> bool {
+        let stuck = self.killed_at.is_some_and(|killed_at| now >= killed_at + STUCK_AFTER);
         stuck && !std::mem::replace(&mut self.stuck_reported, stuck)
     }
 

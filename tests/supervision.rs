@@ -1,0 +1,300 @@
+//! Programs that end because their lease does: real processes, in groups and cgroups, under the library's supervision.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasehold::disk::{Access, BootClock, Clock, DirectDisk, FaultDisk, MemoryDisk, Plan};
+use leasehold::{
+    FormatOptions, JoinOptions, Lockspace, Membership, Protected, Scope, Status, Step, SuperviseError, Supervision,
+    Time, Timeouts,
+};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tempfile::TempDir;
+
+use common::devices::text;
+use common::processes::{self, Mark, Process, command_line};
+use common::{PATIENCE, timeouts, until};
+
+/// Lost two seconds after the last renewal; there is room for a busy machine between the steps.
+fn brief() -> Timeouts {
+    timeouts([100, 150, 2_000, 3_000, 5_000])
+}
+
+/// Not lost by the deadline while a test runs.
+fn lasting() -> Timeouts {
+    timeouts([100, 500, 50_000, 3_000, 53_000])
+}
+
+/// A host whose path to the disk can hang, and a folder in which its programs leave files.
+struct Scene {
+    path: Arc<FaultDisk>,
+    disk: MemoryDisk,
+    membership: Membership,
+    folder: TempDir,
+    mark: Mark,
+}
+
+impl Scene {
+    fn new(timeouts: Timeouts) -> Scene {
+        let disk = MemoryDisk::new(8 << 20, None);
+        let options = FormatOptions { timeouts, ..FormatOptions::default() };
+        leasehold::format(Arc::new(disk.reopen()), &options).unwrap();
+        let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
+        let membership = Lockspace::open(path.clone()).unwrap().join(JoinOptions::new()).unwrap();
+        Scene { path, disk, membership, folder: common::devices::folder(), mark: Mark::new() }
+    }
+
+    fn script(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(self.folder.path()).process_group(0);
+        self.mark.put_on(&mut command);
+        command
+    }
+
+    /// A script, once it has written the file `ready`.
+    fn start(&self, script: &str) -> Child {
+        let child = self.script(script).spawn().unwrap();
+        until("the program", || self.exists("ready"));
+        child
+    }
+
+    fn supervise(&self, child: &Child, scope: Scope) -> Supervision {
+        self.membership.supervise(Protected::new(child.id()).scope(scope)).unwrap()
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        self.folder.path().join(name).exists()
+    }
+
+    /// No renewal is confirmed any more: lost at the deadline.
+    fn hang(&self) {
+        self.path.set_rule(|request| if request.is_write() { Plan::Hold } else { Plan::Pass });
+    }
+
+    /// The next renewal finds something else than the own record: lost at once.
+    fn overwrite(&self) {
+        let geometry = self.membership.lockspace().geometry();
+        let at = usize::try_from(geometry.delta_offset(self.membership.owner().host)).unwrap();
+        self.disk.edit(|bytes| bytes[at..at + 512].fill(7));
+    }
+
+    fn running(&self, words: &str) -> bool {
+        self.mark.living().iter().any(|pid| command_line(*pid) == words)
+    }
+}
+
+/// Leaves a file when it is asked to end, and doesn't end.
+const STUBBORN: &str = "trap 'echo > term' TERM; echo > ready; while :; do sleep 0.02; done";
+/// Ends when it is asked to; what it starts does what it can to get away.
+const ESCAPERS: &str = "
+    (setsid sleep 1001 &)
+    (setsid sh -c 'trap \"\" TERM HUP; exec sleep 1002' &)
+    echo > ready
+    exec sleep 1003";
+const SLEEPERS: [&str; 3] = ["sleep 1001", "sleep 1002", "sleep 1003"];
+
+/// All that the script [`ESCAPERS`] started.
+fn escaped(scene: &Scene) {
+    for words in SLEEPERS {
+        until(words, || scene.running(words));
+    }
+}
+
+#[test]
+fn a_program_is_warned_then_asked_then_killed_when_no_renewal_is_confirmed() {
+    let scene = Scene::new(brief());
+    let mut child = scene.start(STUBBORN);
+    let (sender, told) = channel();
+    let program = Protected::new(child.id()).on_step(move |step| {
+        let _ = sender.send((step, BootClock.now()));
+    });
+    let supervision = scene.membership.supervise(program).unwrap();
+    assert_eq!((supervision.reached(), told.try_iter().next()), (None, None), "a step without need");
+    scene.hang();
+    let mut deadline = scene.membership.status();
+    while let Status::Held { until } | Status::Late { until } = deadline {
+        deadline = scene.membership.status_change(&Status::Held { until }, PATIENCE);
+    }
+    until("being asked", || scene.exists("term") || supervision.reached() == Some(Step::Kill));
+    assert!(scene.exists("term"), "it was killed and not asked");
+    assert!(supervision.wait(PATIENCE));
+    assert_eq!(supervision.reached(), Some(Step::Kill));
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    let steps: Vec<(Step, Time)> = told.into_iter().collect();
+    assert_eq!(steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [Step::Warn, Step::Terminate, Step::Kill]);
+    assert!(steps.is_sorted_by_key(|(_, at)| *at));
+    scene.path.clear_rule();
+    scene.path.release();
+}
+
+/// Long before the deadline. A callback that never returns keeps no step from being taken.
+#[test]
+fn a_program_is_ended_as_soon_as_the_host_id_is_somebody_elses() {
+    let scene = Scene::new(lasting());
+    let mut child = scene.start("trap 'exit 5' TERM; echo > ready; while :; do sleep 0.02; done");
+    let Status::Held { until: deadline } = scene.membership.status() else { panic!("late already") };
+    let program = Protected::new(child.id()).on_step(|_| thread::sleep(PATIENCE));
+    let supervision = scene.membership.supervise(program).unwrap();
+    scene.overwrite();
+    assert!(supervision.wait(PATIENCE));
+    assert!(BootClock.now() < deadline, "it waited for the deadline");
+    assert_eq!(supervision.reached(), Some(Step::Terminate));
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+/// Scenario 37: with steps taken in turn the program would be asked first, and given time for it.
+#[test]
+fn a_supervisor_that_was_stopped_kills_at_once() {
+    let timeouts = timeouts([100, 100, 500, 500, 1_000]);
+    let folder = common::devices::folder();
+    let device = folder.path().join("disk");
+    fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
+    let options = FormatOptions { timeouts, ..FormatOptions::default() };
+    leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+    let mark = Mark::new();
+    let mut manager = Process::start(processes::worker(&["manage", text(&device)]).current_dir(folder.path()), &mark);
+    until("the program", || manager.said().contains("supervised") || manager.ended().is_some());
+    manager.signal(Signal::STOP);
+    let over = BootClock.now() + timeouts.fail() + timeouts.fence();
+    until("the time in which all must be gone", || BootClock.now() > over);
+    manager.signal(Signal::CONT);
+    until("the end of the program", || manager.said().contains("gone") || manager.ended().is_some());
+    assert!(manager.said().contains("gone Some(Kill)"), "{} {}", manager.said(), manager.complained());
+    assert!(!folder.path().join("term").exists(), "it was asked to end when it had to be dead");
+}
+
+/// Not a test: what this program does in the processes that the tests start.
+#[test]
+fn worker() {
+    let Some(task) = processes::task() else { return };
+    // No worker outlives its test.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    let ["manage", device] = task.split('\n').collect::<Vec<_>>()[..] else { panic!("no such task: {task:?}") };
+    let disk = Arc::new(DirectDisk::open(Path::new(device), Access::ReadWrite).unwrap());
+    let membership = Lockspace::open(disk).unwrap().join(JoinOptions::new()).unwrap();
+    let mut child = Command::new("sh").args(["-c", STUBBORN]).spawn().unwrap();
+    until("the program", || Path::new("ready").exists());
+    let supervision = membership.supervise(Protected::new(child.id())).unwrap();
+    println!("\nsupervised");
+    while !supervision.wait(PATIENCE) {}
+    println!("\ngone {:?}", supervision.reached());
+    child.wait().unwrap();
+}
+
+#[test]
+fn nothing_escapes_from_a_cgroup() {
+    let scene = Scene::new(lasting());
+    let cgroup = Cgroup::new(scene.mark.name());
+    let mut child = scene.start(&format!("echo $$ > {}; {ESCAPERS}", text(&cgroup.0.join("cgroup.procs"))));
+    escaped(&scene);
+    let supervision = scene.supervise(&child, Scope::Cgroup(cgroup.0.clone()));
+    scene.overwrite();
+    assert!(supervision.wait(PATIENCE));
+    assert_eq!(scene.mark.living(), Vec::<i32>::new());
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_a_program_leaves_in_its_cgroup_ends_after_it() {
+    let scene = Scene::new(lasting());
+    let cgroup = Cgroup::new(scene.mark.name());
+    let script = format!("echo $$ > {}; {}", text(&cgroup.0.join("cgroup.procs")), ESCAPERS.replace("exec", ""));
+    let mut child = scene.start(&script);
+    escaped(&scene);
+    let supervision = scene.supervise(&child, Scope::Cgroup(cgroup.0.clone()));
+    common::processes::signal_process(child.id() as i32, Signal::KILL);
+    assert!(supervision.wait(PATIENCE));
+    assert_eq!(scene.mark.living(), Vec::<i32>::new());
+    child.wait().unwrap();
+    assert!(matches!(scene.membership.status(), Status::Held { .. }));
+}
+
+#[test]
+fn a_process_group_ends_with_its_leader() {
+    let scene = Scene::new(lasting());
+    let mut child = scene
+        .start("(trap '' TERM HUP; sleep 1001) & (trap '' TERM; exec sleep 1002) & echo > ready; sleep 1003; exit");
+    escaped(&scene);
+    let supervision = scene.supervise(&child, Scope::Group);
+    common::processes::signal_process(child.id() as i32, Signal::KILL);
+    assert!(supervision.wait(PATIENCE));
+    assert_eq!(scene.mark.living(), Vec::<i32>::new());
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_program_of_another_membership_lives_on() {
+    let (lost, kept) = (Scene::new(lasting()), Scene::new(lasting()));
+    let mut children = [lost.start(STUBBORN), kept.start(STUBBORN)];
+    let over = lost.supervise(&children[0], Scope::Process);
+    let goes_on = kept.supervise(&children[1], Scope::Process);
+    lost.overwrite();
+    assert!(over.wait(PATIENCE));
+    children[0].wait().unwrap();
+    assert_eq!(goes_on.reached(), None);
+    assert!(children[1].try_wait().unwrap().is_none());
+    // No longer the supervision's business: a loss ends it no more.
+    goes_on.stop();
+    kept.overwrite();
+    until("the loss", || matches!(kept.membership.status(), Status::Lost { .. }));
+    assert!(!kept.exists("term"));
+    let again = kept.membership.supervise(Protected::new(children[1].id()));
+    assert!(matches!(again, Err(SuperviseError::Lost(_))), "{again:?}");
+}
+
+#[test]
+fn what_cannot_be_supervised_is_refused() {
+    let scene = Scene::new(lasting());
+    let cgroup = Cgroup::new(scene.mark.name());
+    let mut child = scene.start(STUBBORN);
+    let mut member = Command::new("sleep");
+    scene.mark.put_on(&mut member);
+    let mut member = member.arg("1001").spawn().unwrap();
+    let refused = |pid: u32, scope: Scope| scene.membership.supervise(Protected::new(pid).scope(scope)).err().unwrap();
+    let own = std::process::id();
+    assert!(matches!(refused(own, Scope::Process), SuperviseError::OwnProcess));
+    assert!(matches!(refused(0, Scope::Process), SuperviseError::NotFound { pid: 0 }));
+    assert!(matches!(refused(member.id(), Scope::Group), SuperviseError::NotALeader { .. }));
+    let folder = |folder: &Path| Scope::Cgroup(folder.into());
+    assert!(matches!(refused(child.id(), folder(scene.folder.path())), SuperviseError::NotACgroup { .. }));
+    assert!(matches!(refused(child.id(), folder(&cgroup.0)), SuperviseError::NotInCgroup { .. }));
+    assert!(!scene.exists("term"));
+    for process in [&mut child, &mut member] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert!(matches!(refused(child.id(), Scope::Process), SuperviseError::NotFound { .. }));
+}
+
+/// A cgroup of version 2, removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Cgroup {
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+        let root = roots.into_iter().find(|root| root.join("cgroup.controllers").exists()).expect("no cgroup v2");
+        let folder = root.join(format!("leasehold-test-{name}"));
+        fs::create_dir(&folder).unwrap();
+        Cgroup(folder)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        let start = Instant::now();
+        while fs::remove_dir(&self.0).is_err() && start.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

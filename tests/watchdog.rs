@@ -1,0 +1,474 @@
+//! Watchdogs: fed while the host id is held, never after it, and switched off only in an orderly end. The device is a
+//! stand-in ([`node`]); what the kernel makes of a real one was not tried.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+mod common;
+#[path = "watchdog/node.rs"]
+mod node;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use leasehold::disk::{Access, BootClock, Clock, DirectDisk, FaultDisk, MemoryDisk, Plan};
+use leasehold::{
+    FormatOptions, HostId, JoinError, JoinOptions, KernelWatchdog, LeaveError, Lockspace, Membership, Profile,
+    SelfKill, Status, Time, Timeouts, Watchdog, WatchdogError,
+};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tempfile::TempDir;
+
+use common::processes::{self, Mark, Process};
+use common::{PATIENCE, timeouts, until};
+use node::{CAN_SET_TIMEOUT, HAS_MAGIC_CLOSE, Model, Node};
+
+/// G has two of the seconds that a device counts in.
+fn slow() -> Timeouts {
+    timeouts([200, 250, 2_000, 2_500, 4_500])
+}
+
+fn id(number: u64) -> HostId {
+    HostId::new(number).unwrap()
+}
+
+/// A device of its own, and a lockspace in memory with a path to it that can hang.
+struct Scene {
+    folder: TempDir,
+    node: Node,
+    disk: MemoryDisk,
+    path: Arc<FaultDisk>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        Scene::with(Model::default(), slow())
+    }
+
+    fn with(model: Model, timeouts: Timeouts) -> Scene {
+        let folder = common::devices::folder();
+        let node = Node::new(folder.path(), model);
+        let disk = MemoryDisk::new(8 << 20, None);
+        let options = FormatOptions { timeouts, ..FormatOptions::default() };
+        leasehold::format(Arc::new(disk.reopen()), &options).unwrap();
+        let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
+        Scene { folder, node, disk, path }
+    }
+
+    fn watchdog(&self) -> KernelWatchdog {
+        KernelWatchdog::new(&self.node.path).marks(self.marks())
+    }
+
+    fn marks(&self) -> PathBuf {
+        self.folder.path().join("marks")
+    }
+
+    fn join(&self, options: JoinOptions) -> Result<Membership, JoinError> {
+        Lockspace::open(self.path.clone()).unwrap().join(options.host_id(id(1)))
+    }
+
+    fn await_closed(&self) {
+        // The kernel closes behind the back of who closed.
+        until("the close of the device", || !self.node.account().open);
+    }
+
+    /// The device is off, nothing marks it, and the host id is anybody's.
+    fn assert_left(&self) {
+        self.await_closed();
+        assert_eq!(self.node.account().fires_at(), None, "it counts on");
+        assert!(!self.node.account().fired);
+        let marks = fs::read_dir(self.marks()).into_iter().flatten();
+        assert_eq!(marks.count(), 0, "a mark was left");
+        let hosts = Lockspace::open(Arc::new(self.disk.reopen())).unwrap().hosts(Duration::ZERO).unwrap();
+        assert_eq!(hosts[0].timestamp, 0, "the host id was not given back");
+    }
+}
+
+#[test]
+fn it_counts_from_the_join_on_and_is_switched_off_by_leaving() {
+    let scene = Scene::new();
+    let membership = scene.join(JoinOptions::new().watchdog(scene.watchdog())).unwrap();
+    let joined = scene.node.account();
+    assert!(joined.counts && joined.feedings > 0, "{joined:?}");
+    // Longer than any time that it is set to.
+    let fail = slow().fail() + slow().fence();
+    until("a while", || scene.node.account().fed.unwrap().since(joined.fed.unwrap()) > fail / 2);
+    assert_eq!(membership.watchdog_trouble().map(|error| error.to_string()), None);
+    assert!(matches!(membership.disarm_watchdog(), Err(WatchdogError::StillHeld)));
+    assert!(scene.node.account().counts, "it was switched off while the host id is held");
+    membership.leave().unwrap();
+    scene.assert_left();
+}
+
+/// A loss by the deadline: what it was set to last fires by the deadline + G, and not before the deadline.
+#[test]
+fn it_is_not_fed_after_the_loss() {
+    let scene = Scene::new();
+    let (sender, told) = channel();
+    let options = JoinOptions::new().watchdog(scene.watchdog()).on_status(move |status| {
+        let _ = sender.send(status.clone());
+    });
+    let membership = scene.join(options).unwrap();
+    scene.path.set_rule(|request| if request.is_write() && request.offset == 0 { Plan::Hold } else { Plan::Pass });
+    let mut deadline = Time::ZERO;
+    while let Status::Held { until } | Status::Late { until } = told.recv_timeout(PATIENCE).unwrap() {
+        deadline = until;
+    }
+    // One that had looked at the clock before the deadline.
+    thread::sleep(Duration::from_millis(50));
+    let lost = scene.node.account();
+    let fires = lost.fires_at().unwrap();
+    assert!(fires > deadline, "it fires before the deadline");
+    assert!(fires <= deadline + slow().fence(), "it fires {:?} after the deadline", fires.since(deadline));
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(scene.node.account().fed, lost.fed, "it was fed after the loss");
+    // A machine that is this slow would have been reset.
+    if BootClock.now() + Duration::from_millis(100) < fires {
+        membership.disarm_watchdog().unwrap();
+        scene.await_closed();
+        assert_eq!(scene.node.account().fires_at(), None);
+    }
+    scene.path.clear_rule();
+    scene.path.release();
+}
+
+/// A loss long before the deadline: nothing else than the loss keeps it from being fed.
+#[test]
+fn it_is_not_fed_when_the_host_id_is_somebody_elses() {
+    let scene = Scene::with(Model::default(), timeouts([200, 250, 30_000, 2_500, 32_500]));
+    let membership = scene.join(JoinOptions::new().watchdog(scene.watchdog())).unwrap();
+    scene.disk.edit(|bytes| bytes[..512].fill(7));
+    until("the loss", || matches!(membership.status(), Status::Lost { .. }));
+    // One that had looked before the loss.
+    thread::sleep(Duration::from_millis(50));
+    let lost = scene.node.account();
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(scene.node.account().fed, lost.fed, "it was fed after the loss");
+    membership.disarm_watchdog().unwrap();
+    scene.await_closed();
+    assert_eq!(scene.node.account().fires_at(), None);
+}
+
+/// After it may have fired nothing is written to it any more, nor is it closed: either would put the reset off.
+#[test]
+fn it_is_not_switched_off_when_it_may_have_fired() {
+    let scene = Scene::new();
+    let mark = Mark::new();
+    let words = [&scene.node.path, &scene.marks()].map(|path| path.to_str().unwrap().to_string());
+    let mut process = Process::start(&mut processes::worker(&["too-late", &words[0], &words[1]]), &mark);
+    until("the feeding", || process.said().contains("fed"));
+    let fires = scene.node.account().fires_at();
+    until("the attempts", || process.said().contains("refused") || process.ended().is_some());
+    assert!(process.said().contains("refused"), "{}", process.complained());
+    let account = scene.node.account();
+    assert!(account.open && account.fires_at() == fires, "{account:?}");
+    let again = Box::new(scene.watchdog()).start(&slow()).err().unwrap();
+    assert!(matches!(again, WatchdogError::InUse { .. }), "{again}");
+}
+
+/// Scenario 16. With the mark taken out, the second process opens the device, and its orderly end cancels the reset.
+#[test]
+fn a_restarted_process_does_not_cancel_a_pending_reset() {
+    let scene = Scene::new();
+    let device = scene.folder.path().join("disk");
+    fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
+    let options = FormatOptions { timeouts: slow(), ..FormatOptions::default() };
+    leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+    let mark = Mark::new();
+    let words = [device.as_path(), &scene.node.path, &scene.marks()].map(|path| path.to_str().unwrap().to_string());
+    let mut process = Process::start(&mut processes::worker(&["watched", &words[0], &words[1], &words[2]]), &mark);
+    until("the join", || process.said().contains("joined"));
+    let second = || Box::new(scene.watchdog()).start(&slow()).err().unwrap();
+    assert!(matches!(second(), WatchdogError::InUse { .. }));
+    process.signal(Signal::KILL);
+    process.wait();
+    scene.await_closed();
+    let left = scene.node.account();
+    let fires = left.fires_at().expect("an end that is not orderly switched it off");
+    // Its last renewal had started before it was killed.
+    assert!(fires <= BootClock.now() + slow().fail() + slow().fence());
+    for _ in 0..2 {
+        let error = second();
+        assert!(matches!(error, WatchdogError::ResetPending { .. }), "{error}");
+    }
+    let joined = scene.join(JoinOptions::new().watchdog(scene.watchdog()));
+    assert!(matches!(joined, Err(JoinError::Watchdog(WatchdogError::ResetPending { .. }))));
+    let now = scene.node.account();
+    assert_eq!((now.opened, now.fed), (left.opened, left.fed), "the pending reset was put off");
+}
+
+/// Not a test: what this program does in the processes that the tests start.
+#[test]
+fn worker() {
+    let Some(task) = processes::task() else { return };
+    // No worker outlives its test.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    let join = |device: &str, options: JoinOptions| {
+        let disk = Arc::new(DirectDisk::open(Path::new(device), Access::ReadWrite).unwrap());
+        Lockspace::open(disk).unwrap().join(options).unwrap()
+    };
+    match task.split('\n').collect::<Vec<_>>()[..] {
+        ["watched", device, node, marks] => {
+            let _membership = join(device, JoinOptions::new().watchdog(KernelWatchdog::new(node).marks(marks)));
+            println!("\njoined");
+            thread::sleep(PATIENCE);
+        }
+        ["too-late", node, marks] => {
+            let mut armed = Box::new(KernelWatchdog::new(node).marks(marks)).start(&slow()).unwrap();
+            armed.feed(BootClock.now() + Duration::from_millis(500)).unwrap();
+            println!("\nfed");
+            thread::sleep(slow().fence());
+            assert!(matches!(armed.feed(BootClock.now()), Err(WatchdogError::TooLate { .. })));
+            assert!(matches!(armed.disarm(), Err(WatchdogError::TooLate { .. })));
+            println!("\nrefused");
+            thread::sleep(PATIENCE);
+        }
+        ["mortal", device, end] => {
+            let membership = join(device, JoinOptions::new().watchdog(SelfKill::new()));
+            let mut status = membership.status();
+            while !Path::new(end).exists() {
+                if let Status::Held { until } | Status::Late { until } = &status {
+                    println!("\nuntil {}", until.as_nanos());
+                }
+                status = membership.status_change(&status, Duration::from_millis(50));
+            }
+            membership.leave().unwrap();
+            println!("\nleft");
+            // It would be killed in this time, were the timer still set.
+            let timeouts = membership.lockspace().timeouts();
+            thread::sleep(timeouts.fail() + timeouts.fence());
+        }
+        _ => panic!("no such task: {task:?}"),
+    }
+}
+
+/// A feeding that hangs in the device keeps nobody from the lease, the loss, or leaving.
+#[test]
+fn a_device_that_hangs_holds_up_nothing_else() {
+    let scene = Scene::new();
+    let (sender, told) = channel();
+    let options = JoinOptions::new().watchdog(scene.watchdog()).on_status(move |status| {
+        let _ = sender.send(status.clone());
+    });
+    let membership = scene.join(options).unwrap();
+    scene.node.hang();
+    thread::sleep(Duration::from_millis(400));
+    while told.try_recv().is_ok() {}
+    // Renewals go on and are told.
+    for _ in 0..3 {
+        assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), Status::Held { .. }));
+    }
+    let resource = membership.create("demo", leasehold::Wait::No).unwrap();
+    membership.acquire(&resource, leasehold::Wait::No).unwrap().release().unwrap();
+    let left = membership.leave();
+    assert!(matches!(left, Err(LeaveError::Watchdog(WatchdogError::Stuck))), "{left:?}");
+    let hosts = Lockspace::open(Arc::new(scene.disk.reopen())).unwrap().hosts(Duration::ZERO).unwrap();
+    assert_eq!(hosts[0].timestamp, 0, "the host id was not given back");
+}
+
+#[test]
+fn a_device_that_will_not_do_fails_the_join_and_leaves_nothing_behind() {
+    let refused = |model: Model, timeouts: Timeouts| {
+        let scene = Scene::with(model, timeouts);
+        let joined = scene.join(JoinOptions::new().watchdog(scene.watchdog()));
+        let Err(JoinError::Watchdog(error)) = joined else { panic!("{joined:?}") };
+        scene.assert_left();
+        (error, scene.node.account().opened)
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (error, opened) = refused(Model::default(), Profile::Fast.timeouts());
+            assert!(matches!(error, WatchdogError::TooCoarse { .. }), "{error}");
+            assert_eq!(opened, 0);
+        });
+        scope.spawn(|| {
+            let (error, _) = refused(Model { options: CAN_SET_TIMEOUT, unit: 1 }, slow());
+            assert!(matches!(error, WatchdogError::Unsupported { what: "orderly close", .. }), "{error}");
+        });
+        scope.spawn(|| {
+            let (error, _) = refused(Model { options: HAS_MAGIC_CLOSE, unit: 1 }, slow());
+            assert!(matches!(error, WatchdogError::Unsupported { .. }), "{error}");
+        });
+        scope.spawn(|| {
+            // It counts minutes.
+            let (error, _) = refused(Model { unit: 60, ..Model::default() }, slow());
+            assert!(matches!(error, WatchdogError::Timeout { got: Some(_), .. }), "{error}");
+        });
+    });
+}
+
+#[test]
+fn what_is_no_watchdog_is_refused() {
+    let folder = common::devices::folder();
+    let start = |path: &Path| Box::new(KernelWatchdog::new(path).marks(folder.path())).start(&slow()).err().unwrap();
+    let file = folder.path().join("file");
+    assert!(matches!(start(&file), WatchdogError::Open { .. }));
+    fs::write(&file, "as it was").unwrap();
+    for _ in 0..2 {
+        assert!(matches!(start(&file), WatchdogError::NotAWatchdog { .. }));
+    }
+    assert_eq!(processes::read(&file), "as it was");
+    assert!(matches!(start(Path::new("/dev/null")), WatchdogError::NotAWatchdog { .. }));
+    assert!(matches!(start(folder.path()), WatchdogError::Open { .. }));
+}
+
+/// The kernel kills a process that is stopped too, and none that has left.
+#[test]
+fn a_process_that_kills_itself_is_gone_in_time_though_it_is_stopped() {
+    let timeouts = timeouts([100, 150, 1_000, 800, 1_800]);
+    let folder = common::devices::folder();
+    let device = folder.path().join("disk");
+    fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
+    let options = FormatOptions { timeouts, ..FormatOptions::default() };
+    leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+    let mark = Mark::new();
+    let start = |end: &str| {
+        let end = folder.path().join(end);
+        let mut worker = processes::worker(&["mortal", device.to_str().unwrap(), end.to_str().unwrap()]);
+        (Process::start(&mut worker, &mark), end)
+    };
+    let (mut stopped, _) = start("never");
+    let (mut leaver, end) = start("now");
+    let deadline = |process: &Process| {
+        let said = process.said();
+        said.lines().filter_map(|line| line.strip_prefix("until ")?.parse().ok()).next_back().map(Time::from_nanos)
+    };
+    for process in [&stopped, &leaver] {
+        let first = deadline(process);
+        until("some renewals", || deadline(process) > first.map(|first| first + timeouts.renewal()));
+    }
+    stopped.signal(Signal::STOP);
+    fs::write(end, "").unwrap();
+    assert_eq!(stopped.code(), 128 + 9);
+    let died = BootClock.now();
+    // The last renewal may not have been told, but none came after the stop.
+    assert!(died >= deadline(&stopped).unwrap(), "killed before the deadline");
+    assert_eq!(leaver.code(), 0, "{}", leaver.complained());
+    assert!(leaver.said().contains("left"));
+}
+
+#[cfg(feature = "cli")]
+mod command {
+    use std::process::Command;
+
+    use super::*;
+    use common::devices::text;
+    use common::processes::leasehold;
+
+    /// A lockspace on a file, and what the command leaves outside of it.
+    struct Stand {
+        scene: Scene,
+        device: PathBuf,
+        mark: Mark,
+    }
+
+    impl Stand {
+        fn new() -> Stand {
+            let scene = Scene::new();
+            let device = scene.folder.path().join("disk");
+            fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
+            let options = FormatOptions { timeouts: slow(), ..FormatOptions::default() };
+            leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+            Stand { scene, device, mark: Mark::new() }
+        }
+
+        fn run(&self, script: &str) -> Process {
+            let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
+            run.args(["run", "--create", "--device", text(&self.device), "--watchdog", text(&self.scene.node.path)]);
+            run.args(["demo", "--", "sh", "-c", script]).current_dir(self.scene.folder.path());
+            Process::start(&mut run, &self.mark)
+        }
+
+        fn test(&self) -> (i32, String) {
+            let words =
+                ["watchdog", "test", "--device", text(&self.scene.node.path), "--lockspace", text(&self.device)];
+            leasehold(&self.mark, &words)
+        }
+
+        fn file(&self) -> PathBuf {
+            let name = text(&self.scene.node.path).trim_start_matches('/').replace('/', "-");
+            Path::new("/run/leasehold").join(name)
+        }
+
+        fn assert_off(&self) {
+            self.scene.await_closed();
+            assert_eq!(self.scene.node.account().fires_at(), None, "it counts on");
+            assert!(!self.file().exists(), "a mark was left");
+        }
+    }
+
+    impl Drop for Stand {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(self.file());
+        }
+    }
+
+    #[test]
+    fn a_device_is_tried_out_without_a_reset() {
+        let stand = Stand::new();
+        let (code, said) = stand.test();
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("was opened, set, fed and switched off"), "{said}");
+        assert!(stand.scene.node.account().feedings > 4);
+        stand.assert_off();
+        let (code, said) = leasehold(&stand.mark, &["watchdog", "test", "--device", text(&stand.device)]);
+        assert_eq!(code, 74, "{said}");
+        assert!(said.contains("is not a watchdog"), "{said}");
+    }
+
+    #[test]
+    fn a_lockspace_that_is_too_fast_for_it_is_told_without_opening_it() {
+        let stand = Stand::new();
+        let options = FormatOptions { timeouts: Profile::Fast.timeouts(), ..FormatOptions::default() };
+        let disk = Arc::new(DirectDisk::open(&stand.device, Access::ReadWrite).unwrap());
+        leasehold::format(disk, &FormatOptions { force: true, ..options }).unwrap();
+        let (code, said) = stand.test();
+        assert_eq!(code, 64, "{said}");
+        assert!(said.contains("2.025s"), "{said}");
+        let mut run = stand.run("exit 7");
+        assert_eq!(run.code(), 64, "{}", run.complained());
+        assert_eq!(stand.scene.node.account().opened, 0);
+    }
+
+    #[test]
+    fn it_is_switched_off_when_the_command_has_ended() {
+        let stand = Stand::new();
+        let mut run = stand.run("exit 7");
+        assert_eq!(run.code(), 7, "{}", run.complained());
+        assert_eq!(stand.scene.node.account().opened, 1);
+        stand.assert_off();
+    }
+
+    /// All that ran is gone by then.
+    #[test]
+    fn it_is_switched_off_after_a_loss_when_all_of_the_command_is_gone() {
+        let stand = Stand::new();
+        let mut run = stand.run("setsid sleep 1001 & echo > ready; exec sleep 1002");
+        until("the command", || stand.scene.folder.path().join("ready").exists() || run.ended().is_some());
+        // The first host's record.
+        use std::os::unix::fs::FileExt;
+        fs::OpenOptions::new().write(true).open(&stand.device).unwrap().write_all_at(&[7; 4096], 0).unwrap();
+        assert_eq!(run.code(), 69, "{}", run.complained());
+        assert_eq!(stand.mark.living(), Vec::<i32>::new());
+        stand.assert_off();
+    }
+
+    #[test]
+    fn a_killed_supervisor_leaves_it_counting_and_nobody_else_takes_it() {
+        let stand = Stand::new();
+        let mut run = stand.run("echo > ready; exec sleep 1002");
+        until("the command", || stand.scene.folder.path().join("ready").exists() || run.ended().is_some());
+        run.signal(Signal::KILL);
+        run.wait();
+        stand.scene.await_closed();
+        let left = stand.scene.node.account();
+        assert!(left.counts);
+        let (code, said) = stand.test();
+        assert_eq!(code, 73, "{said}");
+        assert!(said.contains(text(&stand.file())), "{said}");
+        assert_eq!(stand.scene.node.account().fed, left.fed, "the reset was put off");
+    }
+}

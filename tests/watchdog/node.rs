@@ -1,0 +1,259 @@
+//! A watchdog device without a machine to reset: a FUSE file that does what Linux says of `/dev/watchdog`, and keeps
+//! account of it.
+//!
+//! Opening it starts it, one process at a time has it, every write and setting feeds it, and closing it feeds it too
+//! unless the last thing written was the character V, which switches it off.
+
+use std::ffi::{OsStr, c_int};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use fuser::{
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, IoctlFlags,
+    LockOwner, OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyWrite, Request, WriteFlags,
+};
+use leasehold::Time;
+use leasehold::disk::{BootClock, Clock};
+use parking_lot::{Condvar, Mutex};
+
+const FILE: INodeNo = INodeNo(2);
+/// Of opcodes, as `linux/watchdog.h` makes them: the letter W and a number.
+const GET_SUPPORT: u32 = 0x8028_5700;
+const KEEP_ALIVE: u32 = 0x8004_5705;
+const SET_TIMEOUT: u32 = 0xc004_5706;
+pub(crate) const CAN_SET_TIMEOUT: u32 = 0x80;
+pub(crate) const HAS_MAGIC_CLOSE: u32 = 0x100;
+
+/// What the device can do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Model {
+    pub(crate) options: u32,
+    /// In whole multiples of how many seconds it counts, rounded up.
+    pub(crate) unit: u64,
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        Model { options: CAN_SET_TIMEOUT | HAS_MAGIC_CLOSE, unit: 1 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) opened: usize,
+    pub(crate) open: bool,
+    /// When it was fed last, by whatever.
+    pub(crate) fed: Option<Time>,
+    /// How often it was set or kept alive.
+    pub(crate) feedings: usize,
+    pub(crate) timeout: Duration,
+    /// It would have reset the machine before it was fed again, or switched off.
+    pub(crate) fired: bool,
+    pub(crate) counts: bool,
+    magic: bool,
+}
+
+impl Account {
+    /// When it fires unless it is fed; `None` when it is off.
+    pub(crate) fn fires_at(&self) -> Option<Time> {
+        self.fed.filter(|_| self.counts).map(|fed| fed + self.timeout)
+    }
+
+    fn feed(&mut self) {
+        let now = BootClock.now();
+        self.fired |= self.fires_at().is_some_and(|fires| now >= fires);
+        self.fed = Some(now);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    account: Mutex<Account>,
+    /// Settings and keepalives are not answered.
+    hangs: Mutex<bool>,
+    thawed: Condvar,
+}
+
+/// Unmounted at the end.
+pub(crate) struct Node {
+    shared: Arc<Shared>,
+    pub(crate) path: PathBuf,
+    session: Option<BackgroundSession>,
+}
+
+impl Node {
+    pub(crate) fn new(folder: &Path, model: Model) -> Node {
+        let point = folder.join("dev");
+        fs::create_dir(&point).unwrap();
+        let shared = Arc::new(Shared::default());
+        shared.account.lock().timeout = Duration::from_secs(60);
+        let mut config = Config::default();
+        // One that hangs must not keep the others from being answered.
+        config.n_threads = Some(4);
+        let session = fuser::spawn_mount(Server { shared: shared.clone(), model }, &point, &config).unwrap();
+        Node { shared, path: point.join("watchdog"), session: Some(session) }
+    }
+
+    pub(crate) fn account(&self) -> Account {
+        *self.shared.account.lock()
+    }
+
+    pub(crate) fn hang(&self) {
+        *self.shared.hangs.lock() = true;
+    }
+
+    pub(crate) fn thaw(&self) {
+        *self.shared.hangs.lock() = false;
+        self.shared.thawed.notify_all();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.thaw();
+        // Its file system is busy until then.
+        let start = Instant::now();
+        while self.account().open && start.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.account().open {
+            // A process that ends with a file of its own server open would wait for itself for good.
+            let _ = Command::new("umount").args(["-f", "-l"]).arg(self.path.parent().unwrap()).status();
+        }
+        if let Some(session) = self.session.take() {
+            let _ = session.umount_and_join();
+        }
+    }
+}
+
+struct Server {
+    shared: Arc<Shared>,
+    model: Model,
+}
+
+impl Server {
+    fn attributes(ino: INodeNo) -> FileAttr {
+        let (kind, perm) = if ino == FILE { (FileType::RegularFile, 0o600) } else { (FileType::Directory, 0o755) };
+        FileAttr {
+            ino,
+            size: 0,
+            blocks: 0,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind,
+            perm,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            flags: 0,
+            blksize: 512,
+        }
+    }
+}
+
+impl Filesystem for Server {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match name.to_str() {
+            Some("watchdog") => reply.entry(&Duration::ZERO, &Server::attributes(FILE), fuser::Generation(0)),
+            _ => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&Duration::ZERO, &Server::attributes(ino));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let mut account = self.shared.account.lock();
+        if account.open {
+            return reply.error(Errno::EBUSY);
+        }
+        account.feed();
+        account.opened += 1;
+        account.open = true;
+        account.counts = true;
+        account.magic = false;
+        reply.opened(FileHandle(1), FopenFlags::FOPEN_DIRECT_IO);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let mut account = self.shared.account.lock();
+        account.feed();
+        account.magic = data.contains(&b'V');
+        reply.written(u32::try_from(data.len()).unwrap());
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        command: u32,
+        data: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        if matches!(command, SET_TIMEOUT | KEEP_ALIVE) {
+            self.shared.thawed.wait_while(&mut self.shared.hangs.lock(), |hangs| *hangs);
+        }
+        let mut account = self.shared.account.lock();
+        match command {
+            GET_SUPPORT => {
+                let mut info = [0; 40];
+                info[..4].copy_from_slice(&self.model.options.to_ne_bytes());
+                reply.ioctl(0, &info);
+            }
+            SET_TIMEOUT => {
+                let asked = u64::try_from(c_int::from_ne_bytes(data.try_into().unwrap())).unwrap();
+                let seconds = asked.next_multiple_of(self.model.unit);
+                account.feed();
+                account.timeout = Duration::from_secs(seconds);
+                account.feedings += 1;
+                reply.ioctl(0, &c_int::try_from(seconds).unwrap().to_ne_bytes());
+            }
+            KEEP_ALIVE => {
+                account.feed();
+                account.feedings += 1;
+                reply.ioctl(0, &c_int::to_ne_bytes(0));
+            }
+            _ => reply.error(Errno::ENOTTY),
+        }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let mut account = self.shared.account.lock();
+        account.feed();
+        account.open = false;
+        if account.magic {
+            account.counts = false;
+        }
+        reply.ok();
+    }
+}
