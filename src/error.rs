@@ -732,6 +732,12 @@ pub enum LossReason {
         /// The generation that it shows.
         generation: u64,
     },
+    /// Another host declared this one dead: somebody vouched that it was fenced.
+    #[error("this host was declared dead by host {by}")]
+    DeclaredDead {
+        /// Who.
+        by: HostId,
+    },
     /// The own delta record is damaged.
     #[error("the host's record is damaged: {0}")]
     Damaged(Defect),
@@ -756,6 +762,7 @@ impl PartialEq for LossReason {
             (LossReason::Overwritten { name, generation }, LossReason::Overwritten { name: n, generation: g }) => {
                 (name, generation) == (n, g)
             }
+            (LossReason::DeclaredDead { by: a }, LossReason::DeclaredDead { by: b }) => a == b,
             (LossReason::Damaged(a), LossReason::Damaged(b)) => a == b,
             (LossReason::Fenced(a), LossReason::Fenced(b)) => a == b,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
@@ -773,6 +780,7 @@ impl From<crate::protocol::delta::Loss> for LossReason {
             Loss::Overwritten(record) => {
                 LossReason::Overwritten { name: record.host_name, generation: record.generation }
             }
+            Loss::Declared(by) => LossReason::DeclaredDead { by },
             Loss::Damaged(reason) => LossReason::Damaged(reason),
             Loss::Released => LossReason::Left,
         }

@@ -73,6 +73,11 @@ impl Index {
 
     pub(crate) fn read(io: &Io, terms: &Terms) -> Result<Index, FindError> {
         let header = Index::header(io, terms)?;
+        Ok(Index::read_entries(io, terms, header)?)
+    }
+
+    /// The entries that belong to `header`, whatever stands in its own place.
+    pub(crate) fn read_entries(io: &Io, terms: &Terms, header: IndexHeader) -> Result<Index, DiskError> {
         let sector = terms.geometry.sector_bytes();
         let len = (header.max_resources as usize * IndexEntry::BYTES).next_multiple_of(sector);
         let (_, bytes) = io.read(Lane::General, header.offset + sector as u64, len, terms.timeouts.io())?;
@@ -89,6 +94,20 @@ impl Index {
             })
             .collect();
         Ok(Index { header, entries, device: io.device(), len: io.disk().len() })
+    }
+
+    /// The index under the header that it had when nothing else was said, with room for all entries that stand there.
+    pub(crate) fn guess(io: &Io, terms: &Terms) -> Result<Index, DiskError> {
+        let (geometry, lockspace) = (terms.geometry, terms.lockspace);
+        let most = geometry.max_index_entries();
+        let header =
+            |max_resources| IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace };
+        let mut index = Index::read_entries(io, terms, header(most))?;
+        let last = index.entries.iter().rposition(|entry| matches!(entry, Ok(Some(_))));
+        let used = last.map_or(0, |last| u32::try_from(last + 1).unwrap_or(most));
+        index.header = header(used.max(IndexHeader::DEFAULT_MAX_RESOURCES).min(most));
+        index.entries.truncate(index.header.max_resources as usize);
+        Ok(index)
     }
 
     /// Whether there ever was an index where `first` stands for its header: else there is nothing, or a resource, and no

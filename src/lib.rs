@@ -42,6 +42,7 @@
 #![deny(missing_docs, unsafe_code)]
 
 mod acquire;
+mod control;
 pub mod disk;
 mod engine;
 mod error;
@@ -53,6 +54,7 @@ mod lease_state;
 mod lockspace;
 mod membership;
 pub mod protocol;
+mod repair;
 mod requests;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -64,6 +66,7 @@ mod watchdog;
 mod watching;
 
 pub use acquire::{AcquireOptions, Taken};
+pub use control::DeclareError;
 pub use engine::hosts::HostInfo;
 pub use engine::notices::Notice;
 pub use engine::pulse::{LeaseLoss, Status};
@@ -77,7 +80,9 @@ pub use lease::Lease;
 pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
 pub use membership::{JoinOptions, Joining, Membership, Wait};
+pub use protocol::declare::Declared;
 pub use protocol::liveness::HostState;
+pub use repair::{EntryFlaw, Finding, RepairError, RepairOptions, Repaired};
 pub use requests::Requested;
 pub use supervision::{
     Deadlines, Escalation, Ladder, LadderError, Protected, Scope, Step, SuperviseError, Supervision,

@@ -334,7 +334,7 @@ impl Lockspace {
         Err(self.damage(resource.offset, "leader", reason))
     }
 
-    fn damage(&self, offset: u64, what: &'static str, reason: Defect) -> Damage {
+    pub(crate) fn damage(&self, offset: u64, what: &'static str, reason: Defect) -> Damage {
         Damage { device: self.device(), offset, what, reason }
     }
 }

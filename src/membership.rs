@@ -16,8 +16,8 @@ use crate::engine::member::{Member, Tell};
 use crate::engine::notices::{Notice, TellNotice};
 use crate::engine::pulse::{LeaseLoss, Status};
 use crate::engine::resources::{Resource, whole_view};
-use crate::error::{CreateError, DiskError, FindError, JoinError, LeaveError};
-use crate::format::{IndexEntry, Leader};
+use crate::error::{AcquireError, CreateError, DiskError, FindError, JoinError, LeaveError};
+use crate::format::{IndexEntry, IndexHeader, Leader};
 use crate::formatting::{resource_area, write_area};
 use crate::index::Index;
 use crate::lockspace::Lockspace;
@@ -195,7 +195,7 @@ impl Drop for Joining {
 #[derive(Debug)]
 pub struct Membership {
     pub(crate) member: Arc<Member>,
-    lockspace: Lockspace,
+    pub(crate) lockspace: Lockspace,
     left: Mutex<bool>,
 }
 
@@ -302,17 +302,22 @@ impl Membership {
         let name = Name::resource(name).map_err(FindError::from)?;
         // Where there is no index its guard's place may have anything.
         Index::header(&self.member.io, &self.lockspace.terms)?;
-        let guard = self.acquire(&self.lockspace.index_guard(), wait).map_err(CreateError::Guard)?;
-        let created = self.create_guarded(name);
-        // A write that is still in flight could spoil what the next one writes here. The resource is there, or the error
-        // is known, whatever becomes of the guard: the engine goes on with it.
+        self.guarded(wait, || self.create_guarded(name)).map_err(CreateError::Guard)?
+    }
+
+    /// Does `work` while holding the lease that guards the index.
+    pub(crate) fn guarded<T>(&self, wait: Wait, work: impl FnOnce() -> T) -> Result<T, AcquireError> {
+        let guard = self.acquire(&self.lockspace.index_guard(), wait)?;
+        let done = work();
+        // A write that is still in flight could spoil what the next one writes here. The work is done, or its error is
+        // known, whatever becomes of the guard: the engine goes on with it.
         match self.member.io.settle(0..u64::MAX, self.lockspace.timeouts().fail()) {
             true => {
                 let _ = guard.release();
             }
             false => guard.release_when_settled(),
         }
-        created
+        Ok(done)
     }
 
     fn create_guarded(&self, name: Name) -> Result<Resource, CreateError> {
@@ -326,7 +331,7 @@ impl Membership {
         let free = match self.free_places(&index, name)? {
             Places::Lost(number) => {
                 let resource = Resource { name, offset: index.header.resource_offset(number) };
-                self.write_entry(&index, number, &resource)?;
+                self.write_entry(&index.header, number, Some(name))?;
                 return Ok(resource);
             }
             Places::Free(numbers) => numbers,
@@ -342,7 +347,7 @@ impl Membership {
             let timeout = self.lockspace.timeouts().fail();
             write_area(io, geometry, resource.offset, resource_area(&leader, resource.offset), timeout)?;
             self.member.pulse.held().map_err(CreateError::Lost)?;
-            self.write_entry(&index, number, &resource)?;
+            self.write_entry(&index.header, number, Some(name))?;
             return Ok(resource);
         }
         if let Some(damage) = index.damages().next() {
@@ -405,17 +410,18 @@ impl Membership {
         Ok((!held).then_some(leader.version.max(view.latest_instance())))
     }
 
-    /// Entries share a sector: the others in it are written as they were read, under the guard.
-    fn write_entry(&self, index: &Index, number: u32, resource: &Resource) -> Result<(), CreateError> {
+    /// Makes an entry name the resource in its area, or none. Entries share a sector: the others in it are written as they were read, under the guard.
+    pub(crate) fn write_entry(&self, header: &IndexHeader, number: u32, name: Option<Name>) -> Result<(), DiskError> {
         let io = &self.member.io;
         let geometry = self.lockspace.geometry();
         let sector = geometry.sector_bytes() as u64;
-        let at = index.header.offset + geometry.index_entry_offset(number);
+        let at = header.offset + geometry.index_entry_offset(number);
         let timeout = self.lockspace.timeouts().io();
         let (_, mut bytes) = io.read(Lane::General, at / sector * sector, sector as usize, timeout)?;
         let within = (at % sector) as usize;
-        let entry = IndexEntry { offset: resource.offset, name: resource.name };
-        bytes[within..within + IndexEntry::BYTES].copy_from_slice(&entry.encode());
+        let entry = name.map(|name| IndexEntry { offset: header.resource_offset(number), name });
+        let entry = entry.map_or([0; IndexEntry::BYTES], |entry| entry.encode());
+        bytes[within..within + IndexEntry::BYTES].copy_from_slice(&entry);
         io.write(Lane::General, at / sector * sector, bytes, timeout)?;
         Ok(())
     }

@@ -12,6 +12,8 @@
 mod common;
 #[path = "interop/contention.rs"]
 mod contention;
+#[path = "interop/control.rs"]
+mod control;
 #[path = "interop/death.rs"]
 mod death;
 #[path = "interop/dumps.rs"]

@@ -21,6 +21,8 @@ const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::InstanceFromBlocks, None),
     (Rule::ReleaseIsDurable, None),
     (Rule::ReleasedFlagFrees, None),
+    (Rule::RebuildIsJudged, Some(Emphasis::LostLeader)),
+    (Rule::RebuildSkipsVersions, Some(Emphasis::LostLeader)),
     (Rule::JoinWaits, None),
     (Rule::FastOnlyAfterReboot, None),
     (Rule::LocalLock, None),

@@ -7,6 +7,7 @@
 //! | `sharers.rs` | an exclusive acquire beside hosts that share |
 //! | `damage.rs` | sectors that rot |
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
+//! | `control.rs` | declaring a host dead, rebuilding a leader |
 //! | `host_ids.rs` | holding a host id, and judging those who hold one |
 //! | `world.rs` | what they run on |
 
@@ -15,6 +16,8 @@
 #[path = "common/values.rs"]
 mod values;
 
+#[path = "scenarios/control.rs"]
+mod control;
 #[path = "scenarios/damage.rs"]
 mod damage;
 #[path = "scenarios/host_ids.rs"]

@@ -45,6 +45,8 @@ fn properties_hold_under_random_faults() {
     assert!(sum.late_landings > 500, "{sum:#?}");
     assert!(sum.burns > 50, "{sum:#?}");
     assert!(sum.joins > 1_000 && sum.refusals > 500 && sum.losses > 200, "{sum:#?}");
+    assert!(sum.rebuilds > 100, "{sum:#?}");
+    assert!(sum.declared > 5, "{sum:#?}");
     assert!(sum.without > 1_000, "{sum:#?}");
 }
 

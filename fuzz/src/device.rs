@@ -142,6 +142,7 @@ fn look(disk: &MemoryDisk) {
     let Ok(lockspace) = show(Lockspace::open(Arc::new(disk.reopen()))) else { return };
     drop(format!("{:?}", show(lockspace.hosts(Duration::ZERO))));
     drop(format!("{:?}", show(lockspace.resources())));
+    drop(format!("{:?}", show(lockspace.examine())));
     for name in NAMES {
         let _ = show(lockspace.find(name));
     }

@@ -111,6 +111,7 @@ fn delta(geometry: Geometry, input: &mut Input<'_>) -> DeltaRecord {
             machine: input.number(),
             superseded: small(input),
             confirmed: input.flag(),
+            declared_by: None,
             timeouts: match input.below(3) {
                 0 => timeouts(),
                 1 => timeouts_of([1, 1, 4, 1, 5]).expect("valid"),

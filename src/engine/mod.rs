@@ -10,6 +10,8 @@
 //! | [`notices`] | what others say to it |
 //! | [`feeding`] | feeds its watchdog |
 //! | [`join`] | acquires a host id |
+//! | [`declare`] | declares another host dead |
+//! | [`repair`] | mends delta records and leaders |
 //! | [`resources`] | drives operations on resources |
 //! | [`explain`] | why one failed, in the words of the public errors |
 //! | [`verify`] | looks whether what is held was taken by force |
@@ -22,6 +24,7 @@
 //! late or lost. Acquire and release run in the thread that calls them; what they can't finish by its deadline goes on in
 //! a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a timeout.
 
+mod declare;
 mod explain;
 pub(crate) mod feeding;
 pub(crate) mod hosts;
@@ -32,6 +35,7 @@ pub(crate) mod member;
 pub(crate) mod notices;
 pub(crate) mod outbox;
 pub(crate) mod pulse;
+mod repair;
 pub(crate) mod resources;
 pub(crate) mod values;
 pub(crate) mod verify;

@@ -214,6 +214,17 @@ impl Member {
         basis: Basis,
         deadline: Option<Time>,
     ) -> Result<Acquired, AcquireError> {
+        let wish = Wish { mode, wait: deadline.is_some(), basis };
+        self.acquire_by(resource, deadline, |subject, own, now| Operation::acquire(subject, own, wish, now))
+    }
+
+    /// As [`Member::acquire`], by an operation that `begin` makes of the own block as far as it is known.
+    pub(crate) fn acquire_by(
+        &self,
+        resource: &Resource,
+        deadline: Option<Time>,
+        begin: impl FnOnce(Subject, Option<Block>, Time) -> (Operation, Effect),
+    ) -> Result<Acquired, AcquireError> {
         self.pulse.held().map_err(AcquireError::Lost)?;
         if self.pulse.has_ended(Until::Closing) {
             return Err(AcquireError::Lost(LossReason::Left));
@@ -221,9 +232,8 @@ impl Member {
         let Some(own) = self.resources.begin(resource) else {
             return Err(AcquireError::AlreadyHeld { resource: resource.name });
         };
-        let wish = Wish { mode, wait: deadline.is_some(), basis };
         let limits = self.limits(deadline);
-        let (mut operation, effect) = Operation::acquire(self.subject(resource), own, wish, self.io.now());
+        let (mut operation, effect) = begin(self.subject(resource), own, self.io.now());
         let mut trouble = Trouble::default();
         match self.drive(resource, &mut operation, effect, limits, &mut trouble) {
             Driven::Done(outcome, since) => {

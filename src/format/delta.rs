@@ -33,6 +33,8 @@ raw_record! {
 
 const EXTENSION_BYTES: u8 = 56;
 const CONFIRMED: u8 = 1;
+/// The holder was declared dead. The field of its session then holds the host id that declared it: no session goes on.
+const DECLARED: u8 = 2;
 const _: () = assert!(EXTENSION + EXTENSION_BYTES as usize == BITMAP && EXTENSION + extension::HEADER == 208);
 
 /// The record of one host id in a lockspace: sector N-1 of the area for host id N.
@@ -73,6 +75,8 @@ pub struct DeltaExtension {
     pub superseded: u32,
     /// Whether this generation was renewed after its check, so that it surely held the id.
     pub confirmed: bool,
+    /// The host that declared the holder dead, in a record that is free since then. The session is then 0.
+    pub declared_by: Option<HostId>,
     /// The lockspace's timeouts.
     pub timeouts: Timeouts,
 }
@@ -97,6 +101,7 @@ impl DeltaRecord {
                 machine: 0,
                 superseded: 0,
                 confirmed: false,
+                declared_by: None,
                 timeouts,
             }),
         }
@@ -130,16 +135,25 @@ impl DeltaRecord {
     /// # Errors
     /// [`Corrupt`], with the first check that failed.
     pub fn decode(sector: &[u8], at: u64) -> Result<DeltaRecord, Corrupt> {
+        let base = DeltaRecord::decode_base(sector)?;
+        let extension = match extension::open(sector, EXTENSION, EXTENSION_BYTES, at)? {
+            Some(flags) => Some(DeltaExtension::from_raw(&RawDeltaExtension::read(sector), flags)?),
+            None => None,
+        };
+        Ok(DeltaRecord { extension, ..base })
+    }
+
+    /// Reads what sanlock reads of a record, whatever stands in the place of the extension.
+    ///
+    /// # Errors
+    /// As [`DeltaRecord::decode`].
+    pub fn decode_base(sector: &[u8]) -> Result<DeltaRecord, Corrupt> {
         SectorSize::of(sector)?;
         let raw = RawLeader::read(sector);
         if raw.magic != MAGIC {
             return Err(Corrupt::Magic { found: raw.magic, expected: MAGIC });
         }
         let geometry = raw.check(sector, VERSION)?;
-        let extension = match extension::open(sector, EXTENSION, EXTENSION_BYTES, at)? {
-            Some(flags) => Some(DeltaExtension::from_raw(&RawDeltaExtension::read(sector), flags)?),
-            None => None,
-        };
         Ok(DeltaRecord {
             geometry,
             lockspace: raw.space_name,
@@ -148,7 +162,7 @@ impl DeltaRecord {
             host_name: raw.resource_name,
             timestamp: raw.timestamp,
             io_timeout: raw.io_timeout,
-            extension,
+            extension: None,
         })
     }
 
@@ -187,7 +201,8 @@ impl DeltaRecord {
         calls.hosts.write(&mut sector);
         if let Some(extension) = &self.extension {
             extension.to_raw().write(&mut sector);
-            let flags = if extension.confirmed { CONFIRMED } else { 0 };
+            let confirmed = if extension.confirmed { CONFIRMED } else { 0 };
+            let flags = confirmed | if extension.declared_by.is_some() { DECLARED } else { 0 };
             extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
         }
         sector
@@ -197,14 +212,20 @@ impl DeltaRecord {
 impl DeltaExtension {
     fn from_raw(raw: &RawDeltaExtension, flags: u8) -> Result<DeltaExtension, Corrupt> {
         let millis = [raw.renewal_ms, raw.io_ms, raw.fail_ms, raw.fence_ms, raw.dead_ms];
+        let declared_by = match (flags & DECLARED != 0, HostId::new(raw.session.into())) {
+            (false, _) => None,
+            (true, Some(host)) => Some(host),
+            (true, None) => return Err(Corrupt::OwnerId { found: raw.session.into() }),
+        };
         Ok(DeltaExtension {
             nonce: raw.nonce,
-            session: raw.session,
+            session: if declared_by.is_some() { 0 } else { raw.session },
             boot: raw.boot,
             counter: raw.counter,
             machine: raw.machine,
             superseded: raw.superseded,
             confirmed: flags & CONFIRMED != 0,
+            declared_by,
             timeouts: Timeouts::from_millis(millis).map_err(|_| Corrupt::ExtensionTimeouts { millis })?,
         })
     }
@@ -213,7 +234,7 @@ impl DeltaExtension {
         let [renewal_ms, io_ms, fail_ms, fence_ms, dead_ms] = self.timeouts.millis();
         RawDeltaExtension {
             nonce: self.nonce,
-            session: self.session,
+            session: self.declared_by.map_or(self.session, |host| host.get() as u32),
             boot: self.boot,
             counter: self.counter,
             machine: self.machine,

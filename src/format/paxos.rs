@@ -86,6 +86,16 @@ impl Leader {
     /// # Errors
     /// [`Corrupt`], with the first check that failed.
     pub fn decode(sector: &[u8], at: u64) -> Result<Leader, Corrupt> {
+        let base = Leader::decode_base(sector)?;
+        let extended = extension::open(sector, EXTENSION, EXTENSION_BYTES, at)?.is_some();
+        Ok(Leader { extended, ..base })
+    }
+
+    /// Reads what sanlock reads of a leader, whatever stands in the place of the extension.
+    ///
+    /// # Errors
+    /// As [`Leader::decode`].
+    pub fn decode_base(sector: &[u8]) -> Result<Leader, Corrupt> {
         SectorSize::of(sector)?;
         let raw = RawLeader::read(sector);
         if raw.magic != MAGIC && raw.magic != MAGIC_CLEARED {
@@ -98,7 +108,6 @@ impl Leader {
         if raw.num_hosts == 0 || raw.num_hosts > raw.max_hosts {
             return Err(Corrupt::NumHosts { found: raw.num_hosts, max: raw.max_hosts });
         }
-        let extended = extension::open(sector, EXTENSION, EXTENSION_BYTES, at)?.is_some();
         let owner = match (HostId::new(raw.owner_id), Generation::new(raw.owner_generation)) {
             (Some(host), Some(generation)) => Some(Owner { host, generation }),
             _ => None,
@@ -114,7 +123,7 @@ impl Leader {
             resource: raw.resource_name,
             timestamp: raw.timestamp,
             writer: Writer { id: raw.write_id, generation: raw.write_generation, timestamp: raw.write_timestamp },
-            extended,
+            extended: false,
         })
     }
 

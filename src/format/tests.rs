@@ -46,11 +46,15 @@ fn versions_but_0() -> impl Strategy<Value = Option<Version>> {
 
 fn delta_extensions() -> impl Strategy<Value = DeltaExtension> {
     let profiles = prop_oneof![Just(Profile::Fast), Just(Profile::Balanced), Just(Profile::Sanlock)];
-    (any::<[u32; 5]>(), any::<u64>(), any::<bool>(), profiles).prop_map(|(words, machine, confirmed, profile)| {
-        let [nonce, session, boot, counter, superseded] = words;
-        let timeouts = profile.timeouts();
-        DeltaExtension { nonce, session, boot, counter, machine, superseded, confirmed, timeouts }
-    })
+    let declared = prop::option::of((1..=HostId::MAX).prop_map(|id| HostId::new(id).expect("in range")));
+    (any::<[u32; 5]>(), any::<u64>(), any::<bool>(), declared, profiles).prop_map(
+        |(words, machine, confirmed, declared_by, profile)| {
+            let [nonce, session, boot, counter, superseded] = words;
+            let session = if declared_by.is_some() { 0 } else { session };
+            let timeouts = profile.timeouts();
+            DeltaExtension { nonce, session, boot, counter, machine, superseded, confirmed, declared_by, timeouts }
+        },
+    )
 }
 
 prop_compose! {
@@ -384,6 +388,7 @@ fn timeouts_on_disk_that_fail_an_inequality_are_refused_with_the_reason() {
         machine: 5,
         superseded: 0,
         confirmed: true,
+        declared_by: None,
         timeouts,
     };
     let mut sector = DeltaRecord { extension: Some(extension), ..held_delta() }.encode(0);

@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use super::declare::declared_by;
 use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{DeltaExtension, DeltaRecord, Geometry};
@@ -42,6 +43,15 @@ pub struct Terms {
     pub nonce: u32,
     /// Its timeouts.
     pub timeouts: Timeouts,
+}
+
+impl Terms {
+    /// Whether `record`, read from the sector of `host`, is one of this lockspace and of this id.
+    pub(super) fn own(&self, host: HostId, record: &DeltaRecord) -> bool {
+        let named = record.owner_id == host.get() || record.owner_id == 0 && record.is_free();
+        let nonce = record.extension.as_ref().is_none_or(|extension| extension.nonce == self.nonce);
+        named && nonce && record.lockspace == self.lockspace
+    }
 }
 
 /// What the caller of a machine does next, and reports back as an [`Event`].
@@ -178,7 +188,7 @@ impl Acquire {
     }
 
     fn first(&mut self, span: Span, record: DeltaRecord) -> Effect {
-        if !self.belongs(&record) {
+        if !self.terms.own(self.host, &record) {
             return refuse(Refusal::Foreign(Box::new(record)));
         }
         let timeouts = record.timeouts(self.terms.timeouts.io());
@@ -203,7 +213,7 @@ impl Acquire {
 
     fn watched(&mut self, span: Span, record: DeltaRecord, first: DeltaRecord, until: Time, may_take: bool) -> Effect {
         if record != first {
-            return match record.is_free() && self.belongs(&record) {
+            return match record.is_free() && self.terms.own(self.host, &record) {
                 true => self.write(span, &record),
                 false => refuse(Refusal::Live(Box::new(record))),
             };
@@ -216,13 +226,6 @@ impl Acquire {
             true => self.write(span, &record),
             false => refuse(Refusal::NotReleased(Box::new(record))),
         }
-    }
-
-    /// Whether the record is one of this lockspace and this id.
-    fn belongs(&self, record: &DeltaRecord) -> bool {
-        let named = record.owner_id == self.host.get() || record.owner_id == 0 && record.is_free();
-        let nonce = record.extension.as_ref().is_none_or(|extension| extension.nonce == self.terms.nonce);
-        named && nonce && record.lockspace == self.terms.lockspace
     }
 
     /// How long others who read the same record may still write.
@@ -262,6 +265,7 @@ impl Acquire {
                 machine: self.identity.machine,
                 superseded: if seen.generation == 0 { 0 } else { superseded },
                 confirmed: false,
+                declared_by: None,
                 timeouts: terms.timeouts,
             }),
         };
@@ -307,6 +311,8 @@ pub enum Loss {
     Expired,
     /// The own record showed something that this holder didn't write.
     Overwritten(Box<DeltaRecord>),
+    /// The own record says that this host declared this holder dead.
+    Declared(HostId),
     /// The own record is damaged.
     Damaged(Defect),
     /// It was given back: the id may be anybody's.
@@ -374,7 +380,9 @@ impl Tenure {
             match seen {
                 Seen::Bad(reason) => self.lost = Some(Loss::Damaged(reason.clone())),
                 Seen::Good(record) if self.recognises(record).is_none() && in_force!(OwnRecordIsVerified) => {
-                    self.lost = Some(Loss::Overwritten(Box::new(record.clone())));
+                    let declared = declared_by(record).filter(|_| record.generation == self.me.generation.get());
+                    let overwritten = || Loss::Overwritten(Box::new(record.clone()));
+                    self.lost = Some(declared.map_or_else(overwritten, Loss::Declared));
                 }
                 // A release of ours has landed, whatever was reported of it: writing again could hit the next holder.
                 Seen::Good(record) if record.is_free() => self.lost = Some(Loss::Released),

@@ -6,8 +6,10 @@
 //! | module | what it decides |
 //! |---|---|
 //! | [`delta`] | who holds a host id: acquire, renew, release |
+//! | [`declare`] | whether a host may be declared dead by its caller's word |
 //! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
+//! | [`mend`] | what is written in the place of a damaged delta record |
 //! | [`resource`] | an exclusive lease: judge, ballot, commit, wait, take over, repair, release, give up |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
@@ -15,8 +17,10 @@
 
 pub mod area;
 pub mod ballot;
+pub mod declare;
 pub mod delta;
 pub mod liveness;
+pub mod mend;
 pub mod resource;
 pub(crate) mod rules;
 

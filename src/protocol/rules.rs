@@ -108,6 +108,10 @@ mod switch {
         OwnerVerifies,
         /// An owner sees by the blocks, too, that it was overridden.
         FencedByBlocks,
+        /// A leader that is lost is rebuilt only when nobody who may be active claims any version.
+        RebuildIsJudged,
+        /// A leader that is lost is rebuilt far above every version that is seen: its own may have been shown by nothing else.
+        RebuildSkipsVersions,
 
         // Host ids.
         /// A join waits 2T before it checks what it wrote.
@@ -134,6 +138,9 @@ mod switch {
         LocalLock,
         /// Time is counted by a clock that goes on in suspend.
         BootTime,
+
+        /// A declaration ends the generation that it names, and no other.
+        DeclarationNamesGeneration,
 
         // Liveness.
         /// A generation newer than its record as last read is live.

@@ -30,6 +30,10 @@ pub struct Counters {
     pub joins: u64,
     /// Attempts at a host id that were refused.
     pub refusals: u64,
+    /// Leader writes over a damaged one.
+    pub rebuilds: u64,
+    /// Hosts that were declared dead.
+    pub declared: u64,
     /// Host ids lost by a process that ran.
     pub losses: u64,
     /// Acquires that ended without the lease.
@@ -56,6 +60,8 @@ impl std::ops::AddAssign for Counters {
         self.burns += other.burns;
         self.joins += other.joins;
         self.refusals += other.refusals;
+        self.rebuilds += other.rebuilds;
+        self.declared += other.declared;
         self.losses += other.losses;
         self.without += other.without;
         self.shared += other.shared;
@@ -142,6 +148,11 @@ impl Checker {
         }
     }
 
+    /// The resource is made with this version.
+    pub(super) fn made(&mut self, version: Version) {
+        self.latest = version;
+    }
+
     pub(super) fn fail(&mut self, what: String) {
         self.failure.get_or_insert(what);
     }
@@ -214,20 +225,20 @@ impl Checker {
         }
     }
 
-    /// A join's write has landed on an id while another machine has a write in flight to the id's sectors.
+    /// The write of a join or a declaration has landed on an id while another machine has a write in flight to the id's sectors.
     pub(super) fn raced(&mut self, id: HostId) {
         self.raced.insert(id);
     }
 
-    /// A write of a join, or by the right of a host id, reaches the disk.
-    pub(super) fn landed(&mut self, host: usize, joins: bool, offset: u64, now: Time) {
+    /// A write of a join or a declaration, or by the right of a host id, reaches the disk.
+    pub(super) fn landed(&mut self, host: usize, races: bool, offset: u64, now: Time) {
         let belongs = |tenure: &Right<HostId>| [delta_at(tenure.what), block_at(tenure.what)].contains(&offset);
         let hit = |(other, tenure): (usize, &Option<Right<HostId>>)| {
             other != host && tenure.as_ref().is_some_and(|tenure| tenure.until > now && belongs(tenure))
         };
         let Some(other) = self.tenures.iter().enumerate().position(hit) else { return };
         let Some(id) = self.tenures[other].map(|tenure| tenure.what) else { return };
-        if joins {
+        if races {
             self.raced(id);
         } else if !self.raced.contains(&id) {
             self.fail(format!("W: a write of machine {host} lands in a sector of machine {other}"));
@@ -351,11 +362,16 @@ impl Checker {
         }
     }
 
-    /// A leader reaches a disk.
-    pub(super) fn leader(&mut self, before: &Leader, after: &Leader) {
-        let (old, new) = (before.version, after.version);
-        self.counters.regressions += u64::from(new < old);
-        self.counters.repairs += u64::from(new > old.after(1));
+    /// A leader reaches a disk, over the one before it, if that was not damaged.
+    pub(super) fn leader(&mut self, before: Option<&Leader>, after: &Leader) {
+        let new = after.version;
+        match before.map(|before| before.version) {
+            Some(old) => {
+                self.counters.regressions += u64::from(new < old);
+                self.counters.repairs += u64::from(new > old.after(1));
+            }
+            None => self.counters.rebuilds += 1,
+        }
         if let Some(owner) = after.owner {
             self.counters.adoptions += u64::from(after.writer.id != owner.host.get());
             self.decide(new, owner);

@@ -11,7 +11,7 @@ use super::random::{Clock, Random};
 use super::storage::{AREA, Action, Storage, block_at, delta_at};
 use crate::format::{DeltaRecord, Geometry, Leader};
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, Name, Time, Version};
+use crate::types::{HostId, Name, Owner, Time, Version};
 
 /// What happens in the world.
 #[derive(Clone, Debug)]
@@ -102,6 +102,8 @@ pub(super) struct Env {
     pub(super) quiet: bool,
     /// Machines that acquired since then.
     pub(super) acquired: BTreeSet<usize>,
+    /// Generations that a machine held before it lost its power.
+    pub(super) fenced: Vec<Owner>,
     /// A sector is damaged.
     pub(super) rotted: bool,
     pub(super) queue: Queue,
@@ -258,7 +260,10 @@ impl Env {
             let at = delta_at(id);
             self.storage.put(0, at, record.encode(at).into());
         }
-        let leader = Leader::new_free(geometry, lockspace(), resource(), geometry.max_hosts(), Version::default());
+        // A resource whose leader may be lost is one that was made where there had been another.
+        let made = Version::new(if self.options.faults.rot_leader > 0 { 1_000 } else { 0 });
+        self.check.made(made);
+        let leader = Leader::new_free(geometry, lockspace(), resource(), geometry.max_hosts(), made);
         for disk in 0..self.options.disks {
             self.storage.put(disk, AREA, leader.encode(AREA).into());
         }

@@ -6,17 +6,20 @@
 //! - While a write is in flight to a sector, nothing else is written there.
 //! - A new process waits until the writes of the one before it are over: they keep the local lock.
 
+mod declaring;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::env::{Env, NONCE, lockspace, name, resource};
+use super::env::{self, Env, NONCE, lockspace, name};
 use super::storage::{AREA, Sector, block_at, delta_at, seen};
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::area::AreaView;
+use crate::protocol::declare::Declaration;
 use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
 use crate::protocol::liveness::Observer;
-use crate::protocol::resource::{After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
+use crate::protocol::resource::{self, After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use crate::protocol::rules::in_force;
 use crate::protocol::{Seen, Span, Written};
 use crate::timeouts::Timeouts;
@@ -29,6 +32,8 @@ pub(super) enum Signal {
     Start,
     /// The join's wait is over.
     JoinWoke,
+    /// The declaration's wait is over.
+    DeclarationWoke,
     /// A renewal may be due.
     Renew,
     /// A scan is due.
@@ -53,9 +58,17 @@ pub(super) enum Tag {
     Join,
     Renew,
     Leave,
+    Declare,
     Scan { known_from: Time, wanted_by: Option<(u64, u32)> },
     Verify { version: Version },
     Area { operation: u64, round: u32, disk: usize, since: Time },
+}
+
+impl Tag {
+    /// Whether it is a write to the record of an id that its host does not hold: another one may, by the time it lands.
+    pub(super) const fn races(self) -> bool {
+        matches!(self, Tag::Join | Tag::Declare)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +93,8 @@ pub(super) struct Host {
     index: usize,
     /// The host id that this machine holds or held without releasing it.
     id: Option<HostId>,
+    /// What it held last.
+    latest: Option<Owner>,
     process: Process,
 }
 
@@ -107,6 +122,9 @@ struct Member {
     /// When the operation last began to read.
     looked: Time,
     leaving: bool,
+    declaration: Option<(HostId, Declaration)>,
+    /// It found the leader damaged.
+    rebuilds: bool,
 }
 
 /// A lease that a process holds, or has lost alone and not given back yet.
@@ -121,11 +139,15 @@ struct Held {
 
 impl Host {
     pub(super) fn new(index: usize) -> Host {
-        Host { index, id: None, process: Process::None }
+        Host { index, id: None, latest: None, process: Process::None }
     }
 
     pub(super) const fn id(&self) -> Option<HostId> {
         self.id
+    }
+
+    pub(super) const fn latest(&self) -> Option<Owner> {
+        self.latest
     }
 
     pub(super) fn process_is_gone(&mut self) {
@@ -219,6 +241,7 @@ impl Host {
             delta::Effect::Wait(until) => env.signal(index, until, Signal::JoinWoke),
             delta::Effect::Done(Ok(tenure)) => {
                 env.trace(|| format!("host {index} holds {}", tenure.me()));
+                self.latest = Some(tenure.me());
                 let until = env.machines[index].clock.world(tenure.deadline());
                 env.check.joined(index, tenure.me(), env.now, until);
                 env.signal(index, tenure.deadline(), Signal::Deadline);
@@ -283,6 +306,8 @@ impl Member {
             held: None,
             looked: Time::ZERO,
             leaving: false,
+            declaration: None,
+            rebuilds: false,
         }
     }
 
@@ -310,6 +335,7 @@ impl Member {
             Signal::Woke { operation, round } if operation == self.operations => {
                 return self.step(index, env, round, Event::Woke);
             }
+            Signal::DeclarationWoke => self.declaring(index, env, delta::Event::Woke(now)),
             Signal::Io(completion) => return self.completed(index, env, completion),
             Signal::Start | Signal::JoinWoke | Signal::Deadline => {}
             Signal::Woke { .. } | Signal::CallOff { .. } => {}
@@ -381,6 +407,10 @@ impl Member {
                 env.signal_after(index, self.timeouts.renewal(), Signal::Verify { version });
                 None
             }
+            (Tag::Declare, answer) => {
+                self.declared(index, env, span, answer);
+                None
+            }
             (Tag::Join | Tag::Leave, _) => None,
         }
     }
@@ -437,6 +467,7 @@ impl Member {
     }
 
     fn act(&mut self, index: usize, env: &mut Env) -> Option<End> {
+        self.declare(index, env);
         if self.operation.is_some() || self.leaving {
             return None;
         }
@@ -446,7 +477,7 @@ impl Member {
             me: self.tenure.me(),
             geometry: Geometry::default(),
             lockspace: lockspace(),
-            resource: resource(),
+            resource: env::resource(),
             timeouts,
             disks: env.options.disks,
         };
@@ -481,6 +512,10 @@ impl Member {
             None if !env.quiet && env.random.chance(env.options.leaves) => {
                 self.leaving = true;
                 return None;
+            }
+            None if std::mem::take(&mut self.rebuilds) => {
+                env.trace(|| format!("host {index} rebuilds the leader"));
+                Operation::rebuild(subject, self.own.clone(), None, now)
             }
             None => {
                 let wish = self.wish(env, wait);
@@ -631,6 +666,7 @@ impl Member {
         env.trace(|| format!("host {index}: {me} answers {outcome:?}"));
         let Some(operation) = self.operation.take() else { return };
         self.own = operation.own_block().cloned();
+        self.rebuilds = matches!(outcome, Outcome::Refused(resource::Refusal::LeaderDamaged(_)));
         let before = self.held.take();
         let rest = match (operation.leaves(outcome), outcome) {
             (After::Held(mode), Outcome::Held(version)) => {

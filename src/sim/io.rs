@@ -112,13 +112,13 @@ impl Env {
                 io.lands = false;
                 self.check.counters.late_landings += u64::from(io.late);
                 self.lands(io.host, io.disk, *offset, bytes.clone(), io.late);
-                if io.tag == Tag::Join
+                if io.tag.races()
                     && let Some(id) = self.known_ids().find(|id| delta_at(*id) == *offset)
                     && self.others_write(io.host, id)
                 {
                     self.check.raced(id);
                 }
-                self.check.landed(io.host, io.tag == Tag::Join, *offset, self.now);
+                self.check.landed(io.host, io.tag.races(), *offset, self.now);
                 if *offset > AREA && !self.quiet && self.random.chance(self.options.faults.rot_written) {
                     let later = self.random.span(Duration::ZERO, self.options.timeouts.io());
                     self.at(self.now + later, Event::Rot { offset: *offset });
@@ -146,12 +146,12 @@ impl Env {
         if offset == AREA {
             let before = self.storage.leader(disk);
             self.storage.put(disk, offset, bytes);
-            if let (Seen::Good(before), Seen::Good(after)) = (before, self.storage.leader(disk)) {
+            if let Seen::Good(after) = self.storage.leader(disk) {
                 self.trace(|| {
                     let free = if after.is_free() { " (free)" } else { "" };
                     format!("leader lands {when} from host {host}: {} {:?}{free}", after.version, after.owner)
                 });
-                self.check.leader(&before, &after);
+                self.check.leader(before.good(), &after);
             }
         } else {
             self.storage.put(disk, offset, bytes);

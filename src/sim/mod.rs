@@ -112,6 +112,10 @@ pub enum Emphasis {
     Clocks,
     /// Hosts contend without rest for a minute, until all are off at once.
     LongLife,
+    /// Hosts that lost their power are declared dead, some of them after they came back.
+    Declared,
+    /// The leader rots.
+    LostLeader,
     /// There are three disks.
     SeveralDisks,
 }
@@ -126,6 +130,8 @@ impl Emphasis {
         Emphasis::SlowPeers,
         Emphasis::NoMargin,
         Emphasis::Clocks,
+        Emphasis::Declared,
+        Emphasis::LostLeader,
     ];
 }
 
@@ -148,9 +154,13 @@ pub struct Faults {
     pub rot_written: u64,
     /// Of 1000 hosts that are killed or rebooted, how many find their block damaged.
     pub rot_killed: u64,
+    /// How often the leader rots.
+    pub rot_leader: u64,
     /// Of 1000 upsets, how many make a host's scans read a copy of the disk as it is then, until the next such upset. Who
     /// is there it doesn't hide: while the copy is younger than the own last renewal nothing tells that it is stale.
     pub stale: u64,
+    /// Of 1000 times that a host has nothing to do, how often it declares one dead that was without power since.
+    pub declares: u64,
     /// Whether those sectors that rot are bad for good, and neither readable nor writable.
     pub bad_sector: bool,
     /// Bound on the rate error of clocks, in parts per million.
@@ -189,7 +199,9 @@ impl Options {
             rot: rate(4).saturating_sub(2),
             rot_written: 0,
             rot_killed: 0,
+            rot_leader: 0,
             stale: 0,
+            declares: 0,
             bad_sector: rate(3) == 3,
             clock_ppm: rate(crate::timeouts::CLOCK_RATE_ERROR_PPM),
         };
@@ -262,6 +274,14 @@ impl Options {
                 let faults = Faults { slow: 0, hung: 0, stall: 0, upset: Duration::from_secs(2), ..rates };
                 let (rest, duration) = (Duration::from_millis(1), Duration::from_secs(60));
                 Options { rest, leaves: 0, duration, lone_end: true, faults, ..self }
+            }
+            Emphasis::Declared => {
+                let faults = Faults { declares: 500, slow: 100, hung: 20, stall: 20, ..rates };
+                Options { ids: self.hosts as u64 + 1, faults, ..self }
+            }
+            Emphasis::LostLeader => {
+                let faults = Faults { rot_leader: 30, slow: 60, hung: 15, upset: upset * 2, ..rates };
+                Options { faults, ..self }
             }
             Emphasis::SeveralDisks => Options { disks: 3, ..self },
         }

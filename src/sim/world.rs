@@ -8,7 +8,7 @@ use super::check::{Checker, Counters};
 use super::env::{Due, Env, Event, Machine, Queue};
 use super::host::{Host, Signal};
 use super::random::{Clock, Random};
-use super::storage::{Storage, block_at};
+use super::storage::{AREA, Storage, block_at};
 use crate::protocol::rules::in_force;
 use crate::types::Time;
 
@@ -43,6 +43,7 @@ impl World {
             machines: (0..count).map(machine).collect(),
             quiet: false,
             acquired: BTreeSet::new(),
+            fenced: Vec::new(),
             rotted: false,
             queue: Queue::new(),
             sequence: 0,
@@ -62,6 +63,10 @@ impl World {
             let at = env.random.span(Duration::ZERO, env.options.duration);
             let offset = env.any_sector();
             env.at(Time::ZERO + at, Event::Rot { offset });
+        }
+        for _ in 0..env.options.faults.rot_leader {
+            let at = env.random.span(Duration::ZERO, env.options.duration);
+            env.at(Time::ZERO + at, Event::Rot { offset: AREA });
         }
         let quiet_at = Time::ZERO + env.options.duration;
         env.at(quiet_at, Event::Quiet);
@@ -174,6 +179,7 @@ impl World {
         env.kill(host);
         if power {
             env.power_off(host);
+            env.fenced.extend(self.hosts[host].latest());
         }
         if let Some(id) = self.hosts[host].id()
             && env.random.chance(env.options.faults.rot_killed)

@@ -145,6 +145,19 @@ fn scenario_34_a_damaged_or_foreign_own_record_is_the_loss_at_once() {
 }
 
 #[test]
+fn a_host_that_was_declared_dead_and_lives_is_lost_at_its_next_renewal_and_knows_by_whom() {
+    let (mut tenure, record, now) = tenure();
+    let mut ended = DeltaRecord { timestamp: 0, ..record };
+    ended.extension.as_mut().unwrap().declared_by = Some(id(C));
+    assert_eq!(tenure.renew(now, &Seen::Good(ended.clone())), Err(Loss::Declared(id(C))));
+    assert!(!tenure.held(now));
+    // One that lands late, over a later holder, was not about this one.
+    let (mut tenure, ..) = self::tenure();
+    ended.generation -= 1;
+    assert!(matches!(tenure.renew(now, &Seen::Good(ended)), Err(Loss::Overwritten(_))));
+}
+
+#[test]
 fn scenario_41_an_id_that_was_not_released_is_not_taken_by_another_machine() {
     let identity = Identity { name: name("host"), machine: 77, boot: 1, session: 1 };
     let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() };

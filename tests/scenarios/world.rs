@@ -57,6 +57,7 @@ pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
             machine: me.host.get(),
             superseded: 0,
             confirmed: true,
+            declared_by: None,
             timeouts,
         }),
     }

@@ -9,9 +9,11 @@ use leasehold::format::{AreaSize, SectorSize};
 use leasehold::{HostId, Profile, Wait};
 
 use crate::create::CreateArgs;
+use crate::declare_dead::DeclareDeadArgs;
 use crate::dump::DumpArgs;
 use crate::format::FormatArgs;
 use crate::hosts::HostsArgs;
+use crate::repair::RepairArgs;
 use crate::request::RequestArgs;
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
@@ -25,8 +27,8 @@ Exit codes:
   65   not a lockspace, or what is on the device is damaged
   66   no such resource
   69   `run`: the lease was lost while the command ran
-  73   refused: `format` would overwrite a lockspace, `create` a resource; or there is no room; or a watchdog was left
-       counting
+  73   refused: `format` would overwrite a lockspace, `create` a resource; there is no room; a watchdog was left
+       counting; `declare-dead` is for another generation
   74   an I/O error
   75   held by another host; trying again later may succeed";
 
@@ -56,6 +58,10 @@ pub(crate) enum Command {
     Value(ValueArgs),
     /// Print every record in use, field by field
     Dump(DumpArgs),
+    /// Free at once what a host holds that was fenced by other means
+    DeclareDead(DeclareDeadArgs),
+    /// Write anew what is damaged
+    Repair(RepairArgs),
     /// Work with the machine's watchdog
     Watchdog {
         #[command(subcommand)]

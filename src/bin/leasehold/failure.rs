@@ -23,6 +23,9 @@ pub(crate) const IO: u8 = 74;
 /// Held by another host.
 pub(crate) const HELD: u8 = 75;
 
+/// What to do about damage.
+const REPAIR: &str = "`leasehold repair` writes it anew, when that is safe";
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -37,7 +40,7 @@ impl Failure {
     }
 
     /// With an error and all its sources.
-    fn of(code: u8, error: &dyn Error) -> Failure {
+    pub(crate) fn of(code: u8, error: &dyn Error) -> Failure {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {
@@ -145,7 +148,7 @@ impl From<FindError> for Failure {
             }
             FindError::NoIndex { .. } => Failure::of(NO_RESOURCE, &error)
                 .hint("name it with its offset: NAME@OFFSET; `leasehold status` lists what it finds"),
-            FindError::Damaged(_) => Failure::of(DATA, &error),
+            FindError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
             FindError::Disk(_) => Failure::of(IO, &error),
             _ => Failure::of(USAGE, &error),
         }
@@ -177,10 +180,13 @@ impl From<JoinError> for Failure {
                 Failure::of(HELD, &error).hint("take another host id, or leave the choice to leasehold")
             }
             JoinError::NotReleased { .. } => {
-                Failure::of(HELD, &error).hint("take another host id; only that machine may take this one again")
+                Failure::of(HELD, &error).hint(
+                    "take another host id; only that machine may take this one again, or anybody after `leasehold declare-dead`",
+                )
             }
             JoinError::NoneFree { .. } | JoinError::Attempt { .. } | JoinError::Cancelled => Failure::of(HELD, &error),
-            JoinError::Damaged(_) | JoinError::Foreign { .. } => Failure::of(DATA, &error),
+            JoinError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
+            JoinError::Foreign { .. } => Failure::of(DATA, &error),
             JoinError::TooLarge { .. } | JoinError::Name(_) => Failure::of(USAGE, &error),
             JoinError::Watchdog(error) => error.clone().into(),
             _ => Failure::of(IO, &error),
@@ -223,13 +229,12 @@ impl From<AcquireError> for Failure {
             AcquireError::VersionChanged { .. } => {
                 Failure::of(HELD, &error).hint("it has had another owner since; nothing was written")
             }
-            AcquireError::NotForced { .. } => Failure::of(HELD, &error).hint("stop that host by other means first"),
+            AcquireError::NotForced { .. } => Failure::of(HELD, &error)
+                .hint("stop that host by other means, then `leasehold declare-dead` frees what it holds"),
             AcquireError::WouldDeadlock { .. } | AcquireError::Overtaken { .. } => Failure::of(HELD, &error),
             AcquireError::TimedOut { source: None, .. } => Failure::of(HELD, &error),
-            AcquireError::BlockDamaged { .. }
-            | AcquireError::Damaged(_)
-            | AcquireError::BlockChanged { .. }
-            | AcquireError::Exhausted { .. } => Failure::of(DATA, &error),
+            AcquireError::BlockDamaged { .. } | AcquireError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
+            AcquireError::BlockChanged { .. } | AcquireError::Exhausted { .. } => Failure::of(DATA, &error),
             AcquireError::Deleted { .. } | AcquireError::Foreign { .. } => Failure::of(NO_RESOURCE, &error),
             AcquireError::AlreadyHeld { .. } | AcquireError::HostIdTooLarge { .. } => Failure::of(USAGE, &error),
             AcquireError::Lost(_) => Failure::of(LOST, &error),

@@ -4,6 +4,7 @@
 
 mod args;
 mod create;
+mod declare_dead;
 mod descendants;
 mod dump;
 mod failure;
@@ -16,6 +17,7 @@ mod look;
 mod output;
 mod picture;
 mod prepare;
+mod repair;
 mod request;
 mod run;
 mod screen;
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args).map(|()| ExitCode::SUCCESS),
         Command::Hosts(args) => hosts::hosts(&args).map(|()| ExitCode::SUCCESS),
         Command::Value(args) => value::value(&args),
+        Command::DeclareDead(args) => declare_dead::declare_dead(&args).map(|()| ExitCode::SUCCESS),
+        Command::Repair(args) => repair::repair(&args).map(|()| ExitCode::SUCCESS),
         Command::Dump(args) => dump::dump(&args).map(|()| ExitCode::SUCCESS),
         Command::Watchdog { command } => watchdog::watchdog(&command).map(|()| ExitCode::SUCCESS),
     };

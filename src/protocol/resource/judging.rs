@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome, Refusal,
-    Step, merged,
+    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome,
+    REBUILD_DISTANCE, Refusal, Step, merged,
 };
 use crate::format::{Block, Leader, Writer};
 use crate::protocol::Seen;
@@ -59,7 +59,7 @@ impl Operation {
         let own_is_wrong = recalled != OwnBlock::Right;
         let leader = match self.validated(view) {
             Ok(leader) => leader.clone(),
-            Err(Refusal::LeaderDamaged(_)) if bound => return self.look_later(now, random, None),
+            // It is lost for good: waiting for a repair would keep that from happening, for what is held is in its way.
             Err(refusal) if bound => return Effect::Done(Outcome::Refused(refusal)),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
@@ -144,10 +144,10 @@ impl Operation {
         self.write_own(Step::Writing(ballot), block)
     }
 
-    fn validated<'view>(&self, view: &'view AreaView) -> Result<&'view Leader, Refusal> {
-        let leader = match &view.leader {
-            Seen::Good(leader) => leader,
-            Seen::Bad(reason) => return Err(Refusal::LeaderDamaged(reason.clone())),
+    fn validated<'view>(&'view self, view: &'view AreaView) -> Result<&'view Leader, Refusal> {
+        let leader = match (&view.leader, &self.stand_in) {
+            (Seen::Good(leader), _) | (Seen::Bad(_), Some(leader)) => leader,
+            (Seen::Bad(reason), None) => return Err(Refusal::LeaderDamaged(reason.clone())),
         };
         if leader.cleared {
             return Err(Refusal::Cleared);
@@ -177,6 +177,11 @@ impl Operation {
         }
     }
 
+    /// Whether nothing tells which version was decided last but the blocks.
+    fn leader_is_lost(&self, view: &AreaView) -> bool {
+        self.leader_may_be_lost && view.leader.good().is_none()
+    }
+
     /// Which instance may be run, and beyond which damaged blocks.
     fn plan(
         &self,
@@ -190,17 +195,21 @@ impl Operation {
         let latest = view.latest_instance().max(own_instance);
         let damaged: BTreeSet<HostId> = view.bad_blocks().filter(|host| *host != self.subject.me.host).collect();
         let own_is_lost = view.block(self.subject.me.host).is_none() && self.own.is_none();
-        if latest.max(leader.version).get() > u64::MAX / 2 {
+        let seen = match self.leader_is_lost(view) && in_force!(RebuildSkipsVersions) {
+            true => latest.after(REBUILD_DISTANCE),
+            false => latest.max(leader.version),
+        };
+        if seen.get() > u64::MAX / 2 {
             return Err(Obstacle::Refusal(Refusal::Exhausted));
         }
         if own_is_lost {
             // The own block is written anew before anybody else is judged: two hosts whose blocks are both damaged would
             // wait for each other to do it. A phase 1 block of a later instance says nothing, and erases nothing that
             // counts; phase 2 judges.
-            let plan = Plan::burn(latest.max(leader.version), damaged, random);
+            let plan = Plan::burn(seen, damaged, random);
             return self.expected(plan, leader.version);
         }
-        let plan = if damaged.is_empty() {
+        let plan = if damaged.is_empty() && seen == latest.max(leader.version) {
             // A block beyond the next version: the leader was set back by a late write.
             let latest = if in_force!(InstanceFromBlocks) { latest } else { leader.version };
             Plan { instance: latest.max(leader.version.after(1)), ignored: damaged, burned: None }
@@ -220,7 +229,7 @@ impl Operation {
                     }));
                 }
             }
-            Plan::burn(latest.max(leader.version), damaged, random)
+            Plan::burn(seen, damaged, random)
         };
         let plan = self.expected(plan, leader.version)?;
         match self.blocker_of(plan.instance, view, leader, observer, now) {
@@ -267,6 +276,9 @@ impl Operation {
         observer: &mut Observer,
         now: Time,
     ) -> Option<Blocker> {
+        if self.leader_is_lost(view) && !in_force!(RebuildIsJudged) {
+            return None;
+        }
         let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
         let from = if in_force!(EarlierClaimsCount) { Version::default() } else { leader.version };
         let claims = view.claims(from, instance);

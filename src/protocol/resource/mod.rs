@@ -285,11 +285,18 @@ pub struct Operation {
     exposed: bool,
     /// The live owners that the ballot passes over.
     overridden: BTreeSet<Owner>,
+    /// What stands for a damaged leader, where this operation is to rebuild it.
+    stand_in: Option<Leader>,
+    /// The stand-in knows nothing of the leader.
+    leader_may_be_lost: bool,
 }
 
 /// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which nothing
 /// is seen any more, then does not stand at the same instance but with a chance of one in 2^32.
 const BURN_DISTANCE: u64 = 1 << 32;
+/// A lost leader is rebuilt so many versions beyond what the blocks show. Only its first version may be one that they
+/// don't: what the area had when the resource was made. No 255 burns before that could have come this far.
+const REBUILD_DISTANCE: u64 = 1 << 40;
 /// How often a host lets one that has waited longer go first before it takes a free lease itself.
 const MAX_STAND_BACK: u32 = 2;
 /// How often a host looks again at what another holds for a moment only, before it takes that for a longer one.
@@ -320,6 +327,18 @@ impl Operation {
                 operation.note_flag(own)
             }
         };
+        (operation, effect)
+    }
+
+    /// An acquire that doesn't wait and that rebuilds the leader if it is damaged. `rest` is what can still be read of it
+    /// and has its checksum. Without that the leader is lost: the ballot is like any other, but far above all that the
+    /// blocks show, and only when nobody who may be active claims any version.
+    pub fn rebuild(subject: Subject, own: Option<Block>, rest: Option<Leader>, now: Time) -> (Operation, Effect) {
+        let Subject { geometry, lockspace, resource, .. } = subject;
+        let nothing = Leader::new_free(geometry, lockspace, resource, geometry.max_hosts(), Version::default());
+        let (mut operation, effect) = Operation::acquire(subject, own, Wish::exclusive(false), now);
+        operation.leader_may_be_lost = rest.is_none();
+        operation.stand_in = Some(rest.unwrap_or(nothing));
         (operation, effect)
     }
 
@@ -361,6 +380,8 @@ impl Operation {
             blocker: None,
             exposed: false,
             overridden: BTreeSet::new(),
+            stand_in: None,
+            leader_may_be_lost: false,
         }
     }
 

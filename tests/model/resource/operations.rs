@@ -163,6 +163,7 @@ impl State {
                     machine: id(other).get(),
                     superseded: u32::from(known.generation > 1),
                     confirmed: true,
+                    declared_by: None,
                     timeouts,
                 }),
             };

@@ -1,0 +1,72 @@
+//! `leasehold declare-dead`
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use leasehold::disk::Access;
+use leasehold::{DeclareError, Declared, Generation, HostId, JoinOptions};
+
+use crate::args::host_id;
+use crate::failure::{DATA, Failure, HELD, IO, LOST, REFUSED, USAGE};
+use crate::output::{tell, written};
+use crate::prepare::open;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  leasehold status /dev/vg/leases
+  leasehold declare-dead /dev/vg/leases 7 --generation 12 --fenced
+
+You vouch for it: cut the power of that host first, or take its access to the device away. What it holds is then free
+at once, and its host id may be taken again. `status` shows its generation. A host that still renews is refused (exit
+code 75), one that came back with another generation too (exit code 73). A host that was declared dead and lives after
+all loses everything at its next renewal, and says by whom; until then two hosts may run the same.
+Joins the lockspace for it.")]
+pub(crate) struct DeclareDeadArgs {
+    /// Device with a lockspace
+    pub(crate) device: PathBuf,
+    /// Host id of the dead host
+    #[arg(value_parser = host_id)]
+    pub(crate) host: HostId,
+    /// Its generation
+    #[arg(long, value_name = "G", value_parser = generation)]
+    pub(crate) generation: Generation,
+    /// I vouch that it was fenced: nothing on it acts, and no write of it will reach the device
+    #[arg(long, required = true)]
+    pub(crate) fenced: bool,
+}
+
+fn generation(text: &str) -> Result<Generation, String> {
+    let generation = text.parse().ok().and_then(Generation::new);
+    generation.ok_or_else(|| "a generation is a number from 1 on".into())
+}
+
+pub(crate) fn declare_dead(args: &DeclareDeadArgs) -> Result<(), Failure> {
+    let lockspace = open(&args.device, Access::ReadWrite)?;
+    let membership = lockspace.join(JoinOptions::new())?;
+    let declared = membership.declare_dead(args.host, args.generation);
+    if let Err(error) = membership.leave() {
+        tell(format_args!("the host id was not given back: {error}"));
+    }
+    let how = match declared? {
+        Declared::Dead => "is declared dead",
+        Declared::WasOver => "was over already",
+    };
+    written(writeln!(io::stdout(), "host {} generation {} {how}", args.host, args.generation))
+}
+
+impl From<DeclareError> for Failure {
+    fn from(error: DeclareError) -> Failure {
+        match &error {
+            DeclareError::Own { .. } | DeclareError::TooLarge { .. } => Failure::of(USAGE, &error),
+            DeclareError::Generation { .. } => Failure::of(REFUSED, &error).hint("`leasehold status` shows the hosts"),
+            DeclareError::Live { .. } => Failure::of(HELD, &error).hint("fence it first"),
+            DeclareError::Damaged(_) => Failure::of(DATA, &error).hint("`leasehold repair --host` mends it"),
+            DeclareError::Foreign { .. } => Failure::of(DATA, &error),
+            DeclareError::Unknown { .. } => Failure::of(IO, &error).hint("doing it again is safe"),
+            DeclareError::Lost(_) => Failure::of(LOST, &error),
+            _ => Failure::of(IO, &error),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The index as the areas say it ought to be.
+
+use std::collections::BTreeSet;
+
+use super::{RepairError, Repaired};
+use crate::disk::Lane;
+use crate::error::{Damage, DiskError};
+use crate::format::Leader;
+use crate::index::Index;
+use crate::lockspace::{FIRST_READ, Lockspace};
+use crate::membership::Membership;
+use crate::types::Name;
+
+/// An entry of the index that does not say what stands in its area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryFlaw {
+    /// Which entry, from 0.
+    pub number: u32,
+    /// What is wrong with its bytes. `None`: they are a valid entry, or a free one, but not what belongs there.
+    pub damage: Option<Damage>,
+    /// What belongs there: the name of a resource, or nothing. `Err`: the area is damaged, too, so nobody can say.
+    pub right: Result<Option<Name>, ()>,
+}
+
+/// What the first sector of an area shows.
+enum Area {
+    Resource(Name),
+    /// A resource that was deleted.
+    Cleared,
+    /// Nothing, or something of another lockspace.
+    Other,
+    Damaged,
+}
+
+impl Lockspace {
+    /// The entries that don't say what stands in their areas.
+    pub(super) fn flaws(&self, index: &Index) -> Result<Vec<EntryFlaw>, DiskError> {
+        let numbered = || (0..index.header.max_resources).zip(&index.entries);
+        let mut areas = Vec::new();
+        for (number, _) in numbered() {
+            areas.push(match number < index.room() {
+                true => self.area(index.header.resource_offset(number))?,
+                // The device ends before it.
+                false => Area::Other,
+            });
+        }
+        // Names that an entry and its area agree on. No other area gets one of them: two resources of one name could
+        // both be held.
+        let mut names: BTreeSet<Name> = BTreeSet::new();
+        for ((_, entry), area) in numbered().zip(&areas) {
+            if let (Ok(Some(entry)), Area::Resource(name)) = (entry, area)
+                && entry.name == *name
+            {
+                names.insert(*name);
+            }
+        }
+        let mut flaws = Vec::new();
+        for ((number, entry), area) in numbered().zip(&areas) {
+            let now = entry.as_ref().map(|entry| entry.as_ref().map(|entry| entry.name));
+            let right = match (&now, area) {
+                (Ok(Some(named)), Area::Resource(name)) if named == name => continue,
+                (_, Area::Resource(name)) => Ok(names.insert(*name).then_some(*name)),
+                (Ok(Some(_)) | Err(_), Area::Cleared) | (Err(_), Area::Other) => Ok(None),
+                (Err(_), Area::Damaged) => Err(()),
+                (Ok(_), _) => continue,
+            };
+            if now.is_err() || now.as_ref().ok() != right.as_ref().ok() {
+                let damage = now.err().map(|reason| index.damage(number, reason));
+                flaws.push(EntryFlaw { number, damage, right });
+            }
+        }
+        Ok(flaws)
+    }
+
+    fn area(&self, offset: u64) -> Result<Area, DiskError> {
+        let sector = match self.io.read(Lane::General, offset, self.geometry().sector_bytes(), FIRST_READ) {
+            Ok((_, sector)) => sector,
+            Err(error) if error.is_timeout() => return Err(error),
+            Err(_) => return Ok(Area::Damaged),
+        };
+        Ok(match Leader::decode(&sector, offset) {
+            Ok(leader) if leader.lockspace != self.name() || leader.resource == self.index_guard().name => Area::Other,
+            Ok(leader) if leader.cleared => Area::Cleared,
+            Ok(leader) => Area::Resource(leader.resource),
+            Err(_) if sector.iter().all(|byte| *byte == 0) => Area::Other,
+            Err(_) => Area::Damaged,
+        })
+    }
+}
+
+impl Membership {
+    /// Writes the index as the areas say. The lease that guards it is held.
+    pub(super) fn repair_index(&self) -> Result<Repaired, RepairError> {
+        let lockspace = &self.lockspace;
+        let Some((header, index)) = lockspace.index_or_guess()? else { return Ok(Repaired::Sound) };
+        let flaws = lockspace.flaws(&index)?;
+        let mut entries = 0;
+        for flaw in &flaws {
+            if let Ok(name) = flaw.right {
+                self.member.pulse.held().map_err(RepairError::Lost)?;
+                self.write_entry(&index.header, flaw.number, name)?;
+                entries += 1;
+            }
+        }
+        // It makes the entries valid.
+        if header.is_some() {
+            self.member.pulse.held().map_err(RepairError::Lost)?;
+            let timeout = lockspace.timeouts().io();
+            self.member.io.write(Lane::General, index.header.offset, index.header.encode(), timeout)?;
+        }
+        match (header.is_some() || entries > 0, flaws.into_iter().find_map(|flaw| flaw.right.err().and(flaw.damage))) {
+            (_, Some(damage)) => Err(RepairError::Damaged(damage)),
+            (true, None) => Ok(Repaired::Index { entries }),
+            (false, None) => Ok(Repaired::Sound),
+        }
+    }
+}

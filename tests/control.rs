@@ -1,0 +1,245 @@
+//! Declaring hosts dead: in memory with a path that hangs, and with several processes on a loop device.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, MemoryDisk, Plan};
+use leasehold::{
+    AcquireError, DeclareError, Declared, FormatOptions, Generation, HostId, HostState, JoinError, JoinOptions,
+    Lockspace, LossReason, Membership, Status, Timeouts, Wait,
+};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use common::devices::{Loop, file, text};
+use common::processes::{self, Mark, Process, leasehold};
+use common::{PATIENCE, timeouts, until};
+
+/// D is longer than any of these tests lasts: what is free before was not waited for.
+fn long() -> Timeouts {
+    timeouts([100, 400, 60_000, 5_000, 600_000])
+}
+
+fn id(number: u64) -> HostId {
+    HostId::new(number).unwrap()
+}
+
+fn format(disk: Arc<dyn Disk>) {
+    leasehold::format(disk, &FormatOptions { timeouts: long(), ..FormatOptions::default() }).unwrap();
+}
+
+/// A host of a machine of its own; again while the machine is too busy for it.
+fn join(lockspace: &Lockspace, host: u64) -> Membership {
+    let mut joined = None;
+    until("a join", || {
+        let options = JoinOptions::new().host_id(id(host)).machine(&format!("machine {host}"));
+        joined = lockspace.join(options).ok();
+        joined.is_some()
+    });
+    joined.unwrap()
+}
+
+fn in_memory(disk: &MemoryDisk, host: u64) -> Membership {
+    join(&Lockspace::open(Arc::new(disk.reopen())).unwrap(), host)
+}
+
+/// Not a test: what this program does in the processes that the tests start.
+#[test]
+fn worker() {
+    let Some(task) = processes::task() else { return };
+    // No worker outlives its test.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    let ["hold", device, host] = task.split('\n').collect::<Vec<_>>()[..] else { panic!("no such task: {task:?}") };
+    hold(Path::new(device), host.parse().unwrap());
+}
+
+/// Holds until it is lost, and says why.
+fn hold(device: &Path, host: u64) {
+    let lockspace = open(device);
+    let membership = join(&lockspace, host);
+    let lease = membership.acquire(&lockspace.find("demo").unwrap(), Wait::For(PATIENCE)).unwrap();
+    println!("\nowner {} {}", lease.version(), membership.owner().generation);
+    let mut status = membership.status();
+    while !matches!(status, Status::Lost { .. }) {
+        status = membership.status_change(&status, PATIENCE);
+    }
+    let Status::Lost { reason } = status else { unreachable!() };
+    assert!(!lease.is_held());
+    println!("\nlost {reason}");
+}
+
+fn open(device: &Path) -> Lockspace {
+    Lockspace::open(Arc::new(DirectDisk::open(device, Access::ReadWrite).unwrap())).unwrap()
+}
+
+/// The words after the first one of the line that begins with it.
+fn said(process: &Process, first: &str) -> Option<String> {
+    process.said().lines().find_map(|line| Some(line.strip_prefix(first)?.trim().to_string()))
+}
+
+/// The holder is stopped: to all others it looks like one that was fenced. Then it goes on.
+#[test]
+fn a_stopped_holder_that_is_declared_dead_is_replaced_at_once_and_lost_when_it_goes_on() {
+    let (_folder, backing) = file(16 << 20);
+    let node = Loop::new(&backing, &["--direct-io=on"]);
+    format(Arc::new(DirectDisk::open(&node.0, Access::ReadWrite).unwrap()));
+    let mark = Mark::new();
+    let (path, lockspace) = (text(&node.0), open(&node.0));
+    until("the resource", || leasehold(&mark, &["create", path, "demo"]).0 == 0 || lockspace.find("demo").is_ok());
+    let mut holder = Process::start(&mut processes::worker(&["hold", path, "7"]), &mark);
+    until("the holder", || said(&holder, "owner").is_some() || holder.ended().is_some());
+    let owner = said(&holder, "owner").unwrap_or_else(|| panic!("{}", holder.complained()));
+    let (version, generation) = owner.split_once(' ').unwrap();
+    let (version, generation): (u64, u64) = (version.parse().unwrap(), generation.parse().unwrap());
+
+    // Again while the machine is too busy for it.
+    let declare = |generation: u64| {
+        let generation = generation.to_string();
+        let mut ended = None;
+        until("an answer", || {
+            let (code, told) = leasehold(&mark, &["declare-dead", path, "7", "--generation", &generation, "--fenced"]);
+            let busy = processes::is_busy(&told);
+            ended = Some((code, told));
+            !busy
+        });
+        ended.unwrap()
+    };
+    let contender = join(&lockspace, 3);
+    let resource = lockspace.find("demo").unwrap();
+
+    holder.signal(Signal::STOP);
+    let (code, told) = declare(generation + 1);
+    assert!(code == 73 && told.contains(&format!("generation {generation}")), "{code}: {told}");
+    let refused = contender.acquire(&resource, Wait::For(Duration::from_millis(500)));
+    assert!(matches!(refused, Err(AcquireError::Held { .. } | AcquireError::TimedOut { .. })), "{refused:?}");
+    let (code, _) = leasehold(&mark, &["declare-dead", path, "7", "--generation", &generation.to_string()]);
+    assert_eq!(code, 64, "nobody vouches by mistake");
+    let (code, told) = declare(generation);
+    assert!(code == 0 && (told.contains("is declared dead") || told.contains("was over already")), "{code}: {told}");
+    let lease = contender.acquire(&resource, Wait::For(PATIENCE)).unwrap();
+    assert!(lease.version().get() > version);
+    // Its process is there and may still write: on this machine nobody takes its id.
+    let again = lockspace.join(JoinOptions::new().host_id(id(7)).machine("another"));
+    assert!(matches!(again, Err(JoinError::HeldHere { .. })), "{again:?}");
+
+    holder.signal(Signal::CONT);
+    assert_eq!(holder.code(), 0, "{}", holder.complained());
+    let lost = said(&holder, "lost").unwrap();
+    assert!(lost.starts_with("this host was declared dead by host "), "{lost}");
+    assert!(lease.is_held());
+    assert!(join(&lockspace, 7).owner().generation.get() > generation);
+}
+
+/// No word of anybody's ends a host that renews.
+#[test]
+fn a_host_that_lives_is_not_declared_dead() {
+    let disk = MemoryDisk::new(4 << 20, None);
+    // It renews often, as against how long it is watched: a busy machine doesn't make it look dead.
+    let timeouts = timeouts([50, 1_000, 60_000, 5_000, 600_000]);
+    leasehold::format(Arc::new(disk.reopen()), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+    let [lives, declarer] = std::thread::scope(|scope| {
+        [1, 2]
+            .map(|host| {
+                scope.spawn({
+                    let disk = &disk;
+                    move || in_memory(disk, host)
+                })
+            })
+            .map(|thread| thread.join().unwrap())
+    });
+    let owner = lives.owner();
+    for _ in 0..2 {
+        let answer = declarer.declare_dead(owner.host, owner.generation);
+        assert!(matches!(answer, Err(DeclareError::Live { .. })), "{answer:?}");
+    }
+    assert!(matches!(lives.status(), Status::Held { .. }));
+}
+
+/// Two hosts and what a third one held that is gone without a word.
+fn with_a_dead_host() -> (MemoryDisk, Membership, Generation) {
+    let disk = MemoryDisk::new(8 << 20, None);
+    format(Arc::new(disk.reopen()));
+    let first = in_memory(&disk, 1);
+    first.create("demo", Wait::For(PATIENCE)).unwrap();
+    // All that it does happens on a copy, but for what is on disk while it holds: to the others it is dead.
+    let elsewhere = MemoryDisk::with_bytes(disk.bytes(), None);
+    let gone = in_memory(&elsewhere, 2);
+    let lease = gone.acquire(&gone.lockspace().find("demo").unwrap(), Wait::For(PATIENCE)).unwrap();
+    let generation = gone.owner().generation;
+    let image = elsewhere.bytes();
+    disk.edit(|bytes| {
+        let geometry = gone.lockspace().geometry();
+        let demo = lease.resource().offset();
+        let sector = geometry.sector_bytes();
+        for at in [geometry.delta_offset(id(2)), demo, demo + geometry.block_offset(id(2))] {
+            let range = at as usize..at as usize + sector;
+            bytes[range.clone()].copy_from_slice(&image[range]);
+        }
+    });
+    (disk, first, generation)
+}
+
+#[test]
+fn a_declaration_names_what_it_is_about_or_changes_nothing() {
+    let (disk, first, generation) = with_a_dead_host();
+    let geometry = first.lockspace().geometry();
+    let record = || disk.bytes()[geometry.delta_offset(id(2)) as usize..][..geometry.sector_bytes()].to_vec();
+    let before = record();
+    let me = first.owner();
+    let own = first.declare_dead(me.host, me.generation);
+    assert!(matches!(own, Err(DeclareError::Own { .. })), "{own:?}");
+    let never_held = first.declare_dead(id(9), generation);
+    assert!(matches!(never_held, Err(DeclareError::Generation { found: 0, .. })), "{never_held:?}");
+    let other = first.declare_dead(id(2), Generation::new(generation.get() + 1).unwrap());
+    assert!(matches!(other, Err(DeclareError::Generation { found, .. }) if found == generation.get()), "{other:?}");
+    assert_eq!(record(), before);
+
+    let resource = first.lockspace().find("demo").unwrap();
+    assert!(matches!(first.acquire(&resource, Wait::No), Err(AcquireError::Held { .. })));
+    assert_eq!(first.declare_dead(id(2), generation).unwrap(), Declared::Dead);
+    assert_eq!(first.declare_dead(id(2), generation).unwrap(), Declared::WasOver, "again is safe");
+    first.acquire(&resource, Wait::No).unwrap().release().unwrap();
+    until("the state", || first.hosts().iter().any(|host| host.host == id(2) && host.state == HostState::Free));
+
+    disk.edit(|bytes| bytes[geometry.delta_offset(id(2)) as usize] ^= 1);
+    let damaged = first.declare_dead(id(2), generation);
+    assert!(matches!(damaged, Err(DeclareError::Damaged(_))), "{damaged:?}");
+}
+
+/// The declarer's write hangs; another one's does not, and somebody takes the id. Then the first one lands, late.
+#[test]
+fn a_declaration_that_lands_late_costs_the_next_holder_its_id_and_ends_nothing_of_it() {
+    let (disk, other, generation) = with_a_dead_host();
+    let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
+    let declarer = join(&Lockspace::open(path.clone()).unwrap(), 3);
+    let geometry = declarer.lockspace().geometry();
+    let at = geometry.delta_offset(id(2));
+    path.set_rule(move |request| if request.is_write() && request.offset == at { Plan::Hold } else { Plan::Pass });
+    for _ in 0..2 {
+        let answer = declarer.declare_dead(id(2), generation);
+        assert!(matches!(answer, Err(DeclareError::Unknown { .. })), "{answer:?}");
+    }
+    assert_eq!(path.held(), 1, "one write in flight for each sector");
+    assert_eq!(other.declare_dead(id(2), generation).unwrap(), Declared::Dead);
+    let next = in_memory(&disk, 2);
+    let lease = next.acquire(&next.lockspace().find("demo").unwrap(), Wait::For(PATIENCE)).unwrap();
+
+    path.clear_rule();
+    path.release();
+    until("the loss", || !lease.is_held());
+    let status = next.status();
+    assert!(
+        matches!(&status, Status::Lost { reason: LossReason::Overwritten { generation: shown, .. } }
+            if *shown == generation.get()),
+        "{status:?}"
+    );
+    // What it held is not free before D: nobody vouched for that generation.
+    let resource = other.lockspace().find("demo").unwrap();
+    let taken = other.acquire(&resource, Wait::For(Duration::from_millis(500)));
+    assert!(matches!(taken, Err(AcquireError::Held { .. })), "{taken:?}");
+}

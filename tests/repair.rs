@@ -1,0 +1,313 @@
+//! Repairs, in memory: what may be written anew, when, and by whom. `tests/damage.rs` has the command, on any damage.
+
+#![allow(clippy::unwrap_used)] // In a test these are assertions.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::disk::MemoryDisk;
+use leasehold::format::{Geometry, IndexEntry, Leader};
+use leasehold::{
+    AcquireError, EntryFlaw, Finding, FormatOptions, HostId, JoinError, JoinOptions, Lockspace, LossReason, Membership,
+    RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
+};
+
+use common::{PATIENCE, timeouts, until};
+
+/// D is longer than any of these tests lasts.
+fn long() -> Timeouts {
+    timeouts([50, 150, 60_000, 5_000, 600_000])
+}
+
+fn id(number: u64) -> HostId {
+    HostId::new(number).unwrap()
+}
+
+/// A lockspace with the resources `first` and `second`, at the entries 0 and 1.
+struct Scene {
+    disk: MemoryDisk,
+    geometry: Geometry,
+}
+
+const AT_ONCE: RepairOptions = RepairOptions { wait: Wait::No, fenced: false };
+const IN_TIME: RepairOptions = RepairOptions { wait: Wait::For(PATIENCE), fenced: false };
+
+impl Scene {
+    fn new() -> Scene {
+        let disk = MemoryDisk::new(8 << 20, None);
+        let options = FormatOptions { timeouts: long(), ..FormatOptions::default() };
+        let geometry = leasehold::format(Arc::new(disk.reopen()), &options).unwrap().geometry();
+        let scene = Scene { disk, geometry };
+        let maker = scene.join(9);
+        for name in ["first", "second"] {
+            maker.create(name, Wait::For(PATIENCE)).unwrap();
+        }
+        maker.leave().unwrap();
+        scene
+    }
+
+    fn lockspace(&self) -> Lockspace {
+        Lockspace::open(Arc::new(self.disk.reopen())).unwrap()
+    }
+
+    /// A host of a machine of its own; again while this one is too busy for it.
+    fn join(&self, host: u64) -> Membership {
+        let options = || JoinOptions::new().host_id(id(host)).machine(&format!("machine {host}"));
+        let mut joined = None;
+        until("a join", || {
+            joined = self.lockspace().join(options()).ok();
+            joined.is_some()
+        });
+        joined.unwrap()
+    }
+
+    /// Spoils so many bytes from `at` on.
+    fn spoil(&self, at: u64, len: usize) {
+        self.disk.edit(|bytes| bytes[at as usize..][..len].iter_mut().for_each(|byte| *byte ^= 0x5a));
+    }
+
+    fn area(&self, entry: u64) -> u64 {
+        (3 + entry) * self.geometry.area_bytes()
+    }
+
+    fn entry(&self, number: u32) -> u64 {
+        self.geometry.area_bytes() + self.geometry.index_entry_offset(number)
+    }
+
+    #[track_caller]
+    fn one_finding(&self) -> Finding {
+        let mut all = self.lockspace().examine().unwrap();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    #[track_caller]
+    fn is_sound(&self) {
+        let all = self.lockspace().examine().unwrap();
+        assert!(all.is_empty(), "{all:?}");
+    }
+
+    fn names(&self) -> Vec<String> {
+        let (resources, _) = self.lockspace().resources().unwrap();
+        resources.iter().map(|info| info.resource.name().to_string()).collect()
+    }
+
+    /// What the index lists at these entries.
+    fn flaws(&self) -> Vec<EntryFlaw> {
+        match self.one_finding() {
+            Finding::Index { entries, .. } => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_leader_is_left_alone_while_somebody_who_lives_holds_the_resource() {
+    let scene = Scene::new();
+    let (holder, other) = (scene.join(1), scene.join(2));
+    let resource = scene.lockspace().find("first").unwrap();
+    let lease = holder.acquire(&resource, Wait::For(PATIENCE)).unwrap();
+    scene.spoil(resource.offset(), 1);
+    let finding = scene.one_finding();
+    assert!(matches!(finding, Finding::Leader { .. }), "{finding:?}");
+    let before = scene.disk.bytes();
+    let refused = other.repair(&finding, AT_ONCE);
+    assert!(matches!(&refused, Err(RepairError::Acquire(AcquireError::Held { holder, .. })) if holder.host == id(1)));
+    let waited = other.repair(&finding, RepairOptions { wait: Wait::For(Duration::from_millis(300)), ..AT_ONCE });
+    assert!(matches!(waited, Err(RepairError::Acquire(AcquireError::Held { .. }))), "{waited:?}");
+    let after = scene.disk.bytes();
+    let sector = scene.area(0) as usize..scene.area(0) as usize + scene.geometry.sector_bytes();
+    assert_eq!(before[sector.clone()], after[sector]);
+    assert!(lease.is_held());
+
+    let version = lease.version();
+    lease.release().unwrap();
+    let Ok(Repaired::Leader { version: rebuilt }) = other.repair(&finding, IN_TIME) else { panic!("it is free") };
+    assert!(rebuilt > version);
+    scene.is_sound();
+    assert!(holder.acquire(&resource, Wait::For(PATIENCE)).unwrap().version() > rebuilt);
+    assert_eq!(other.repair(&finding, IN_TIME).unwrap(), Repaired::Sound, "again is safe");
+}
+
+/// The leader alone knows the version: the area had another resource before.
+#[test]
+fn a_leader_that_is_rebuilt_goes_on_from_what_is_left_of_it_or_far_beyond() {
+    // Bytes that no checksum of sanlock's covers, and bytes that it does.
+    for (at, rest) in [(250, true), (60, false)] {
+        let scene = Scene::new();
+        let offset = scene.area(0) as usize;
+        let before = Version::new(1 << 34);
+        scene.disk.edit(|bytes| {
+            let sector = &mut bytes[offset..offset + scene.geometry.sector_bytes()];
+            let leader = Leader::decode(sector, offset as u64).unwrap();
+            sector.copy_from_slice(&Leader { version: before, ..leader }.encode(offset as u64));
+        });
+        scene.spoil(offset as u64 + at, 1);
+        let host = scene.join(1);
+        let Ok(Repaired::Leader { version }) = host.repair(&scene.one_finding(), IN_TIME) else { panic!("it is free") };
+        assert!(version > before);
+        assert_eq!(version == before.after(1), rest, "{version}");
+        scene.is_sound();
+    }
+}
+
+#[test]
+fn a_record_is_mended_when_its_host_is_gone_and_frees_nothing_by_itself() {
+    let scene = Scene::new();
+    let (lost, other) = (scene.join(1), scene.join(2));
+    let lease = lost.acquire(&scene.lockspace().find("first").unwrap(), Wait::For(PATIENCE)).unwrap();
+    let owner = lost.owner();
+    scene.spoil(scene.geometry.delta_offset(id(1)), 48);
+    let finding = scene.one_finding();
+    until("the loss", || !lease.is_held());
+    assert!(matches!(lost.status(), Status::Lost { reason: LossReason::Damaged(_) }));
+    drop(lease);
+    drop(lost);
+    for options in [AT_ONCE, RepairOptions { wait: Wait::For(Duration::from_millis(500)), ..AT_ONCE }] {
+        let early = other.repair(&finding, options);
+        assert!(matches!(early, Err(RepairError::MayLive { .. })), "{early:?}");
+    }
+    let mended = other.repair(&finding, RepairOptions { fenced: true, ..IN_TIME }).unwrap();
+    assert_eq!(mended, Repaired::Host { generation: owner.generation.get(), free: true }, "its block shows it");
+    scene.is_sound();
+    // Its generation is over by the caller's word: what it held is free.
+    other.acquire(&scene.lockspace().find("first").unwrap(), Wait::For(PATIENCE)).unwrap();
+    assert!(scene.join(1).owner().generation > owner.generation);
+    let own = other.repair(&Finding::HostRecord { host: id(2), damage: finding.damages()[0].clone() }, IN_TIME);
+    assert!(matches!(own, Err(RepairError::Own { .. })), "{own:?}");
+}
+
+/// The rest of the record has its checksum: it says itself whether it was released.
+#[test]
+fn what_is_left_of_a_record_says_whether_it_was_released() {
+    let scene = Scene::new();
+    let other = scene.join(2);
+    let kept = other.hosts().into_iter().find(|host| host.host == id(9)).unwrap().generation;
+    scene.spoil(scene.geometry.delta_offset(id(9)) + 300, 1);
+    let mended = other.repair(&scene.one_finding(), IN_TIME).unwrap();
+    assert_eq!(mended, Repaired::Host { generation: kept, free: true });
+
+    let lost = scene.join(1);
+    let generation = lost.owner().generation;
+    scene.spoil(scene.geometry.delta_offset(id(1)) + 300, 1);
+    until("the loss", || matches!(lost.status(), Status::Lost { .. }));
+    drop(lost);
+    let early = other.repair(&scene.one_finding(), RepairOptions { wait: Wait::For(long().io() * 2), ..AT_ONCE });
+    assert!(matches!(early, Err(RepairError::MayLive { .. })), "{early:?}");
+    let mended = other.repair(&scene.one_finding(), RepairOptions { fenced: true, ..IN_TIME }).unwrap();
+    assert_eq!(mended, Repaired::Host { generation: generation.get(), free: true });
+}
+
+/// D is short here: the host counts as dead, and nobody vouches for it.
+#[test]
+fn the_id_of_a_record_that_was_mended_is_taken_again_only_after_its_host_was_declared_dead() {
+    let disk = MemoryDisk::new(8 << 20, None);
+    let options = FormatOptions { timeouts: timeouts([50, 150, 1_000, 200, 1_200]), ..FormatOptions::default() };
+    let geometry = leasehold::format(Arc::new(disk.reopen()), &options).unwrap().geometry();
+    let scene = Scene { disk, geometry };
+    let (lost, other) = (scene.join(1), scene.join(2));
+    let owner = lost.owner();
+    scene.spoil(scene.geometry.delta_offset(id(1)), 48);
+    let finding = scene.one_finding();
+    until("the loss", || matches!(lost.status(), Status::Lost { .. }));
+    drop(lost);
+    let Ok(Repaired::Host { generation, free: false }) = other.repair(&finding, IN_TIME) else {
+        panic!("it was not released")
+    };
+    let joined = scene.lockspace().join(JoinOptions::new().host_id(id(1)).machine("machine 1"));
+    assert!(matches!(joined, Err(JoinError::NotReleased { .. })), "{joined:?}");
+    other.declare_dead(id(1), leasehold::Generation::new(generation).unwrap()).unwrap();
+    assert!(scene.join(1).owner().generation.get() > generation);
+    assert!(owner.generation.get() >= generation, "nothing shows a later one");
+}
+
+#[test]
+fn a_block_is_mended_by_who_holds_its_host_id_whoever_holds_the_resource() {
+    let scene = Scene::new();
+    let (holder, other) = (scene.join(1), scene.join(2));
+    let resource = scene.lockspace().find("first").unwrap();
+    other.acquire(&resource, Wait::For(PATIENCE)).unwrap().release().unwrap();
+    let lease = holder.acquire(&resource, Wait::For(PATIENCE)).unwrap();
+    scene.spoil(resource.offset() + scene.geometry.block_offset(id(2)), 48);
+    let finding = scene.one_finding();
+    let refused = holder.repair(&finding, IN_TIME);
+    assert!(matches!(refused, Err(RepairError::OtherHost { host, .. }) if host == id(2)), "{refused:?}");
+    assert_eq!(other.repair(&finding, IN_TIME).unwrap(), Repaired::Block);
+    scene.is_sound();
+    assert!(lease.is_held());
+    lease.release().unwrap();
+    other.acquire(&resource, Wait::For(PATIENCE)).unwrap();
+}
+
+#[test]
+fn the_index_is_written_as_the_areas_say() {
+    let scene = Scene::new();
+    let host = scene.join(1);
+    // All of it is gone, but for the areas.
+    scene.spoil(scene.geometry.area_bytes(), 2 * scene.geometry.sector_bytes());
+    assert!(scene.lockspace().find("first").is_err());
+    assert_eq!(host.repair(&scene.one_finding(), IN_TIME).unwrap(), Repaired::Index { entries: 8 });
+    scene.is_sound();
+    assert_eq!(scene.names(), ["first", "second"]);
+
+    // An entry that was lost, one that names another resource, and one whose resource was deleted.
+    let third = host.create("third", Wait::For(PATIENCE)).unwrap();
+    scene.disk.edit(|bytes| {
+        bytes[scene.entry(0) as usize..][..IndexEntry::BYTES].fill(0);
+        let wrong = IndexEntry { offset: scene.area(1), name: leasehold::Name::resource("other").unwrap() };
+        bytes[scene.entry(1) as usize..][..IndexEntry::BYTES].copy_from_slice(&wrong.encode());
+        let sector = &mut bytes[third.offset() as usize..][..scene.geometry.sector_bytes()];
+        let leader = Leader::decode(sector, third.offset()).unwrap();
+        sector.copy_from_slice(&Leader { cleared: true, ..leader }.encode(third.offset()));
+    });
+    let right: Vec<_> = scene.flaws().iter().map(|flaw| flaw.right.map(|name| name.map(|it| it.to_string()))).collect();
+    assert_eq!(right, [Ok(Some("first".into())), Ok(Some("second".into())), Ok(None)]);
+    host.repair(&scene.one_finding(), IN_TIME).unwrap();
+    scene.is_sound();
+    assert_eq!(scene.names(), ["first", "second"]);
+}
+
+#[test]
+fn an_index_that_is_rebuilt_has_no_name_twice_and_invents_none() {
+    let scene = Scene::new();
+    let host = scene.join(1);
+    let third = host.create("third", Wait::For(PATIENCE)).unwrap();
+    scene.disk.edit(|bytes| {
+        // The third area has the first one's name, too, and its entry is lost.
+        let sector = &mut bytes[third.offset() as usize..][..scene.geometry.sector_bytes()];
+        let leader = Leader::decode(sector, third.offset()).unwrap();
+        let twice = Leader { resource: leasehold::Name::resource("first").unwrap(), ..leader };
+        sector.copy_from_slice(&twice.encode(third.offset()));
+        bytes[scene.entry(2) as usize..][..IndexEntry::BYTES].fill(0xff);
+    });
+    host.repair(&scene.one_finding(), IN_TIME).unwrap();
+    let listed = |scene: &Scene| scene.disk.bytes()[scene.entry(2) as usize..][..IndexEntry::BYTES].to_vec();
+    assert!(listed(&scene).iter().all(|byte| *byte == 0));
+
+    // Entry and area are both damaged: what was there can't be known.
+    scene.disk.edit(|bytes| {
+        bytes[scene.entry(1) as usize..][..IndexEntry::BYTES].fill(0xff);
+        bytes[scene.area(1) as usize..][..512].fill(0xff);
+    });
+    assert_eq!(scene.flaws()[0].right, Err(()));
+    let unknown = host.repair(&scene.one_finding(), IN_TIME);
+    assert!(matches!(unknown, Err(RepairError::Damaged(_))), "{unknown:?}");
+    // By its name the area can be made whole, and then the entry.
+    let resource = scene.lockspace().resource_at("second", scene.area(1)).unwrap();
+    let damage = scene.one_finding().damages()[0].clone();
+    host.repair(&Finding::Leader { resource, damage }, IN_TIME).unwrap();
+    host.repair(&scene.one_finding(), IN_TIME).unwrap();
+    scene.is_sound();
+    assert_eq!(scene.names()[..2], ["first", "second"]);
+}
+
+#[test]
+fn a_request_that_is_damaged_asks_for_nothing_afterwards() {
+    let scene = Scene::new();
+    let host = scene.join(1);
+    scene.spoil(scene.area(0) + scene.geometry.request_offset(), 4);
+    assert_eq!(host.repair(&scene.one_finding(), IN_TIME).unwrap(), Repaired::Request);
+    scene.is_sound();
+}
