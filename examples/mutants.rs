@@ -33,6 +33,8 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::RebuildIsJudged, Emphasis::LostLeader),
     (Rule::RebuildSkipsVersions, Emphasis::LostLeader),
     (Rule::DeclarationNamesGeneration, Emphasis::Declared),
+    (Rule::ResumeInTime, Emphasis::Restarts),
+    (Rule::UnconfirmedGivesNothing, Emphasis::Restarts),
     (Rule::DeadlineFromStart, Emphasis::NoMargin),
     (Rule::ConfirmedByLaterRead, Emphasis::NoMargin),
     (Rule::SpansAreStretched, Emphasis::Clocks),

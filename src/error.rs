@@ -753,6 +753,9 @@ pub enum LossReason {
     /// The membership was left.
     #[error("the membership was left")]
     Left,
+    /// The membership was detached, for another process to go on with it.
+    #[error("the membership was detached")]
+    Detached,
 }
 
 /// The same reason, whatever the I/O error below it was.

@@ -34,10 +34,10 @@
 //! # }
 //! ```
 //!
-//! Where to look: [`Lockspace`] opens a device and lists its hosts and resources, [`Watching`] goes on looking at them,
-//! [`Membership`] acquires and creates, [`Lease`] is what is held. [`Protected`] programs end
-//! when it does, and a [`Watchdog`] is for when nobody can end them. [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk,
-//! [`protocol`] the pure state machines.
+//! Where to look: [`Lockspace`] opens a device, lists its hosts and resources, and [goes on](Lockspace::resume) with what
+//! a process held that was restarted; [`Watching`] goes on looking; [`Membership`] acquires and creates; [`Lease`] is what
+//! is held. [`Protected`] programs end when it does, and a [`Watchdog`] is for when nobody can end them. [`disk`] is the
+//! seam to storage and clock, [`format`](mod@format) the bytes on disk, [`protocol`] the pure state machines.
 
 #![deny(missing_docs, unsafe_code)]
 
@@ -56,6 +56,7 @@ mod membership;
 pub mod protocol;
 mod repair;
 mod requests;
+mod resume;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod supervision;
@@ -84,6 +85,7 @@ pub use protocol::declare::Declared;
 pub use protocol::liveness::HostState;
 pub use repair::{EntryFlaw, Finding, RepairError, RepairOptions, Repaired};
 pub use requests::Requested;
+pub use resume::{Gone, GoneReason, ResumeError, ResumeToken, Resumed, TokenError};
 pub use supervision::{
     Deadlines, Escalation, Ladder, LadderError, Protected, Scope, Step, SuperviseError, Supervision,
 };

@@ -31,10 +31,10 @@ use crate::watchdog::{Watchdog, WatchdogError};
 pub struct JoinOptions {
     host_id: Option<HostId>,
     host_name: Option<String>,
-    machine: Option<u64>,
-    tell: Tell,
-    tell_notice: Option<TellNotice>,
-    watchdog: Option<Box<dyn Watchdog>>,
+    pub(crate) machine: Option<u64>,
+    pub(crate) tell: Tell,
+    pub(crate) tell_notice: Option<TellNotice>,
+    pub(crate) watchdog: Option<Box<dyn Watchdog>>,
 }
 
 impl fmt::Debug for JoinOptions {
@@ -209,11 +209,20 @@ impl Membership {
         let request = join::Request { host: host_id, name, machine, tell, tell_notice };
         let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
         // Left when it is dropped.
-        let membership = Membership { member, lockspace: lockspace.clone(), left: Mutex::new(false) };
+        let membership = Membership::of(member, lockspace.clone());
         if let Some(watchdog) = watchdog {
             membership.member.watch_over(watchdog)?;
         }
         Ok(membership)
+    }
+
+    pub(crate) fn of(member: Arc<Member>, lockspace: Lockspace) -> Membership {
+        Membership { member, lockspace, left: Mutex::new(false) }
+    }
+
+    /// Nothing is left for dropping it to do.
+    pub(crate) fn is_over(&self) {
+        *self.left.lock() = true;
     }
 
     /// Host id and generation.

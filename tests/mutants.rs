@@ -26,6 +26,7 @@ const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::JoinWaits, None),
     (Rule::FastOnlyAfterReboot, None),
     (Rule::LocalLock, None),
+    (Rule::ResumeInTime, Some(Emphasis::Restarts)),
     (Rule::BootTime, None),
     (Rule::PeersOwnTimeouts, Some(Emphasis::SlowPeers)),
     (Rule::NoRemoteTime, None),

@@ -28,7 +28,7 @@ fn free_record() -> DeltaRecord {
 fn record(me: Owner, renewals: u32) -> DeltaRecord {
     let mut record = free_record();
     (record.owner_id, record.generation, record.timestamp) = (me.host.get(), me.generation.get(), 1_000);
-    record.extension.as_mut().unwrap().counter = renewals;
+    record.extension.as_mut().unwrap().started_us = renewals;
     record
 }
 

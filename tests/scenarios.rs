@@ -9,6 +9,7 @@
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
 //! | `control.rs` | declaring a host dead, rebuilding a leader |
 //! | `host_ids.rs` | holding a host id, and judging those who hold one |
+//! | `resuming.rs` | going on with what an earlier process held |
 //! | `world.rs` | what they run on |
 
 #![allow(clippy::unwrap_used)]
@@ -22,6 +23,8 @@ mod control;
 mod damage;
 #[path = "scenarios/host_ids.rs"]
 mod host_ids;
+#[path = "scenarios/resuming.rs"]
+mod resuming;
 #[path = "scenarios/sharers.rs"]
 mod sharers;
 #[path = "scenarios/two_owners.rs"]

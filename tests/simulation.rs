@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use leasehold::sim::{Counters, Options};
+use leasehold::sim::{Counters, Emphasis, Options};
 
 /// Enough for every counter below to grow many times.
 const SEEDS: u64 = 300;
@@ -15,26 +15,31 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Runs the seeds that the environment or the default says.
-fn run_all() -> Counters {
+fn run_all(default: u64, options: impl Fn(u64) -> Options) -> Counters {
     let seeds = match from_environment("LEASEHOLD_SEED") {
         Some(seed) => seed..seed + 1,
         None => {
             let start = from_environment("LEASEHOLD_SEED_START").unwrap_or(0);
-            start..start + from_environment("LEASEHOLD_SEEDS").unwrap_or(SEEDS)
+            start..start + from_environment("LEASEHOLD_SEEDS").unwrap_or(default)
         }
     };
     let mut sum = Counters::default();
     for seed in seeds {
-        sum += Options::of_seed(seed).run().unwrap_or_else(|failure| panic!("\n{failure}"));
+        sum += options(seed).run().unwrap_or_else(|failure| panic!("\n{failure}"));
     }
+    println!("{sum:#?}");
     sum
+}
+
+/// Whether the counters are those of the default runs.
+fn is_default() -> bool {
+    from_environment("LEASEHOLD_SEED").or(from_environment("LEASEHOLD_SEEDS")).is_none()
 }
 
 #[test]
 fn properties_hold_under_random_faults() {
-    let sum = run_all();
-    println!("{sum:#?}");
-    if from_environment("LEASEHOLD_SEED").or(from_environment("LEASEHOLD_SEEDS")).is_some() {
+    let sum = run_all(SEEDS, Options::of_seed);
+    if !is_default() {
         return;
     }
     // The runs are worth something only if what the rules are for did happen.
@@ -48,6 +53,12 @@ fn properties_hold_under_random_faults() {
     assert!(sum.rebuilds > 100, "{sum:#?}");
     assert!(sum.declared > 5, "{sum:#?}");
     assert!(sum.without > 1_000, "{sum:#?}");
+}
+
+#[test]
+fn processes_that_are_killed_and_restarted_go_on_with_what_is_theirs() {
+    let sum = run_all(SEEDS / 4, |seed| Options::about(seed, Some(Emphasis::Restarts)));
+    assert!(!is_default() || sum.resumes > 50 && sum.taken_up > 12, "{sum:#?}");
 }
 
 #[test]

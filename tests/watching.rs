@@ -57,7 +57,7 @@ impl Scene {
         let at = Geometry::default().delta_offset(host(id));
         self.edit(at, |sector| {
             let mut record = DeltaRecord::decode(sector, at).unwrap();
-            record.extension.as_mut().unwrap().counter += 1;
+            record.extension.as_mut().unwrap().started_us += 1;
             record.encode(at)
         });
     }

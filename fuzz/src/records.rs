@@ -107,11 +107,12 @@ fn delta(geometry: Geometry, input: &mut Input<'_>) -> DeltaRecord {
             nonce: small(input),
             session: small(input),
             boot: small(input),
-            counter: small(input),
+            started_us: small(input),
             machine: input.number(),
             superseded: small(input),
             confirmed: input.flag(),
             declared_by: None,
+            left: input.byte() % 64,
             timeouts: match input.below(3) {
                 0 => timeouts(),
                 1 => timeouts_of([1, 1, 4, 1, 5]).expect("valid"),

@@ -83,6 +83,33 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
     Member::start(io, terms, hosts, tenure, request.tell, request.tell_notice.map(Notices::new))
 }
 
+/// Why a host id was not locked.
+pub(crate) enum LockError {
+    /// Another process has it, or a write that it left in flight.
+    HeldHere,
+    /// The system refused.
+    System { what: &'static str, source: std::io::Error },
+}
+
+/// Locks a host id for as long as `io`, or a write that it began, is there: one lock for processes that open this device
+/// node, one for those that came by another.
+pub(crate) fn lock_host(io: &Io, terms: &Terms, host: HostId) -> Result<(), LockError> {
+    let key = match terms.nonce {
+        0 => identity::hash(&[&terms.lockspace.to_string()]),
+        nonce => u64::from(nonce),
+    };
+    let taken = LocalLock::take(key, host)
+        .map_err(|source| LockError::System { what: "the host-local lock could not be taken", source })?;
+    let local = taken.ok_or(LockError::HeldHere)?;
+    let (at, sector) = (terms.geometry.delta_offset(host), terms.geometry.sector_bytes());
+    let taken = HostLock::take(local, io.disk().clone(), at, sector as u64).map_err(|fault| {
+        let source = std::io::Error::other(fault);
+        LockError::System { what: "the device's record could not be locked", source }
+    })?;
+    io.keep(taken.ok_or(LockError::HeldHere)?);
+    Ok(())
+}
+
 struct Joiner<'join> {
     io: &'join Io,
     terms: &'join Terms,
@@ -146,7 +173,10 @@ impl Joiner<'_> {
     fn take(&self, host: HostId) -> Result<Tenure, JoinError> {
         let sector = self.terms.geometry.sector_bytes();
         let at = self.terms.geometry.delta_offset(host);
-        self.lock(host)?;
+        lock_host(self.io, self.terms, host).map_err(|error| match error {
+            LockError::HeldHere => JoinError::HeldHere { device: self.io.device(), host },
+            LockError::System { what, source } => JoinError::System { what, source },
+        })?;
         let mut result = self.attempt(host, at, sector);
         for _ in 1..READ_ATTEMPTS {
             // A read that took too long; nothing was written, or it is over and counted for nothing.
@@ -161,26 +191,6 @@ impl Joiner<'_> {
             self.io.let_go();
         }
         result
-    }
-
-    /// One lock for processes that open this device node, one for those that came by another.
-    fn lock(&self, host: HostId) -> Result<(), JoinError> {
-        let held = || JoinError::HeldHere { device: self.io.device(), host };
-        let key = match self.terms.nonce {
-            0 => identity::hash(&[&self.terms.lockspace.to_string()]),
-            nonce => u64::from(nonce),
-        };
-        let taken = LocalLock::take(key, host)
-            .map_err(|source| JoinError::System { what: "the host-local lock could not be taken", source })?;
-        let local = taken.ok_or_else(held)?;
-        let at = self.terms.geometry.delta_offset(host);
-        let sector = self.terms.geometry.sector_bytes();
-        let taken = HostLock::take(local, self.io.disk().clone(), at, sector as u64).map_err(|fault| {
-            let source = std::io::Error::other(fault);
-            JoinError::System { what: "the device's record could not be locked", source }
-        })?;
-        self.io.keep(taken.ok_or_else(held)?);
-        Ok(())
     }
 
     fn attempt(&self, host: HostId, at: u64, sector: usize) -> Result<Tenure, JoinError> {

@@ -12,6 +12,7 @@
 //! | [`join`] | acquires a host id |
 //! | [`declare`] | declares another host dead |
 //! | [`repair`] | mends delta records and leaders |
+//! | [`resume`] | goes on with the host id and leases of a process that has ended |
 //! | [`resources`] | drives operations on resources |
 //! | [`explain`] | why one failed, in the words of the public errors |
 //! | [`verify`] | looks whether what is held was taken by force |
@@ -37,5 +38,6 @@ pub(crate) mod outbox;
 pub(crate) mod pulse;
 mod repair;
 pub(crate) mod resources;
+pub(crate) mod resume;
 pub(crate) mod values;
 pub(crate) mod verify;

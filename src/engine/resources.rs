@@ -82,9 +82,14 @@ struct Unfinished {
 }
 
 impl Resources {
+    /// What is held, how, and at which version.
+    pub(crate) fn leases(&self) -> Vec<(Resource, LeaseMode, Version)> {
+        self.slots.lock().iter().filter_map(|(offset, slot)| slot.held(*offset)).collect()
+    }
+
     /// What is held, at which version.
     pub(crate) fn held(&self) -> Vec<(Resource, Version)> {
-        self.slots.lock().iter().filter_map(|(offset, slot)| slot.held(*offset)).map(|(it, _, at)| (it, at)).collect()
+        self.leases().into_iter().map(|(resource, _, version)| (resource, version)).collect()
     }
 
     /// What is held exclusively, at which version.
@@ -101,6 +106,13 @@ impl Resources {
             |slots: &mut BTreeMap<u64, Slot>| slots.values().any(|slot| matches!(slot.state, SlotState::Busy(_)));
         self.changed.wait_while_for(&mut slots, busy, timeout);
         slots.values().filter(|slot| slot.state != SlotState::Idle).map(|slot| slot.name).collect()
+    }
+
+    /// Counts a lease as held that an earlier process of this generation acquired; `own` is its block.
+    pub(crate) fn adopt(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Block) {
+        let state = SlotState::Held(mode, version);
+        let slot = Slot { name: resource.name, state, own: Some(own), given_up: false };
+        self.slots.lock().insert(resource.offset, slot);
     }
 
     fn begin(&self, resource: &Resource) -> Option<Option<Block>> {
@@ -216,6 +228,11 @@ impl Member {
     ) -> Result<Acquired, AcquireError> {
         let wish = Wish { mode, wait: deadline.is_some(), basis };
         self.acquire_by(resource, deadline, |subject, own, now| Operation::acquire(subject, own, wish, now))
+    }
+
+    /// Completes the acquire of an earlier process of this generation that had claimed `version`, or takes it back.
+    pub(crate) fn complete(&self, resource: &Resource, version: Version) -> Result<Acquired, AcquireError> {
+        self.acquire_by(resource, None, |subject, _, now| Operation::complete(subject, version, now))
     }
 
     /// As [`Member::acquire`], by an operation that `begin` makes of the own block as far as it is known.

@@ -7,7 +7,7 @@ use super::calls::{BITMAP, Calls, HostEvent};
 use super::leader::{EXTENSION, RawLeader};
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
 use crate::timeouts::Timeouts;
-use crate::types::{Generation, HostId, Name, Owner};
+use crate::types::{Generation, HostId, Name, Owner, Time};
 
 const MAGIC: u32 = 0x1221_2010;
 const VERSION: u32 = 0x0003_0004;
@@ -20,7 +20,7 @@ raw_record! {
         208 nonce: u32 as Hex,
         212 session: u32 as Hex,
         216 boot: u32 as Hex,
-        220 counter: u32 as Number,
+        220 started_us: u32 as Number,
         224 machine: u64 as Hex,
         232 superseded: u32 as Number,
         236 renewal_ms: u32 as Number,
@@ -35,7 +35,14 @@ const EXTENSION_BYTES: u8 = 56;
 const CONFIRMED: u8 = 1;
 /// The holder was declared dead. The field of its session then holds the host id that declared it: no session goes on.
 const DECLARED: u8 = 2;
+/// The flags' other bits: what was left of F, in this many parts.
+const LEFT_SHIFT: u32 = 2;
+const LEFT_PARTS: u32 = 64;
+const _: () = assert!(LEFT_PARTS << LEFT_SHIFT == 1 << u8::BITS);
 const _: () = assert!(EXTENSION + EXTENSION_BYTES as usize == BITMAP && EXTENSION + extension::HEADER == 208);
+
+/// Microseconds in a second.
+const MICROS: u64 = 1_000_000;
 
 /// The record of one host id in a lockspace: sector N-1 of the area for host id N.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,8 +74,9 @@ pub struct DeltaExtension {
     pub session: u32,
     /// A hash of the boot id of the host.
     pub boot: u32,
-    /// Counts the writes of this generation: it changes more often than the timestamp, once a second.
-    pub counter: u32,
+    /// The low 32 bits of when this write began, in microseconds on the owner's clock: the timestamp, which has the rest,
+    /// changes once a second, this with each write. [`DeltaRecord::started`] reads both.
+    pub started_us: u32,
     /// A hash of the identity of the machine.
     pub machine: u64,
     /// How many generations back the one is that this one took the id from; 0 when the id was free.
@@ -77,6 +85,9 @@ pub struct DeltaExtension {
     pub confirmed: bool,
     /// The host that declared the holder dead, in a record that is free since then. The session is then 0.
     pub declared_by: Option<HostId>,
+    /// How much of F was left to the owner when this write began, if it comes to nothing: in 64ths, rounded down; below
+    /// 64. [`DeltaRecord::held_until`] reads it.
+    pub left: u8,
     /// The lockspace's timeouts.
     pub timeouts: Timeouts,
 }
@@ -97,11 +108,12 @@ impl DeltaRecord {
                 nonce,
                 session: 0,
                 boot: 0,
-                counter: 0,
+                started_us: 0,
                 machine: 0,
                 superseded: 0,
                 confirmed: false,
                 declared_by: None,
+                left: 0,
                 timeouts,
             }),
         }
@@ -128,6 +140,44 @@ impl DeltaRecord {
             said => said,
         };
         Timeouts::from_sanlock_io_timeout(Duration::from_secs(seconds))
+    }
+
+    /// Marks this record as one whose write begins at `now`, by an owner that holds the id until `held_until` if the write
+    /// comes to nothing. Two that are written one after the other differ, also when the clock stands still between them.
+    pub fn begin_write(&mut self, now: Time, held_until: Time) {
+        let before = self.started_micros();
+        let Some(extension) = &mut self.extension else {
+            self.timestamp = now.as_timestamp();
+            return;
+        };
+        // A timestamp is never 0, so the clock's first second counts as over.
+        let micros = (now.as_nanos() / 1_000).max(MICROS).max(before.map_or(0, |before| before.saturating_add(1)));
+        let left = held_until.since(Time::from_nanos(micros.saturating_mul(1_000))).as_nanos() * u128::from(LEFT_PARTS);
+        let parts = left / extension.timeouts.fail().as_nanos();
+        self.timestamp = micros / MICROS;
+        extension.started_us = micros as u32;
+        extension.left = u8::try_from(parts).map_or(LEFT_PARTS as u8 - 1, |parts| parts.min(LEFT_PARTS as u8 - 1));
+    }
+
+    /// When the write of this record began, on its owner's clock: to the microsecond, rounded down. `None` where the record
+    /// doesn't say, or the id is free.
+    pub fn started(&self) -> Option<Time> {
+        self.started_micros().map(|micros| Time::from_nanos(micros.saturating_mul(1_000)))
+    }
+
+    /// Until when the owner held the id for certain, on its own clock: also if the write of this very record was never
+    /// confirmed to it. Rounded down, by less than a 64th of F. `None` as for [`DeltaRecord::started`], and where nothing was
+    /// certain.
+    pub fn held_until(&self) -> Option<Time> {
+        let extension = self.extension.as_ref().filter(|extension| extension.left > 0)?;
+        Some(self.started()? + extension.timeouts.fail() * u32::from(extension.left) / LEFT_PARTS)
+    }
+
+    fn started_micros(&self) -> Option<u64> {
+        let extension = self.extension.as_ref().filter(|_| !self.is_free())?;
+        let second = self.timestamp.checked_mul(MICROS)?;
+        let within = extension.started_us.wrapping_sub(second as u32);
+        (u64::from(within) < MICROS).then_some(second + u64::from(within))
     }
 
     /// Reads a record from its sector, which stands at byte `at` of its device.
@@ -201,9 +251,7 @@ impl DeltaRecord {
         calls.hosts.write(&mut sector);
         if let Some(extension) = &self.extension {
             extension.to_raw().write(&mut sector);
-            let confirmed = if extension.confirmed { CONFIRMED } else { 0 };
-            let flags = confirmed | if extension.declared_by.is_some() { DECLARED } else { 0 };
-            extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
+            extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, extension.flags(), at);
         }
         sector
     }
@@ -221,13 +269,19 @@ impl DeltaExtension {
             nonce: raw.nonce,
             session: if declared_by.is_some() { 0 } else { raw.session },
             boot: raw.boot,
-            counter: raw.counter,
+            started_us: raw.started_us,
             machine: raw.machine,
             superseded: raw.superseded,
             confirmed: flags & CONFIRMED != 0,
             declared_by,
+            left: flags >> LEFT_SHIFT,
             timeouts: Timeouts::from_millis(millis).map_err(|_| Corrupt::ExtensionTimeouts { millis })?,
         })
+    }
+
+    fn flags(&self) -> u8 {
+        let left = u32::from(self.left).min(LEFT_PARTS - 1) as u8;
+        left << LEFT_SHIFT | if self.confirmed { CONFIRMED } else { 0 }
     }
 
     fn to_raw(&self) -> RawDeltaExtension {
@@ -236,7 +290,7 @@ impl DeltaExtension {
             nonce: self.nonce,
             session: self.declared_by.map_or(self.session, |host| host.get() as u32),
             boot: self.boot,
-            counter: self.counter,
+            started_us: self.started_us,
             machine: self.machine,
             superseded: self.superseded,
             renewal_ms,

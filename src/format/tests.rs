@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::timeouts::Profile;
-use crate::types::{Generation, HostId, Owner, Version};
+use crate::types::{Generation, HostId, Owner, Time, Version};
 
 fn geometries() -> impl Strategy<Value = Geometry> {
     let with_4096 = |area| Geometry::new(SectorSize::B4096, area).expect("in the table");
@@ -47,12 +47,24 @@ fn versions_but_0() -> impl Strategy<Value = Option<Version>> {
 fn delta_extensions() -> impl Strategy<Value = DeltaExtension> {
     let profiles = prop_oneof![Just(Profile::Fast), Just(Profile::Balanced), Just(Profile::Sanlock)];
     let declared = prop::option::of((1..=HostId::MAX).prop_map(|id| HostId::new(id).expect("in range")));
-    (any::<[u32; 5]>(), any::<u64>(), any::<bool>(), declared, profiles).prop_map(
-        |(words, machine, confirmed, declared_by, profile)| {
-            let [nonce, session, boot, counter, superseded] = words;
+    let left = 0..64_u8;
+    (any::<[u32; 5]>(), any::<u64>(), any::<bool>(), declared, left, profiles).prop_map(
+        |(words, machine, confirmed, declared_by, left, profile)| {
+            let [nonce, session, boot, started_us, superseded] = words;
             let session = if declared_by.is_some() { 0 } else { session };
             let timeouts = profile.timeouts();
-            DeltaExtension { nonce, session, boot, counter, machine, superseded, confirmed, declared_by, timeouts }
+            DeltaExtension {
+                nonce,
+                session,
+                boot,
+                started_us,
+                machine,
+                superseded,
+                confirmed,
+                declared_by,
+                left,
+                timeouts,
+            }
         },
     )
 }
@@ -369,6 +381,38 @@ fn an_extension_that_sanlock_erased_leaves_a_valid_record() {
     assert_eq!(Leader::decode(&sector, 512), Ok(Leader { extended: false, ..leader }));
 }
 
+proptest! {
+    /// A successor may hold no longer than the writer did for certain, and every write is to be seen as a change.
+    #[test]
+    fn a_delta_record_tells_its_start_and_until_when_its_writer_held(
+        start in 0..1_u64 << 50,
+        steps in proptest::collection::vec((0..3_000_000_000_u64, 0..600_u64), 1..8),
+        profile in prop_oneof![Just(Profile::Fast), Just(Profile::Balanced), Just(Profile::Sanlock)],
+    ) {
+        let (fail, second) = (profile.timeouts().fail(), Time::from_nanos(1_000_000_000));
+        let mut record = DeltaRecord::free(Geometry::default(), name("ls"), 1, profile.timeouts());
+        (record.owner_id, record.generation) = (1, 1);
+        let mut now = Time::from_nanos(start);
+        for (step, left_ms) in steps {
+            now = now + Duration::from_nanos(step);
+            let held_until = now + fail.min(Duration::from_millis(left_ms));
+            let before = record.clone();
+            record.begin_write(now, held_until);
+            prop_assert_ne!(&record, &before);
+            let read = DeltaRecord::decode(&record.encode(0), 0);
+            prop_assert_eq!(read.as_ref(), Ok(&record));
+            let started = record.started().expect("held");
+            let certain = record.held_until();
+            // Only a clock that is younger than a second, or that stands still, is behind what the record says.
+            prop_assert!(started <= now.max(second) + Duration::from_micros(8));
+            prop_assert!(step < 1_000 || now < second || started <= now && now.since(started) < Duration::from_micros(1));
+            prop_assert!(certain.is_none_or(|certain| certain <= held_until));
+            let lost = held_until.since(certain.unwrap_or(now));
+            prop_assert!(lost <= fail / 64 + Duration::from_micros(1) || now < second);
+        }
+    }
+}
+
 #[test]
 fn an_extension_of_another_length_is_no_extension_of_ours() {
     let leader = Leader::new_free(Geometry::default(), name("ls"), name("r"), 2000, Version::new(4));
@@ -384,11 +428,12 @@ fn timeouts_on_disk_that_fail_an_inequality_are_refused_with_the_reason() {
         nonce: 1,
         session: 2,
         boot: 3,
-        counter: 4,
+        started_us: 4,
         machine: 5,
         superseded: 0,
         confirmed: true,
         declared_by: None,
+        left: 0,
         timeouts,
     };
     let mut sector = DeltaRecord { extension: Some(extension), ..held_delta() }.encode(0);

@@ -81,6 +81,14 @@ impl AreaView {
         led.into_iter().chain(accepted).min_by_key(|(_, version)| *version)
     }
 
+    /// Whether somebody but `me` may own a version after `version` without having seen that `me` shares.
+    pub(super) fn overtakes(&self, me: HostId, leader: &Leader, version: Version) -> bool {
+        let shares = |block: &Block| block.extension.as_ref().is_some_and(|extension| extension.shares);
+        // The block of the leader's owner is not to be seen any more.
+        let unseen = leader.version > self.latest_instance();
+        unseen || self.good_blocks().any(|(host, block)| host != me && block.instance > version && !shares(block))
+    }
+
     /// The generations that say they share the resource.
     pub fn sharers(&self) -> impl Iterator<Item = Owner> + '_ {
         self.good_blocks().filter_map(|(host, block)| Some(Owner { host, generation: block.shared? }))

@@ -249,26 +249,29 @@ impl Acquire {
         };
         let superseded = u32::try_from(generation.get() - seen.generation).unwrap_or(0);
         let terms = &self.terms;
-        let record = DeltaRecord {
+        let mut record = DeltaRecord {
             geometry: terms.geometry,
             lockspace: terms.lockspace,
             owner_id: self.host.get(),
             generation: generation.get(),
             host_name: self.identity.name,
-            timestamp: read.ended.as_timestamp(),
+            timestamp: 0,
             io_timeout: terms.timeouts.io_seconds(),
             extension: Some(DeltaExtension {
                 nonce: terms.nonce,
                 session: self.identity.session,
                 boot: self.identity.boot,
-                counter: 0,
+                started_us: 0,
                 machine: self.identity.machine,
                 superseded: if seen.generation == 0 { 0 } else { superseded },
                 confirmed: false,
                 declared_by: None,
+                left: 0,
                 timeouts: terms.timeouts,
             }),
         };
+        // Until the check nothing is held.
+        record.begin_write(read.ended, read.ended);
         if read.ended.since(read.started) > terms.timeouts.io() {
             // Too old to justify a write.
             return refuse(Refusal::Storage);
@@ -284,15 +287,7 @@ impl Acquire {
         let Some(me) = record.owner() else {
             return refuse(Refusal::Outrun);
         };
-        let tenure = Tenure {
-            me,
-            timeouts: self.terms.timeouts,
-            last: record,
-            last_since: write_started,
-            pending: None,
-            deadline: write_started + self.terms.timeouts.fail(),
-            lost: None,
-        };
+        let tenure = Tenure::new(me, self.terms.timeouts, record, write_started);
         match tenure.held(span.ended) {
             true => Effect::Done(Ok(Box::new(tenure))),
             false => refuse(Refusal::Storage),
@@ -334,9 +329,20 @@ pub struct Tenure {
 }
 
 impl Tenure {
+    /// A holding whose `record` was durably written; the write began at `since`.
+    pub(super) fn new(me: Owner, timeouts: Timeouts, record: DeltaRecord, since: Time) -> Tenure {
+        let deadline = since + timeouts.fail();
+        Tenure { me, timeouts, last: record, last_since: since, pending: None, deadline, lost: None }
+    }
+
     /// Host id and generation.
     pub const fn me(&self) -> Owner {
         self.me
+    }
+
+    /// The record as this holder last knew it to be on disk.
+    pub const fn record(&self) -> &DeltaRecord {
+        &self.last
     }
 
     /// Until when the id is held if no further renewal is confirmed: F after the start of the last confirmed write.
@@ -396,9 +402,8 @@ impl Tenure {
             return Err(loss.clone());
         }
         let mut next = self.pending.take().map_or_else(|| self.last.clone(), |(_, pending)| pending);
-        next.timestamp = now.as_timestamp().max(next.timestamp);
+        next.begin_write(now, self.deadline);
         if let Some(extension) = &mut next.extension {
-            extension.counter = extension.counter.wrapping_add(1);
             extension.confirmed = true;
         }
         self.pending = Some((now, next.clone()));

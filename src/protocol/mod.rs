@@ -8,6 +8,7 @@
 //! | [`delta`] | who holds a host id: acquire, renew, release |
 //! | [`declare`] | whether a host may be declared dead by its caller's word |
 //! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
+//! | [`resumption`] | whether a restarted process goes on with its predecessor's generation and leases |
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
 //! | [`mend`] | what is written in the place of a damaged delta record |
 //! | [`resource`] | an exclusive lease: judge, ballot, commit, wait, take over, repair, release, give up |
@@ -22,6 +23,7 @@ pub mod delta;
 pub mod liveness;
 pub mod mend;
 pub mod resource;
+pub mod resumption;
 pub(crate) mod rules;
 
 use crate::format::Corrupt;

@@ -136,6 +136,10 @@ mod switch {
         WritesEndBeforeRelease,
         /// A process takes over a machine's id when every write of the one before it is over.
         LocalLock,
+        /// A process goes on with the generation of the one before it only before that one's deadline.
+        ResumeInTime,
+        /// A renewal whose confirmation the holder may not have known of gives its successor no time.
+        UnconfirmedGivesNothing,
         /// Time is counted by a clock that goes on in suspend.
         BootTime,
 

@@ -28,6 +28,10 @@ pub struct Counters {
     pub burns: u64,
     /// Host ids acquired.
     pub joins: u64,
+    /// Processes that went on with the host id of the one before.
+    pub resumes: u64,
+    /// Leases that such a process went on with.
+    pub taken_up: u64,
     /// Attempts at a host id that were refused.
     pub refusals: u64,
     /// Leader writes over a damaged one.
@@ -59,6 +63,8 @@ impl std::ops::AddAssign for Counters {
         self.late_landings += other.late_landings;
         self.burns += other.burns;
         self.joins += other.joins;
+        self.resumes += other.resumes;
+        self.taken_up += other.taken_up;
         self.refusals += other.refusals;
         self.rebuilds += other.rebuilds;
         self.declared += other.declared;
@@ -329,6 +335,51 @@ impl Checker {
     pub(super) fn shares(&mut self, host: usize) {
         if let Some(right) = &mut self.leases[host] {
             right.what.mode = LeaseMode::Shared;
+        }
+    }
+
+    /// A process goes on with the generation of the one before it. Whom others take for gone must not come back.
+    pub(super) fn resumed(&mut self, me: Owner, gone_to: Option<usize>) {
+        self.counters.resumes += 1;
+        if let Some(other) = gone_to {
+            self.fail(format!("S3: a process goes on with {me}, which machine {other} takes for gone"));
+        }
+    }
+
+    /// A process goes on with the lease that one before it on its machine had.
+    pub(super) fn took_up(
+        &mut self,
+        host: usize,
+        me: Owner,
+        (mode, version): (LeaseMode, Version),
+        now: Time,
+        until: Time,
+    ) {
+        self.counters.taken_up += 1;
+        let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
+        let passed = passed.map(|(_, by, bound)| Told::one(*by, *bound));
+        let before = self.leases[host].filter(|right| right.what.owner == me && right.what.version == version);
+        // Who shares what was taken shares with whoever has it now.
+        let taken = before.filter(|_| mode == LeaseMode::Exclusive).and_then(|right| right.what.taken);
+        let bound = taken.or(passed);
+        if mode == LeaseMode::Exclusive {
+            if version < self.latest && bound.is_none() {
+                self.fail(format!("S2: {me} goes on with version {version}, but {} was held last", self.latest));
+            }
+            // That of an acquire which was cut short is held for the first time.
+            self.latest = self.latest.max(version);
+            self.latest_was_released = false;
+            self.decide(version, me);
+        }
+        self.leases[host] = Some(Right { what: Lease { owner: me, version, mode, taken: bound }, until });
+        let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
+        for (index, other) in others {
+            let told = other.taken.is_some_and(|told| told.knows(host))
+                || bound.is_some_and(|told| told.knows(index) && until <= told.until);
+            if !told {
+                let (owner, theirs) = (other.owner, other.version);
+                self.fail(format!("S1: {me} goes on with version {version} while {owner} is active with {theirs}"));
+            }
         }
     }
 

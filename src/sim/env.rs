@@ -104,6 +104,8 @@ pub(super) struct Env {
     pub(super) acquired: BTreeSet<usize>,
     /// Generations that a machine held before it lost its power.
     pub(super) fenced: Vec<Owner>,
+    /// A generation that a process has just begun to go on with.
+    pub(super) resumed: Option<Owner>,
     /// A sector is damaged.
     pub(super) rotted: bool,
     pub(super) queue: Queue,

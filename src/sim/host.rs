@@ -7,11 +7,13 @@
 //! - A new process waits until the writes of the one before it are over: they keep the local lock.
 
 mod declaring;
+mod resuming;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use self::resuming::Token;
 use super::env::{self, Env, NONCE, lockspace, name};
 use super::storage::{AREA, Sector, block_at, delta_at, seen};
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
@@ -20,6 +22,7 @@ use crate::protocol::declare::Declaration;
 use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
 use crate::protocol::liveness::Observer;
 use crate::protocol::resource::{self, After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
+use crate::protocol::resumption::Resume;
 use crate::protocol::rules::in_force;
 use crate::protocol::{Seen, Span, Written};
 use crate::timeouts::Timeouts;
@@ -59,9 +62,24 @@ pub(super) enum Tag {
     Renew,
     Leave,
     Declare,
-    Scan { known_from: Time, wanted_by: Option<(u64, u32)> },
-    Verify { version: Version },
-    Area { operation: u64, round: u32, disk: usize, since: Time },
+    Resume,
+    /// Looking for the lease that an earlier process had, as it is known to have held it.
+    TakeUp {
+        listed: Option<(LeaseMode, Version)>,
+    },
+    Scan {
+        known_from: Time,
+        wanted_by: Option<(u64, u32)>,
+    },
+    Verify {
+        version: Version,
+    },
+    Area {
+        operation: u64,
+        round: u32,
+        disk: usize,
+        since: Time,
+    },
 }
 
 impl Tag {
@@ -95,12 +113,15 @@ pub(super) struct Host {
     id: Option<HostId>,
     /// What it held last.
     latest: Option<Owner>,
+    /// What the process before left.
+    token: Option<Token>,
     process: Process,
 }
 
 enum Process {
     None,
     Joining(HostId, Box<Acquire>),
+    Resuming(Token, Box<Resume>),
     Member(Box<Member>),
 }
 
@@ -139,7 +160,7 @@ struct Held {
 
 impl Host {
     pub(super) fn new(index: usize) -> Host {
-        Host { index, id: None, latest: None, process: Process::None }
+        Host { index, id: None, latest: None, token: None, process: Process::None }
     }
 
     pub(super) const fn id(&self) -> Option<HostId> {
@@ -164,6 +185,7 @@ impl Host {
                 }
             }
             Process::Joining(..) => self.joining(env, signal),
+            Process::Resuming(..) => self.resuming(env, signal),
             Process::Member(member) => {
                 if in_force!(DeadlineBeforeWrite) {
                     member.tenure.tick(now);
@@ -190,6 +212,7 @@ impl Host {
             None => HostId::new(1 + env.random.below(env.ids() - 1)),
         };
         let Some(id) = picked else { return };
+        let token = self.token.take();
         let identity = Identity {
             name: name(b"host"),
             machine: index as u64 + 1,
@@ -202,6 +225,9 @@ impl Host {
             nonce: NONCE,
             timeouts: env.timeouts(index),
         };
+        if let Some(token) = token {
+            return self.resume(env, token, identity, terms);
+        }
         self.process = Process::Joining(id, Box::new(Acquire::new(id, identity, terms, env.random.next())));
         env.trace(|| format!("host {index} joins as {id}"));
         env.read(index, Tag::Join, 0, vec![delta_at(id)]);
@@ -361,11 +387,7 @@ impl Member {
             }
             (Tag::Renew, Answer::Wrote(written)) => {
                 self.tenure.renewed(span, written, span.ended);
-                let clock = env.machines[index].clock;
-                let deadline = self.tenure.deadline();
-                env.check.renewed(index, clock.world(deadline));
-                self.extend(index, env);
-                env.signal(index, deadline, Signal::Deadline);
+                self.renewed(index, env);
                 match written {
                     Written::Done => {
                         env.signal(index, self.renewal_started + self.timeouts.renewal(), Signal::Renew);
@@ -411,8 +433,33 @@ impl Member {
                 self.declared(index, env, span, answer);
                 None
             }
-            (Tag::Join | Tag::Leave, _) => None,
+            (Tag::TakeUp { listed }, answer) => self.take_up(index, env, listed, started, answer),
+            (Tag::Join | Tag::Resume | Tag::Leave, _) => None,
         }
+    }
+
+    /// The deadline is where the tenure has it now.
+    fn renewed(&self, index: usize, env: &mut Env) {
+        let deadline = self.tenure.deadline();
+        env.check.renewed(index, env.machines[index].clock.world(deadline));
+        self.extend(index, env);
+        env.signal(index, deadline, Signal::Deadline);
+    }
+
+    fn subject(&self, env: &Env) -> Subject {
+        Subject {
+            me: self.tenure.me(),
+            geometry: Geometry::default(),
+            lockspace: lockspace(),
+            resource: env::resource(),
+            timeouts: self.timeouts,
+            disks: env.options.disks,
+        }
+    }
+
+    fn begin(&mut self, index: usize, env: &mut Env, (operation, effect): (Operation, Effect)) -> Option<End> {
+        self.operation = Some(operation);
+        self.drive(index, env, Some(effect))
     }
 
     fn renew(&mut self, index: usize, env: &mut Env, sector: &[u8]) -> Option<End> {
@@ -473,14 +520,7 @@ impl Member {
         }
         let now = env.local(index);
         let timeouts = self.timeouts;
-        let subject = Subject {
-            me: self.tenure.me(),
-            geometry: Geometry::default(),
-            lockspace: lockspace(),
-            resource: env::resource(),
-            timeouts,
-            disks: env.options.disks,
-        };
+        let subject = self.subject(env);
         self.operations += 1;
         self.settling = None;
         let modes = env.options.modes;
@@ -489,7 +529,7 @@ impl Member {
         }
         let wait = env.quiet || env.random.chance(700);
         let converts = |held: &Held, env: &mut Env| !env.quiet && !held.lost && env.random.chance(modes.converts);
-        let (operation, effect) = match self.held {
+        let begun = match self.held {
             Some(held) => {
                 let Some(own) = self.own.clone() else {
                     env.check.fail(format!("S4: host {index} holds, but does not know its own block"));
@@ -527,8 +567,7 @@ impl Member {
             let patience = env.random.span(Duration::ZERO, timeouts.dead() * 2);
             env.signal_after(index, patience, Signal::CallOff { operation: self.operations });
         }
-        self.operation = Some(operation);
-        self.drive(index, env, Some(effect))
+        self.begin(index, env, begun)
     }
 
     fn wish(&self, env: &mut Env, wait: bool) -> Wish {

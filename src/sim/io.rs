@@ -19,7 +19,7 @@ impl Env {
     pub(super) fn write(&mut self, host: usize, tag: Tag, disk: usize, offset: u64, bytes: Vec<u8>) {
         let started = self.local(host);
         let action = Action::Write { offset, bytes: bytes.into() };
-        if tag != Tag::Join {
+        if !matches!(tag, Tag::Join | Tag::Resume) {
             self.check.writes(host, self.now);
         }
         let stall = self.options.faults.stall;

@@ -6,7 +6,8 @@
 //!   not, a write that timed out lands at any later time, after writes of other hosts too. A read of several sectors is
 //!   torn: each is seen as of one of two moments. Some sectors rot. In some runs scans, and only they, read a copy of the
 //!   disk that is out of date.
-//! - **Hosts**: a process is killed (its writes go on, and keep the local lock until they are over), a machine reboots
+//! - **Hosts**: a process is killed (its writes go on, and keep the local lock until they are over), and in some runs another
+//!   one goes on with what it held; a machine reboots
 //!   (each of its writes lands at that moment or never), a host is paused with its clock going on, also between the
 //!   check of its deadline and the submission of the write that was checked. Clocks differ in rate by the bound that
 //!   [`crate::stretched`] stands for, and in their zero. Every second pause is a suspend: a boot-time clock goes on.
@@ -20,7 +21,8 @@
 //!   its release begins, its machine reboots, or its local deadline + G, whatever became of the process. One that was
 //!   taken by force may be active beside the one that took it, for as long as that was told at most.
 //! - **S2** Each version that is held is larger than all held before; no version ever has two owners in a leader.
-//! - **S3** A host id has one holder at a time, and each holding has a larger generation than the one before it, unless a
+//! - **S3** A host id has one holder at a time; what a process goes on with nobody takes for gone; and each holding has a
+//!   larger generation than the one before it, unless a
 //!   late write of a join that failed put back the record of an earlier one: then nobody can know of the later one.
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
@@ -71,6 +73,8 @@ pub struct Options {
     pub rest: Duration,
     /// Of 1000 times that a host has nothing to do, how often it gives its host id back.
     pub leaves: u64,
+    /// Of 1000 processes that are killed, how many have a successor that goes on with what they had.
+    pub resumes: u64,
     /// How long faults go on.
     pub duration: Duration,
     /// How the run ends: with one new host alone, or with all hosts running.
@@ -118,10 +122,13 @@ pub enum Emphasis {
     LostLeader,
     /// There are three disks.
     SeveralDisks,
+    /// Processes are killed all the time, and their successors go on with what they had.
+    Restarts,
 }
 
 impl Emphasis {
-    /// Those that every second seed has one of. Long lives cost too much for that, and several disks go with any of them.
+    /// Those that every second seed has one of. Long lives cost too much for that, and several disks and restarts go with
+    /// any of them.
     const DRAWN: &[Emphasis] = &[
         Emphasis::FewIds,
         Emphasis::NewIds,
@@ -183,7 +190,9 @@ impl Options {
             },
             _ => Modes::default(),
         };
-        Options { disks, modes, ..Options::about(seed, Emphasis::DRAWN.get(drawn).copied()) }
+        // What an earlier process has on one of several disks the engine doesn't know how to put together yet.
+        let resumes = if random.chance(300) && disks == 1 { 700 } else { 0 };
+        Options { disks, modes, resumes, ..Options::about(seed, Emphasis::DRAWN.get(drawn).copied()) }
     }
 
     /// As [`Options::of_seed`], with the emphasis given.
@@ -218,6 +227,7 @@ impl Options {
             scan: timeouts.renewal() / 2,
             rest: Duration::from_millis(50),
             leaves: 50,
+            resumes: 0,
             duration: Duration::from_secs(6),
             lone_end: random.chance(300) || faults.bad_sector,
             modes: Modes::default(),
@@ -283,6 +293,18 @@ impl Options {
                 let faults = Faults { rot_leader: 30, slow: 60, hung: 15, upset: upset * 2, ..rates };
                 Options { faults, ..self }
             }
+            Emphasis::Restarts => {
+                // A renewal that hangs may land when others have just taken its host for dead.
+                let timeouts = tight([200, 100, 600, 1, 601]);
+                let faults = Faults { slow: 40, hung: 30, stall: 0, upset: upset * 2, ..rates };
+                let (scan, duration) = (Duration::from_millis(20), self.duration * 2);
+                let times = Options { timeouts, slower: timeouts, scan, duration, ..self };
+                let modes = match random.chance(500) {
+                    true => Modes { shared: 400, converts: 300, forced: 100 },
+                    false => Modes::default(),
+                };
+                Options { resumes: 900, leaves: 0, lone_end: true, modes, faults, ..times }
+            }
             Emphasis::SeveralDisks => Options { disks: 3, ..self },
         }
     }
@@ -302,6 +324,7 @@ impl Options {
             scan: timeouts.dead() / 2,
             rest: timeouts.dead() * 4,
             leaves: 10,
+            resumes: 0,
             duration,
             lone_end: true,
             modes: Modes::default(),

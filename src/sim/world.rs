@@ -44,6 +44,7 @@ impl World {
             quiet: false,
             acquired: BTreeSet::new(),
             fenced: Vec::new(),
+            resumed: None,
             rotted: false,
             queue: Queue::new(),
             sequence: 0,
@@ -88,6 +89,10 @@ impl World {
         while let Some(Due { at, event, .. }) = self.env.queue.pop() {
             self.env.now = at;
             self.handle(event);
+            if let Some(me) = self.env.resumed.take() {
+                let gone_to = self.hosts.iter_mut().find_map(|host| host.takes_for_gone(&self.env, me));
+                self.env.check.resumed(me, gone_to);
+            }
             if let Some(failure) = self.env.check.take_failure() {
                 return Err(failure);
             }
@@ -176,6 +181,9 @@ impl World {
 
     fn restart(&mut self, host: usize, power: bool) {
         let env = &mut self.env;
+        // Where nobody resumes nothing is drawn for it: those runs stay what they are.
+        let resumes = env.options.resumes;
+        let resumes = !power && resumes > 0 && env.random.chance(resumes) && self.hosts[host].leaves_token();
         env.kill(host);
         if power {
             env.power_off(host);
@@ -187,7 +195,9 @@ impl World {
             env.rot(block_at(id));
         }
         self.hosts[host].process_is_gone();
-        let rest = env.random.span(Duration::ZERO, env.options.timeouts.dead() * 2);
+        // Soon enough to be in time more often than not.
+        let most = if resumes { env.options.timeouts.fail() * 3 / 4 } else { env.options.timeouts.dead() * 2 };
+        let rest = env.random.span(Duration::ZERO, most);
         env.signal_after(host, rest, Signal::Start);
     }
 

@@ -121,6 +121,9 @@ impl Hasher for Recorder {
     }
 }
 
+/// How many numbers after its nonce a delta record has what was left of F.
+const LEFT: usize = 7;
+
 /// The numbers that a state hashes, in order.
 #[derive(Default)]
 pub(crate) struct Tokens(Vec<Token>);
@@ -134,12 +137,12 @@ enum Token {
 
 impl Tokens {
     /// Replaces each time from `start` on by its distance from `now`, which counts up to `horizon`; and in each delta
-    /// record, known by `nonce`, the timestamp by whether it is zero and the count of renewals by its place among
-    /// those of the same session.
+    /// record, known by `nonce`, the timestamp by whether it is zero, the beginning of its write by its place among those
+    /// of the same session, and what was left of F, by which nobody goes here, by nothing.
     pub(crate) fn normalise(&mut self, start: Time, now: Time, horizon: Duration, nonce: u32) {
         let horizon = i64::try_from(horizon.as_nanos()).unwrap();
         let mut timestamp = 0;
-        let mut counters: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        let mut writes: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         let mut places = Vec::new();
         for at in 0..self.0.len() {
             match self.0[at..] {
@@ -149,19 +152,21 @@ impl Tokens {
                     let distance = number.cast_signed() - now.as_nanos().cast_signed();
                     self.0[at] = Token::Word(distance.clamp(-horizon, horizon).cast_unsigned());
                 }
-                [Token::Half(first), Token::Half(session), Token::Half(_), Token::Half(counter), ..]
+                [Token::Half(first), Token::Half(session), Token::Half(_), Token::Half(begun), ..]
                     if first == nonce =>
                 {
                     let Token::Word(seconds) = self.0[timestamp] else { unreachable!("it is where it was found") };
                     self.0[timestamp] = Token::Word(u64::from(seconds != 0));
-                    counters.entry(session).or_default().insert(counter);
-                    places.push((at + 3, session, counter));
+                    writes.entry(session).or_default().insert(begun);
+                    places.push((at + 3, session, begun));
+                    assert!(matches!(self.0[at + LEFT], Token::Rest(_)), "the fields of a delta record have moved");
+                    self.0[at + LEFT] = Token::Rest(0);
                 }
                 _ => {}
             }
         }
-        for (at, session, counter) in places {
-            let place = counters[&session].range(..counter).count();
+        for (at, session, begun) in places {
+            let place = writes[&session].range(..begun).count();
             self.0[at] = Token::Half(u32::try_from(place).unwrap());
         }
     }

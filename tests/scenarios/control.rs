@@ -76,7 +76,7 @@ fn who_has_watched_a_host_for_long_enough_declares_it_dead_without_waiting() {
 fn a_host_that_renews_is_not_declared_dead() {
     let (end, _) = declared(owner(B, 1), |time| {
         let mut record = record(owner(B, 1), timeouts());
-        record.extension.as_mut().unwrap().counter = u32::from(time >= timeouts().renewal() / 2);
+        record.extension.as_mut().unwrap().started_us = u32::from(time >= timeouts().renewal() / 2);
         record
     });
     assert!(matches!(end, Effect::Done(Err(Refusal::Live(_)))), "{end:?}");

@@ -11,7 +11,7 @@ use leasehold::{Profile, Time};
 use crate::world::*;
 
 /// A host id held by `me`, as a join leaves it; and when that was.
-fn tenure() -> (Tenure, DeltaRecord, Time) {
+pub(crate) fn tenure() -> (Tenure, DeltaRecord, Time) {
     let (mut acquire, written, mut now) = join(B);
     let settled = acquire.step(delta::Event::Wrote(Span { started: now, ended: now }, Written::Done));
     let delta::Effect::Wait(until) = settled else { panic!("{settled:?}") };

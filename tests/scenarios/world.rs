@@ -53,11 +53,12 @@ pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
             nonce: 1,
             session: me.host.get() as u32,
             boot: 1,
-            counter: 0,
+            started_us: 0,
             machine: me.host.get(),
             superseded: 0,
             confirmed: true,
             declared_by: None,
+            left: 0,
             timeouts,
         }),
     }
@@ -147,7 +148,7 @@ impl World {
         let span = self.pass();
         for live in &self.live {
             let record = self.records.get_mut(live).unwrap();
-            record.extension.as_mut().unwrap().counter += 1;
+            record.extension.as_mut().unwrap().started_us += 1;
         }
         let observer = self.observers.get_mut(&host).unwrap();
         for (other, record) in &self.records {

@@ -342,6 +342,15 @@ impl Operation {
         (operation, effect)
     }
 
+    /// Goes on with an acquire of an earlier process of this generation, which was cut short when it had claimed `version`:
+    /// completes it as an exclusive one or, as soon as that is not possible, takes it back.
+    pub fn complete(subject: Subject, version: Version, now: Time) -> (Operation, Effect) {
+        let mut operation = Operation::new(subject, Kind::Acquire, Wish::exclusive(false), None, now);
+        operation.open = Some(version);
+        let effect = operation.look();
+        (operation, effect)
+    }
+
     /// A release of what `own` says that this host holds, exclusive or shared.
     pub fn release(subject: Subject, own: Block, now: Time) -> (Operation, Effect) {
         let shares = own.shared == Some(subject.me.generation);

@@ -98,7 +98,7 @@ impl Operation {
         }
         let version = own.instance;
         let unread = view.bad_blocks().any(|host| !observer.judge_host(host).is_gone());
-        let overtaken = self.overtaken(view, leader, version);
+        let overtaken = view.overtakes(self.subject.me.host, leader, version);
         if self.kind == Kind::Downgrade {
             // The holder is to learn of it first: until then the flag keeps others away.
             if overtaken {
@@ -123,16 +123,6 @@ impl Operation {
             );
         }
         Effect::Done(Outcome::Held(version))
-    }
-
-    /// Whether somebody may own a version after `version` without having seen the own flag.
-    fn overtaken(&self, view: &AreaView, leader: &Leader, version: Version) -> bool {
-        let me = self.subject.me.host;
-        let shares = |block: &Block| block.extension.as_ref().is_some_and(|extension| extension.shares);
-        let others = || view.good_blocks().filter(|(host, _)| *host != me);
-        // The block of the leader's owner is not to be seen any more.
-        let unseen = leader.version > view.latest_instance();
-        unseen || others().any(|(_, block)| block.instance > version && !shares(block))
     }
 
     /// The leader is free, or can't be freed.

@@ -159,11 +159,12 @@ impl State {
                     nonce: 1,
                     session: 1,
                     boot: 1,
-                    counter: 1,
+                    started_us: 1,
                     machine: id(other).get(),
                     superseded: u32::from(known.generation > 1),
                     confirmed: true,
                     declared_by: None,
+                    left: 0,
                     timeouts,
                 }),
             };

@@ -1,0 +1,225 @@
+//! Goes on with the generation of a process that has ended, and with its leases; and ends a membership so that another
+//! process can.
+
+use std::sync::Arc;
+
+use super::hosts::{Hosts, decode};
+use super::io::{Io, outcome};
+use super::join::{LockError, lock_host};
+use super::member::{Member, Tell};
+use super::notices::{Notices, TellNotice};
+use super::pulse::Until;
+use super::resources::Resource;
+use crate::disk::Lane;
+use crate::error::{Damage, JoinError, LeaveError, LossReason};
+use crate::format::{Block, Corrupt, Leader};
+use crate::protocol::Defect;
+use crate::protocol::delta::{Event, Identity, Tenure, Terms};
+use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
+use crate::resume::{Gone, GoneReason, ResumeError};
+use crate::types::{LeaseMode, Name, Owner, Version};
+
+/// What a resumption is given.
+pub(crate) struct Request {
+    pub(crate) owner: Owner,
+    pub(crate) machine: u64,
+    pub(crate) boot: u32,
+    pub(crate) tell: Tell,
+    pub(crate) tell_notice: Option<TellNotice>,
+}
+
+/// How a lease is held.
+pub(crate) type Hold = (LeaseMode, Version);
+
+pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Member>, ResumeError> {
+    let host = request.owner.host;
+    lock_host(&io, &terms, host).map_err(|error| match error {
+        LockError::HeldHere => ResumeError::HeldHere { device: io.device(), host },
+        LockError::System { what, source } => ResumeError::System { what, source },
+    })?;
+    let hosts = Hosts::new(terms.geometry, terms.timeouts, terms.timeouts.io());
+    let started = attempt(&io, &terms, &request).and_then(|tenure| {
+        let notices = request.tell_notice.map(Notices::new);
+        Member::start(io.clone(), terms, hosts, tenure, request.tell, notices).map_err(|error| match error {
+            JoinError::System { what, source } => ResumeError::System { what, source },
+            other => unreachable!("starting threads fails in no other way: {other}"),
+        })
+    });
+    // What may be on its way to the disk keeps the next attempt waiting.
+    if started.is_err() && io.writes_in_flight() == 0 {
+        io.let_go();
+    }
+    started
+}
+
+fn attempt(io: &Io, terms: &Terms, request: &Request) -> Result<Tenure, ResumeError> {
+    let host = request.owner.host;
+    let (at, sector) = (terms.geometry.delta_offset(host), terms.geometry.sector_bytes());
+    let (machine, boot) = (request.machine, request.boot);
+    let identity = Identity { name: Name::EMPTY, machine, boot, session: rand::random() };
+    let mut machine = Resume::new(request.owner, identity, terms.clone());
+    let mut effect = Effect::Read;
+    let mut failure = None;
+    loop {
+        let event = match effect {
+            Effect::Read => match io.read(Lane::Renewal, at, sector, terms.timeouts.fail()) {
+                Ok((span, bytes)) => Event::Read(span, decode(&bytes, terms.geometry, host).into()),
+                Err(error) => {
+                    failure = Some(error);
+                    Event::ReadFailed
+                }
+            },
+            Effect::Write(record, deadline) => {
+                let now = io.now();
+                if now >= deadline {
+                    return Err(refused(io, request, at, Refusal::TooLate { deadline, now }));
+                }
+                let writing = io.submit_write(Lane::Renewal, at, record.encode(at), deadline.since(now))?;
+                let (span, result) = io.finish(&writing);
+                let written = outcome(&result);
+                failure = result.err();
+                Event::Wrote(span, written)
+            }
+            Effect::Done(Ok(tenure)) => return Ok(*tenure),
+            Effect::Done(Err(refusal)) => {
+                let error = failure.map_or_else(|| refused(io, request, at, refusal), ResumeError::Disk);
+                return Err(error);
+            }
+        };
+        effect = machine.step(event);
+    }
+}
+
+fn refused(io: &Io, request: &Request, at: u64, refusal: Refusal) -> ResumeError {
+    let (device, host) = (io.device(), request.owner.host);
+    match refusal {
+        Refusal::TooLate { deadline, now } => ResumeError::TooLate { device, host, late: now.since(deadline) },
+        Refusal::NeverRenewed => ResumeError::NeverRenewed { device, host },
+        Refusal::Released => ResumeError::Released { device, host },
+        Refusal::Replaced(record) => {
+            ResumeError::Replaced { device, host, name: record.host_name, generation: record.generation }
+        }
+        Refusal::OtherClock => ResumeError::OtherClock { device, host },
+        Refusal::Damaged(reason) => Damage { device, offset: at, what: "host record", reason }.into(),
+        Refusal::Foreign(record) => {
+            ResumeError::Foreign { device, host, found: record.owner_id, lockspace: record.lockspace }
+        }
+        Refusal::Storage => unreachable!("an I/O failed, and its error was kept"),
+    }
+}
+
+impl Member {
+    /// Goes on with the lease on a resource: how it is held, if this generation has one. `listed` is how it is known to
+    /// have held it. All ids in use were looked at before.
+    pub(crate) fn take_up(&self, resource: &Resource, listed: Option<Hold>) -> Result<Option<Hold>, Gone> {
+        let me = self.pulse.me();
+        let version = |other| listed.map_or(other, |(_, version)| version);
+        let gone = |other, reason| Err(Gone { resource: *resource, version: version(other), reason });
+        let unknown = |reason| listed.map_or(Ok(None), |(_, version)| gone(version, reason));
+        let block_at = resource.offset + self.terms.geometry.block_offset(me.host);
+        let own = match self.read_record(block_at, "block", Block::decode) {
+            Ok(own) if !Standing::speaks(me, &own) => return unknown(GoneReason::Released),
+            Ok(own) => own,
+            // It may hold anything. Where nothing else says so there is most likely nothing.
+            Err(reason) => {
+                let leader = self.read_record(resource.offset, "leader", Leader::decode).ok();
+                let shown = leader.filter(|leader| leader.owner == Some(me) && !leader.is_free());
+                return match shown {
+                    Some(leader) => gone(leader.version, reason),
+                    None => unknown(reason),
+                };
+            }
+        };
+        let (span, view) = match self.read_area(resource) {
+            Ok(read) => read,
+            Err(error) => return gone(own.instance, error.into()),
+        };
+        // A leader that can't be read takes nothing away from what was held; of anything else it shows nothing.
+        if let Err(reason) = view.leader.good().map_or(Ok(()), |leader| self.belongs(resource, leader)) {
+            return unknown(reason);
+        }
+        let go_on = |mode, version, own| {
+            self.resources.adopt(resource, mode, version, own);
+            self.pulse.hold(resource, version, (mode == LeaseMode::Exclusive).then_some(span.started));
+        };
+        match Standing::of(me, &view, &own, listed) {
+            Standing::Held(mode, version) => {
+                go_on(mode, version, own);
+                Ok(Some((mode, version)))
+            }
+            Standing::Upgrading(version) => {
+                go_on(LeaseMode::Shared, version, own);
+                // Called off at once.
+                match self.convert(resource, LeaseMode::Exclusive, version, Some(self.io.now())) {
+                    Ok(version) => Ok(Some((LeaseMode::Exclusive, version))),
+                    Err(_) => Ok(Some((LeaseMode::Shared, version))),
+                }
+            }
+            Standing::Open(version) => match self.complete(resource, version) {
+                Ok(acquired) => Ok(Some((LeaseMode::Exclusive, acquired.version))),
+                Err(error) => gone(version, GoneReason::CutShort(error)),
+            },
+            Standing::Superseded { version, by, owner } => {
+                // The program stops within G; then it is given back, as what is taken by force always is.
+                go_on(LeaseMode::Exclusive, version, own);
+                let reason = LossReason::Fenced(self.taker(owner, by));
+                self.pulse.lose_hold((resource.offset, version), reason);
+                gone(version, GoneReason::Superseded { version: by, owner })
+            }
+            Standing::Leftover => {
+                let version = own.instance;
+                self.resources.adopt(resource, LeaseMode::Exclusive, version, own);
+                self.release_later(resource, version);
+                unknown(GoneReason::Released)
+            }
+            Standing::Nothing => unknown(GoneReason::Released),
+        }
+    }
+
+    fn read_record<T>(
+        &self,
+        offset: u64,
+        what: &'static str,
+        decode: impl FnOnce(&[u8], u64) -> Result<T, Corrupt>,
+    ) -> Result<T, GoneReason> {
+        let (size, timeout) = (self.terms.geometry.sector_bytes(), self.terms.timeouts.io());
+        let (_, sectors) = self.io.read_sectors(offset, 0..1, size, timeout)?;
+        let sector = sectors.iter().next().unwrap_or(Err(Defect::Unreadable));
+        let record = sector.and_then(|sector| Ok(decode(sector, offset)?));
+        record.map_err(|reason| Damage { device: self.io.device(), offset, what, reason }.into())
+    }
+
+    fn belongs(&self, resource: &Resource, leader: &Leader) -> Result<(), GoneReason> {
+        let reason = match (leader.lockspace, leader.resource) {
+            _ if leader.cleared => Defect::Deleted,
+            (lockspace, name) if (lockspace, name) != (self.terms.lockspace, resource.name) => {
+                Defect::Foreign { resource: name, lockspace }
+            }
+            _ => return Ok(()),
+        };
+        Err(Damage { device: self.io.device(), offset: resource.offset, what: "leader", reason }.into())
+    }
+
+    /// Ends the membership and leaves everything on disk as it is. Nothing may be under way, and the index not be held for
+    /// a change.
+    pub(crate) fn detach(&self, index_guard: &Resource) -> Result<(), LeaveError> {
+        self.pulse.held().map_err(LeaveError::Lost)?;
+        self.pulse.end(Until::Closing);
+        let mut busy = self.resources.wait_idle(self.terms.timeouts.io() * 4);
+        let held = self.resources.held();
+        busy.retain(|name| *name == index_guard.name || held.iter().all(|(resource, _)| resource.name != *name));
+        if !busy.is_empty() {
+            self.pulse.reopen();
+            return Err(LeaveError::LeasesHeld { resources: busy });
+        }
+        self.stop();
+        let settled = self.io.settle(0..u64::MAX, self.terms.timeouts.fail());
+        let held = self.pulse.held();
+        self.pulse.lose(LossReason::Detached);
+        if !settled {
+            return Err(LeaveError::InFlight { host: self.host(), writes: self.io.writes_in_flight() });
+        }
+        self.io.let_go();
+        held.map(|_| ()).map_err(LeaveError::Lost)
+    }
+}

@@ -1,0 +1,241 @@
+//! A process that goes on with the generation of the one before it, and with its leases.
+//!
+//! To every other host the successor is the predecessor, a renewal later: same host id, same generation, same versions.
+//! That is safe only while the predecessor itself could still hold, so it is counted exactly as long as it counted itself.
+//!
+//! Not in here: the local lock, which the caller holds before it begins. It says that the predecessor has ended and that
+//! none of its writes is in flight any more, so that what is read stays as it is.
+//!
+//! Invariants:
+//! - Nothing is held before the write of the new session is confirmed, and that begins and ends before
+//!   [`DeltaRecord::held_until`] of the record that was read. The start of that record's own write does not count: it may
+//!   have landed late, when others had counted D from the one before, and its holder was never told.
+//! - A lease is taken up only at the version that its own block claims, and only when it is known that this version was
+//!   decided: the leader shows it, or the predecessor is known to have held it.
+
+use super::area::{AreaView, claimed};
+use super::delta::{Event, Identity, Tenure, Terms};
+use super::rules::in_force;
+use super::{Defect, Seen, Span, Written};
+use crate::format::{Block, DeltaRecord, Leader};
+use crate::types::{LeaseMode, Owner, Time, Version};
+
+/// What the caller of a [`Resume`] does next, and reports back as an [`Event`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Read the own sector.
+    Read,
+    /// Write the own sector, unless this point has passed; wait for it until then.
+    Write(DeltaRecord, Time),
+    /// The attempt is over.
+    Done(Result<Box<Tenure>, Refusal>),
+}
+
+/// Why a generation is not continued. After each of these nothing is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The predecessor's deadline has passed, or would have before a write was confirmed.
+    TooLate {
+        /// When it was.
+        deadline: Time,
+        /// When that was found.
+        now: Time,
+    },
+    /// The predecessor was never renewed: it is not certain that it ever held the id.
+    NeverRenewed,
+    /// The id was given back.
+    Released,
+    /// The id has another holding since.
+    Replaced(Box<DeltaRecord>),
+    /// The record is another machine's, or of another boot of this one, or was begun in the future: its times mean nothing
+    /// on this clock.
+    OtherClock,
+    /// The record is damaged.
+    Damaged(Defect),
+    /// The record belongs to another lockspace or another id, or its holder is no leasehold host.
+    Foreign(Box<DeltaRecord>),
+    /// Reading or writing failed. The record may have been written, which changes nothing for the next attempt.
+    Storage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Reading,
+    Writing {
+        record: Box<DeltaRecord>,
+        deadline: Time,
+    },
+    /// Nothing more is read or written, whatever happens.
+    Over,
+}
+
+/// An attempt to continue one generation of a host id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Resume {
+    me: Owner,
+    identity: Identity,
+    terms: Terms,
+    step: Step,
+}
+
+impl Resume {
+    /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of `me`'s host id. The identity's
+    /// session is a new one; its name is not used: the record keeps the one it has.
+    pub fn new(me: Owner, identity: Identity, terms: Terms) -> Resume {
+        Resume { me, identity, terms, step: Step::Reading }
+    }
+
+    /// Takes in what happened and says what to do next.
+    pub fn step(&mut self, event: Event) -> Effect {
+        match (std::mem::replace(&mut self.step, Step::Over), event) {
+            (Step::Reading, Event::Read(span, Seen::Good(record))) => match self.continued(span, record) {
+                Ok((record, deadline)) => {
+                    self.step = Step::Writing { record: Box::new(record.clone()), deadline };
+                    Effect::Write(record, deadline)
+                }
+                Err(refusal) => Effect::Done(Err(refusal)),
+            },
+            (Step::Reading, Event::Read(_, Seen::Bad(reason))) => Effect::Done(Err(Refusal::Damaged(reason))),
+            (Step::Writing { deadline, .. }, Event::Wrote(Span { ended: now, .. }, Written::Done))
+                if now >= deadline && in_force!(ResumeInTime) =>
+            {
+                Effect::Done(Err(Refusal::TooLate { deadline, now }))
+            }
+            (Step::Writing { record, .. }, Event::Wrote(span, Written::Done)) => {
+                Effect::Done(Ok(Box::new(Tenure::new(self.me, self.terms.timeouts, *record, span.started))))
+            }
+            (_, Event::ReadFailed | Event::Wrote(..) | Event::Woke(_) | Event::Read(..)) => {
+                Effect::Done(Err(Refusal::Storage))
+            }
+        }
+    }
+
+    /// The record that continues the one that was read, and until when it must be confirmed.
+    fn continued(&self, span: Span, mut record: DeltaRecord) -> Result<(DeltaRecord, Time), Refusal> {
+        let now = span.ended;
+        let Some(extension) = &record.extension else {
+            return Err(Refusal::Foreign(Box::new(record)));
+        };
+        let place = (record.lockspace, record.geometry, record.owner_id, extension.nonce);
+        if place != (self.terms.lockspace, self.terms.geometry, self.me.host.get(), self.terms.nonce) {
+            return Err(Refusal::Foreign(Box::new(record)));
+        }
+        if record.generation != self.me.generation.get() {
+            return Err(Refusal::Replaced(Box::new(record)));
+        }
+        if record.is_free() {
+            return Err(Refusal::Released);
+        }
+        if (extension.machine, extension.boot) != (self.identity.machine, self.identity.boot) {
+            return Err(Refusal::OtherClock);
+        }
+        if !extension.confirmed {
+            return Err(Refusal::NeverRenewed);
+        }
+        // Where the clock is younger than a second, records say that it is a second old.
+        let by_now = |started: &Time| *started <= now.max(Time::from_nanos(1_000_000_000));
+        let Some(started) = record.started().filter(by_now) else {
+            return Err(Refusal::OtherClock);
+        };
+        let deadline = match in_force!(UnconfirmedGivesNothing) {
+            true => record.held_until().unwrap_or(started.min(now)),
+            false => started + self.terms.timeouts.fail(),
+        };
+        if now >= deadline && in_force!(ResumeInTime) {
+            return Err(Refusal::TooLate { deadline, now });
+        }
+        record.begin_write(now, deadline);
+        if let Some(extension) = &mut record.extension {
+            extension.session = self.identity.session;
+        }
+        Ok((record, deadline))
+    }
+}
+
+/// What the generation that is continued has of a resource, as its own block and the others show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It holds it so, at this version.
+    Held(LeaseMode, Version),
+    /// It shares it at this version, and its block has more that nobody answers for: a change to exclusive was cut short.
+    Upgrading(Version),
+    /// It claims this version for itself alone, and whether that was ever decided is not known: an acquire was cut short.
+    Open(Version),
+    /// It claims or shares this version, but another owner came after it, or may have without seeing that it shares.
+    Superseded {
+        /// What it claims.
+        version: Version,
+        /// What came after it.
+        by: Version,
+        /// Whose that is.
+        owner: Option<Owner>,
+    },
+    /// Its block says what was never held: that it waits, or owns for a moment in order to share.
+    Leftover,
+    /// Its block says nothing that others respect.
+    Nothing,
+}
+
+impl Standing {
+    /// Whether the own block says anything that others respect: it claims, shares or waits.
+    pub fn speaks(me: Owner, own: &Block) -> bool {
+        claimed(me.host, own) == Some(me) || own.shared == Some(me.generation) || waits(me, own)
+    }
+
+    /// `own` is the own block, and in `view` too; `listed` is what the predecessor is known to have held.
+    pub fn of(me: Owner, view: &AreaView, own: &Block, listed: Option<(LeaseMode, Version)>) -> Standing {
+        let claims = claimed(me.host, own) == Some(me);
+        let shares = own.shared == Some(me.generation);
+        let mine = own.extension.as_ref().filter(|extension| extension.generation == me.generation.get());
+        let waits = waits(me, own);
+        match (claims, shares) {
+            (true, false) if mine.is_some_and(|extension| extension.shares) => Standing::Leftover,
+            (true, false) => Standing::alone(me, view, own.instance, listed),
+            (claims, true) => {
+                let version = listed.filter(|(mode, _)| *mode == LeaseMode::Shared).map(|(_, version)| version);
+                match (claims || waits, version) {
+                    // It shared before it began to change that, so its flag was looked after.
+                    (true, version) => Standing::Upgrading(version.unwrap_or(own.instance)),
+                    (false, Some(version)) if version == own.instance => Standing::Held(LeaseMode::Shared, version),
+                    (false, version) => Standing::sharing(me, view, own.instance, version),
+                }
+            }
+            (false, false) if waits => Standing::Leftover,
+            (false, false) => Standing::Nothing,
+        }
+    }
+
+    /// The own block claims `version`.
+    fn alone(me: Owner, view: &AreaView, version: Version, listed: Option<(LeaseMode, Version)>) -> Standing {
+        if let Some((owner, by)) = view.fenced(me, version) {
+            return Standing::Superseded { version, by, owner };
+        }
+        match view.leader.good() {
+            Some(leader) if leader.version == version && !leader.is_free() => {
+                Standing::Held(LeaseMode::Exclusive, version)
+            }
+            Some(&Leader { version: by, owner, .. }) if by >= version => Standing::Superseded { version, by, owner },
+            // It is not shown, or a late write has set the leader back. Who is known to have held it holds it: a version
+            // that was decided stays so, and nobody but by force goes beyond one that a live host claims.
+            _ if listed == Some((LeaseMode::Exclusive, version)) => Standing::Held(LeaseMode::Exclusive, version),
+            _ => Standing::Open(version),
+        }
+    }
+
+    /// The own block has its flag. Whether it was looked at once more after it was set is not known: that is done now.
+    fn sharing(me: Owner, view: &AreaView, instance: Version, listed: Option<Version>) -> Standing {
+        let leader = view.leader.good();
+        match leader.filter(|leader| !view.overtakes(me.host, leader, instance) && view.bad_blocks().next().is_none()) {
+            Some(_) => Standing::Held(LeaseMode::Shared, listed.unwrap_or(instance)),
+            None => {
+                let (by, owner) = leader.map_or((instance, None), |leader| (leader.version, leader.owner));
+                Standing::Superseded { version: instance, by, owner }
+            }
+        }
+    }
+}
+
+fn waits(me: Owner, own: &Block) -> bool {
+    let mine = own.extension.as_ref().filter(|extension| extension.generation == me.generation.get());
+    mine.is_some_and(|extension| extension.waiting.is_some())
+}

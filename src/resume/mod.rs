@@ -1,0 +1,200 @@
+//! Going on with a membership in another process: after a restart, planned or not.
+
+mod error;
+mod token;
+
+use std::collections::BTreeMap;
+
+pub use error::{Gone, GoneReason, ResumeError};
+pub use token::{ResumeToken, TokenError};
+
+use crate::engine::identity;
+use crate::engine::member::Member;
+use crate::engine::resources::Resource;
+use crate::engine::resume::{self, Hold, Request};
+use crate::error::{FindError, LeaveError};
+use crate::index::Index;
+use crate::lease::Lease;
+use crate::lockspace::Lockspace;
+use crate::membership::{JoinOptions, Membership};
+
+/// A membership that was continued.
+#[derive(Debug)]
+pub struct Resumed {
+    /// Every lease that the generation holds, in the mode and at the version it had: those that the token lists, and those that were
+    /// acquired since. What nobody wants any more is to be released.
+    pub leases: Vec<Lease>,
+    /// The leases that the token lists, and that are not held any more: what they protected must be stopped.
+    pub gone: Vec<Gone>,
+    /// Host id and generation as before.
+    pub membership: Membership,
+}
+
+impl Lockspace {
+    /// Goes on with the membership of an earlier process of this machine, its predecessor, which was killed or has
+    /// [detached](Membership::detach): the same host id and generation, and all its leases at their versions. No other host
+    /// notices. What the leases protect may have run on meanwhile.
+    ///
+    /// It must succeed before the predecessor's deadline; as the predecessor need not have known of its last renewal, only
+    /// the one before it counts. So there is at least F - 2R - F / 64 of time after it has ended, and at most F - R.
+    /// Later, and on any other refusal, nothing is held: what the leases protected must be gone by G after that deadline,
+    /// so it is to be stopped at once. Then a [join](Lockspace::join) takes the host id again after D.
+    ///
+    /// Host id and host name are the token's: what `options` say of them is not used. The process must see the same
+    /// `CLOCK_BOOTTIME` as its predecessor, that is be in the same time namespace; and where neither the device's locks
+    /// nor the network namespace are shared with the predecessor (see DESIGN.md, "Host ids"), it must have ended.
+    ///
+    /// Takes a few I/Os, a read of one sector for each resource, and of the hosts' blocks for each that is held.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use leasehold::disk::MemoryDisk;
+    /// use leasehold::{FormatOptions, JoinOptions, Lockspace, ResumeToken, Wait};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let timeouts = leasehold::Profile::Balanced.with_io_timeout(std::time::Duration::from_millis(100))?;
+    /// # let options = FormatOptions { timeouts, ..FormatOptions::default() };
+    /// let disk = MemoryDisk::new(8 << 20, None);
+    /// let restarted = disk.reopen();
+    /// leasehold::format(Arc::new(disk.reopen()), &options)?;
+    ///
+    /// let lockspace = Lockspace::open(Arc::new(disk))?;
+    /// let membership = lockspace.join(JoinOptions::new().machine("this one"))?;
+    /// let resource = membership.create("database", Wait::No)?;
+    /// let lease = membership.acquire(&resource, Wait::No)?;
+    /// let (owner, version) = (membership.owner(), lease.version());
+    /// // Kept where the next process finds it: a file, its environment, its command line.
+    /// let kept = membership.detach()?.to_string();
+    /// assert!(!lease.is_held());
+    ///
+    /// // The next process.
+    /// let token: ResumeToken = kept.parse()?;
+    /// let lockspace = Lockspace::open(Arc::new(restarted))?;
+    /// let resumed = lockspace.resume(&token, JoinOptions::new().machine("this one"))?;
+    /// assert!(resumed.gone.is_empty());
+    /// assert_eq!(resumed.membership.owner(), owner);
+    /// assert_eq!(resumed.leases[0].version(), version);
+    /// assert!(resumed.leases[0].is_held());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`ResumeError`].
+    pub fn resume(&self, token: &ResumeToken, options: JoinOptions) -> Result<Resumed, ResumeError> {
+        let device = self.device();
+        if (token.lockspace, token.nonce) != (self.terms.lockspace, self.terms.nonce) {
+            return Err(ResumeError::OtherLockspace { device, found: self.name(), lockspace: token.lockspace });
+        }
+        let JoinOptions { machine, tell, tell_notice, .. } = options;
+        let machine = machine.or_else(identity::machine).filter(|machine| *machine == token.machine);
+        let Some(machine) = machine else {
+            return Err(ResumeError::OtherMachine { device, host: token.owner.host });
+        };
+        if identity::boot() != token.boot {
+            return Err(ResumeError::Rebooted { device, host: token.owner.host });
+        }
+        let request = Request { owner: token.owner, machine, boot: token.boot, tell, tell_notice };
+        let member = resume::resume(self.io.for_member(), self.terms.clone(), request)?;
+        // Until it is known what is held nothing may be given back: dropping a membership would give the host id back.
+        let scanned = member.hosts.scan_all(&member.io, Some(&member.pulse)).map_err(ResumeError::Disk);
+        let resources = match scanned.and_then(|_| Ok(self.resources_to_resume(token)?)) {
+            Ok(resources) => resources,
+            Err(error) => {
+                let _ = member.detach(&self.index_guard());
+                return Err(error);
+            }
+        };
+        let guard = self.index_guard();
+        let (mut leases, mut gone) = (Vec::new(), Vec::new());
+        for (offset, (resource, listed)) in resources {
+            match member.take_up(&resource, listed) {
+                // Nobody changes the index any more.
+                Ok(Some((_, version))) if offset == guard.offset => member.release_later(&resource, version),
+                Ok(Some((mode, version))) => {
+                    leases.push(Lease::new(member.clone(), resource, mode, version));
+                    let earlier = listed.map(|(_, listed)| listed).filter(|listed| *listed != version);
+                    gone.extend(earlier.map(|version| Gone { resource, version, reason: GoneReason::Released }));
+                }
+                Ok(None) => {}
+                Err(lease) => gone.push(lease),
+            }
+        }
+        Ok(Resumed { leases, gone, membership: Membership::of(member, self.clone()) })
+    }
+
+    /// Where the generation may have a lease: every resource that is known, and those that the token lists, with how it
+    /// held them.
+    fn resources_to_resume(&self, token: &ResumeToken) -> Result<BTreeMap<u64, (Resource, Option<Hold>)>, FindError> {
+        let mut resources = BTreeMap::new();
+        let mut add = |resource: Resource, hold| {
+            resources.entry(resource.offset).or_insert((resource, hold));
+        };
+        for (resource, mode, version) in &token.leases {
+            add(*resource, Some((*mode, *version)));
+        }
+        let index = match Index::read(&self.io, &self.terms) {
+            Ok(index) => Some(index),
+            Err(FindError::NoIndex { .. } | FindError::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        for resource in index.iter().flat_map(Index::resources) {
+            add(resource, None);
+        }
+        add(self.index_guard(), None);
+        // What an index that is missing or damaged doesn't say, the areas do.
+        if index.is_none_or(|index| index.damages().next().is_some()) {
+            for resource in self.search()? {
+                add(resource, None);
+            }
+        }
+        Ok(resources)
+    }
+}
+
+impl Membership {
+    /// The text from which another process of this machine goes on with this membership: see [`Lockspace::resume`]. Reads
+    /// and writes nothing.
+    ///
+    /// Take it after the join and keep it outside of this process, and again after each acquire and conversion: then the
+    /// next process is told of every lease that is gone. A lease that the token doesn't list is found too, but for two
+    /// cases in which it may be given up: a late write of a dead host has set back what the device says of it; or it is
+    /// shared, and another host has tried since to get the resource for itself alone.
+    pub fn token(&self) -> ResumeToken {
+        token(&self.member)
+    }
+
+    /// Ends this membership without giving anything back, for another process to go on with: stops renewing, waits for
+    /// what is in flight, and lets go of the host id's local lock. Acquires that wait end at once. At most F and four I/O
+    /// timeouts.
+    ///
+    /// The successor has F - R from the last renewal. From now on this process holds nothing: its leases say lost, and
+    /// dropping them releases nothing.
+    ///
+    /// # Errors
+    /// See [`LeaveError`]. After `LeasesHeld`, which is said only of acquires, releases and creates under way, the
+    /// membership goes on. After `InFlight` it is over, and the id stays locked until these writes have ended, then
+    /// [`Membership::token`] can be resumed if it is still in time. After `Lost` there is nothing to go on with.
+    pub fn detach(&self) -> Result<ResumeToken, LeaveError> {
+        let token = self.member.detach(&self.lockspace().index_guard()).map(|()| token(&self.member));
+        if !matches!(token, Err(LeaveError::LeasesHeld { .. })) {
+            self.is_over();
+        }
+        token
+    }
+}
+
+fn token(member: &Member) -> ResumeToken {
+    let tenure = member.pulse.tenure();
+    let record = tenure.record();
+    let (machine, boot) = record.extension.as_ref().map_or((0, 0), |extension| (extension.machine, extension.boot));
+    ResumeToken {
+        nonce: member.terms.nonce,
+        lockspace: member.terms.lockspace,
+        owner: tenure.me(),
+        host_name: record.host_name,
+        machine,
+        boot,
+        leases: member.resources.leases(),
+    }
+}

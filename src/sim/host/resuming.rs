@@ -1,0 +1,151 @@
+//! A process that goes on with the host id and the lease of the one before it, as the engine does: see
+//! [`crate::protocol::resumption`]. Its token was taken after the last acquire.
+
+use std::time::Duration;
+
+use super::{Answer, Completion, End, Held, Host, Member, Process, Signal, Tag, seen, view};
+use crate::format::DeltaRecord;
+use crate::protocol::Span;
+use crate::protocol::delta::{Event, Identity, Terms};
+use crate::protocol::resource::Operation;
+use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
+use crate::sim::env::Env;
+use crate::sim::storage::{AREA, block_at, delta_at};
+use crate::types::{LeaseMode, Owner, Time, Version};
+
+/// What a process leaves to the next one of its machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Token {
+    pub(super) me: Owner,
+    pub(super) listed: Option<(LeaseMode, Version)>,
+}
+
+impl Host {
+    /// The process is killed. Its successor goes on with what it had, if there is anything.
+    pub(in crate::sim) fn leaves_token(&mut self) -> bool {
+        if let Process::Member(member) = &self.process {
+            let held = member.held.filter(|held| !held.lost);
+            let listed = held.map(|held| (held.mode, held.version));
+            self.token = Some(Token { me: member.tenure.me(), listed });
+        }
+        self.token.is_some()
+    }
+
+    /// Whether this host would take over what that generation has.
+    pub(in crate::sim) fn takes_for_gone(&mut self, env: &Env, other: Owner) -> Option<usize> {
+        let now = env.local(self.index);
+        let Process::Member(member) = &mut self.process else { return None };
+        member.observer.judge(other, now).is_gone().then_some(self.index)
+    }
+
+    /// Begins to go on with what the token names.
+    pub(super) fn resume(&mut self, env: &mut Env, token: Token, identity: Identity, terms: Terms) {
+        let index = self.index;
+        env.trace(|| format!("host {index} resumes {}", token.me));
+        self.process = Process::Resuming(token, Box::new(Resume::new(token.me, identity, terms)));
+        env.read(index, Tag::Resume, 0, vec![delta_at(token.me.host)]);
+    }
+
+    pub(super) fn resuming(&mut self, env: &mut Env, signal: Signal) {
+        let (index, now) = (self.index, env.local(self.index));
+        let Process::Resuming(token, resume) = &mut self.process else { return };
+        let (token, at) = (*token, delta_at(token.me.host));
+        let Signal::Io(Completion { tag: Tag::Resume, started, late: false, answer, .. }) = signal else { return };
+        let span = Span { started, ended: now };
+        let event = match answer {
+            Answer::Read(_, sectors) => Event::Read(span, seen(&sectors[0], |sector| DeltaRecord::decode(sector, at))),
+            Answer::Failed => Event::ReadFailed,
+            Answer::Wrote(written) => Event::Wrote(span, written),
+        };
+        match resume.step(event) {
+            Effect::Read => env.read(index, Tag::Resume, 0, vec![at]),
+            Effect::Write(record, _) => env.write(index, Tag::Resume, 0, at, record.encode(at)),
+            Effect::Done(Ok(tenure)) => {
+                env.trace(|| format!("host {index} goes on with {}", token.me));
+                env.resumed = Some(token.me);
+                let mut member = Member::new(*tenure, env.options.timeouts, env.timeouts(index));
+                // The own block is always read.
+                member.known = Some((Time::ZERO, [token.me.host].into()));
+                member.renewed(index, env);
+                member.look_for_lease(index, env, token.listed);
+                env.signal(index, now, Signal::Renew);
+                env.signal(index, now, Signal::Scan);
+                self.process = Process::Member(Box::new(member));
+            }
+            Effect::Done(Err(refusal)) => {
+                env.trace(|| format!("host {index} could not resume {}: {refusal:?}", token.me));
+                // It may still be in time to try again.
+                self.token = (refusal == Refusal::Storage).then_some(token);
+                self.ended(env, End::Refused);
+            }
+        }
+    }
+}
+
+impl Member {
+    fn look_for_lease(&self, index: usize, env: &mut Env, listed: Option<(LeaseMode, Version)>) {
+        let offsets = std::iter::once(AREA).chain(env.known_ids().map(block_at)).collect();
+        env.read(index, Tag::TakeUp { listed }, 0, offsets);
+    }
+
+    /// The resource was read, or could not be.
+    pub(super) fn take_up(
+        &mut self,
+        index: usize,
+        env: &mut Env,
+        listed: Option<(LeaseMode, Version)>,
+        started: Time,
+        answer: Answer,
+    ) -> Option<End> {
+        let Answer::Read(offsets, sectors) = answer else {
+            self.look_for_lease(index, env, listed);
+            return None;
+        };
+        let me = self.tenure.me();
+        let view = view(&offsets, &sectors);
+        let Some(own) = view.block(me.host) else {
+            // The program is told that its lease is gone.
+            env.check.stopped(index);
+            env.signal_after(index, Duration::ZERO, Signal::Act);
+            return None;
+        };
+        let standing = Standing::of(me, &view, &own, listed);
+        env.trace(|| format!("host {index} finds {standing:?}"));
+        self.own = Some(own.clone());
+        let (now, subject) = (env.local(index), self.subject(env));
+        let rest = match standing {
+            Standing::Held(mode, version) => {
+                self.goes_on(index, env, mode, version, started);
+                env.random.span(Duration::ZERO, env.options.rest)
+            }
+            Standing::Upgrading(version) => {
+                self.goes_on(index, env, LeaseMode::Shared, version, started);
+                let (mut operation, effect) = Operation::convert(subject, own, LeaseMode::Exclusive, true, now);
+                operation.call_off();
+                return self.begin(index, env, (operation, effect));
+            }
+            Standing::Open(version) => return self.begin(index, env, Operation::complete(subject, version, now)),
+            Standing::Superseded { version, .. } => {
+                // The program stops within G, then it is given back.
+                self.held = Some(Held { mode: LeaseMode::Shared, version, verified: None, lost: true });
+                env.check.counters.fenced += 1;
+                self.timeouts.fence()
+            }
+            Standing::Leftover => return self.begin(index, env, Operation::release(subject, own, now)),
+            Standing::Nothing => Duration::ZERO,
+        };
+        env.signal_after(index, rest, Signal::Act);
+        None
+    }
+
+    fn goes_on(&mut self, index: usize, env: &mut Env, mode: LeaseMode, version: Version, looked: Time) {
+        let alone = mode == LeaseMode::Exclusive;
+        let held = Held { mode, version, verified: alone.then_some(looked), lost: false };
+        let until = self.acts_until(index, env, &held);
+        env.check.took_up(index, self.tenure.me(), (mode, version), env.now, until);
+        self.held = Some(held);
+        if alone {
+            env.signal(index, env.local(index), Signal::Verify { version });
+        }
+    }
+}
