@@ -281,7 +281,9 @@ impl DeltaExtension {
 
     fn flags(&self) -> u8 {
         let left = u32::from(self.left).min(LEFT_PARTS - 1) as u8;
-        left << LEFT_SHIFT | if self.confirmed { CONFIRMED } else { 0 }
+        let confirmed = if self.confirmed { CONFIRMED } else { 0 };
+        let declared = if self.declared_by.is_some() { DECLARED } else { 0 };
+        left << LEFT_SHIFT | confirmed | declared
     }
 
     fn to_raw(&self) -> RawDeltaExtension {
