@@ -260,6 +260,9 @@ impl Membership {
     /// Ends this program when the host id is lost, or given back, step by step, so that all of it is gone by the
     /// deadline + G: for a manager that starts programs of its own and names them. Any number can be supervised.
     ///
+    /// A single lease that is lost alone, by force, ends nothing here: its status says so, and [`Supervision::end`] ends
+    /// the program that depended on it.
+    ///
     /// As the steps are taken by a thread of this process, nobody takes them while the process is stopped, or when it is
     /// gone: a [`Watchdog`] is for that, or a process in between, as `leasehold run` has one.
     ///

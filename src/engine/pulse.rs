@@ -230,7 +230,7 @@ impl Pulse {
         let hold = Hold { name: resource.name, verified, loss: None, told: false };
         state.holds.insert((resource.offset, version), hold);
         drop(state);
-        self.changed.notify_all();
+        self.tell_waiters();
     }
 
     /// A lease that was shared may be taken by force from now on: the last look began at `started`.
@@ -261,7 +261,7 @@ impl Pulse {
             work(hold, now);
         }
         drop(state);
-        self.changed.notify_all();
+        self.tell_waiters();
     }
 
     /// Ceases to answer for a lease.
@@ -304,7 +304,7 @@ impl Pulse {
     /// Ends the present or the next [`Pulse::sleep_to_renewal`].
     pub(crate) fn hurry(&self) {
         self.state.lock().hurried = true;
-        self.changed.notify_all();
+        self.tell_waiters();
     }
 
     /// As [`Pulse::sleep`] for the next renewal, which [`Pulse::hurry`] has made early.

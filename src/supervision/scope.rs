@@ -185,7 +185,7 @@ mod tests {
     /// A shell that leads a group with a sleeper in it, whose end closes the standard output.
     fn group() -> Child {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "sleep 1004 & echo; wait"]).process_group(0).stdout(Stdio::piped());
+        shell.args(["-c", "sleep 1004 & echo; wait"]).process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = shell.spawn().expect("a shell");
         let out = child.stdout.as_mut().expect("piped");
         io::Read::read_exact(out, &mut [0]).expect("started");

@@ -17,7 +17,7 @@ use fuser::{
 };
 use leasehold::Time;
 use leasehold::disk::{BootClock, Clock};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 const FILE: INodeNo = INodeNo(2);
 /// Of opcodes, as `linux/watchdog.h` makes them: the letter W and a number.
@@ -72,9 +72,6 @@ impl Account {
 #[derive(Debug, Default)]
 struct Shared {
     account: Mutex<Account>,
-    /// Settings and keepalives are not answered.
-    hangs: Mutex<bool>,
-    thawed: Condvar,
 }
 
 /// Unmounted at the end.
@@ -90,30 +87,18 @@ impl Node {
         fs::create_dir(&point).unwrap();
         let shared = Arc::new(Shared::default());
         shared.account.lock().timeout = Duration::from_secs(60);
-        let mut config = Config::default();
-        // One that hangs must not keep the others from being answered.
-        config.n_threads = Some(4);
-        let session = fuser::spawn_mount(Server { shared: shared.clone(), model }, &point, &config).unwrap();
+        let server = Server { shared: shared.clone(), model };
+        let session = fuser::spawn_mount(server, &point, &Config::default()).unwrap();
         Node { shared, path: point.join("watchdog"), session: Some(session) }
     }
 
     pub(crate) fn account(&self) -> Account {
         *self.shared.account.lock()
     }
-
-    pub(crate) fn hang(&self) {
-        *self.shared.hangs.lock() = true;
-    }
-
-    pub(crate) fn thaw(&self) {
-        *self.shared.hangs.lock() = false;
-        self.shared.thawed.notify_all();
-    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.thaw();
         // Its file system is busy until then.
         let start = Instant::now();
         while self.account().open && start.elapsed() < Duration::from_secs(10) {
@@ -211,9 +196,6 @@ impl Filesystem for Server {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        if matches!(command, SET_TIMEOUT | KEEP_ALIVE) {
-            self.shared.thawed.wait_while(&mut self.shared.hangs.lock(), |hangs| *hangs);
-        }
         let mut account = self.shared.account.lock();
         match command {
             GET_SUPPORT => {
