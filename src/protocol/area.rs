@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Seen;
 use super::resource::Hold;
 use super::rules::in_force;
-use crate::format::{Block, Leader};
+use crate::format::{Block, BlockExtension, Leader};
 use crate::types::{HostId, Owner, Version};
 
 /// The leader and every block that is not empty. A host that is missing here has an empty block.
@@ -62,8 +62,12 @@ impl AreaView {
 
     /// What a host whose own block claims a version has by that.
     pub(super) fn hold_of(&self, host: HostId) -> Hold {
-        let extension = self.blocks.get(&host).and_then(Seen::good).and_then(|block| block.extension.as_ref());
-        if extension.is_some_and(|extension| extension.shares) { Hold::Short } else { Hold::Exclusive }
+        if self.extension(host).is_some_and(|extension| extension.shares) { Hold::Short } else { Hold::Exclusive }
+    }
+
+    /// What leasehold adds to the block of `host`. A sanlock host's has nothing.
+    pub(super) fn extension(&self, host: HostId) -> Option<&BlockExtension> {
+        self.blocks.get(&host).and_then(Seen::good).and_then(|block| block.extension.as_ref())
     }
 
     /// Who has taken the resource from `owner` at `version`, though it did not give it up: the first owner of a later

@@ -72,7 +72,7 @@ impl Operation {
         // What a damaged block held before this generation touched it belonged to a generation that is gone.
         let own = self.own.clone().unwrap_or_default();
         if bound {
-            return self.finish_conversion(own, view, &leader);
+            return self.finish_conversion(own, recalled, view, &leader);
         }
         // Our own phase 2 value was adopted and committed by another host; and nobody has taken that by force.
         if leader.owner == Some(me)
@@ -280,18 +280,18 @@ impl Operation {
             return None;
         }
         let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-        let from = if in_force!(EarlierClaimsCount) { Version::default() } else { leader.version };
-        let claims = view.claims(from, instance);
         // The leader's owner was looked at above, with what it says of being free.
-        let claims = claims
+        let claims = earlier_claims(view, leader, instance)
             .filter(|(version, owner)| *version != leader.version || Some(*owner) != leader.owner)
             .filter(|_| in_force!(ClaimsCount))
             .map(|(version, owner)| (version, owner, view.hold_of(owner.host)));
         let shares = self.wish.mode == LeaseMode::Shared;
         let sharers = view.sharers().filter(|_| !shares && in_force!(SharersCount));
         let sharers = sharers.map(|owner| (leader.version, owner, Hold::Shared));
-        let hold = if leader.short_hold { Hold::Short } else { Hold::Exclusive };
-        let all = named.map(|owner| (leader.version, owner, hold)).into_iter().chain(claims).chain(sharers);
+        // Who committed another's value doesn't know for how long that is held.
+        let hold = |owner: Owner| if leader.short_hold { Hold::Short } else { view.hold_of(owner.host) };
+        let named = named.map(|owner| (leader.version, owner, hold(owner)));
+        let all = named.into_iter().chain(claims).chain(sharers);
         all.into_iter().find_map(|(version, owner, hold)| {
             if owner == self.subject.me {
                 // Left by an attempt of ours that a later one overwrites, or held shared by us who want more.
@@ -313,10 +313,20 @@ impl Operation {
         let waits = self.wish.wait;
         let due = !waits || blocker.free_at.is_none_or(|at| at <= now);
         let free_at = blocker.free_at;
+        let holds = |it: &Blocker| (it.owner, it.version);
+        if self.blocker.as_ref().map(holds) != Some(holds(&blocker)) {
+            // Each of many that come at once has its moment.
+            self.short_looks = 0;
+        }
         self.blocker = Some(blocker.clone());
         self.stood_back = 0;
         if blocker.hold == Hold::Short && self.short_looks < MAX_SHORT_LOOKS {
-            return self.look_soon(now, random);
+            // Two that came at once, each with a claim of what neither owns, would outlast each other's looks.
+            let claim = self.own.clone().filter(|own| claimed(self.subject.me.host, own) == Some(self.subject.me));
+            return match claim {
+                Some(own) => self.mark(own, self.ticket),
+                None => self.look_soon(now, random),
+            };
         }
         if due && !std::mem::take(&mut self.scanned) {
             // Its record was not read, or not since it must have changed; or this is the last word.
@@ -336,11 +346,16 @@ impl Operation {
         match own.filter(|own| unmarked(own) || own_is_wrong || claimed(me.host, own) == Some(me)) {
             Some(own) => {
                 let ticket = *self.ticket.get_or_insert(leader.version);
-                let block = self.given_up(own, Some(ticket));
-                self.write_own(Step::Marking(block.clone()), block)
+                self.mark(own, Some(ticket))
             }
             None => self.look_later(now, random, free_at),
         }
+    }
+
+    /// Gives the claim of the own block up, and says since when this host waits.
+    fn mark(&mut self, own: Block, waiting: Option<Version>) -> Effect {
+        let block = self.given_up(own, waiting);
+        self.write_own(Step::Marking(block.clone()), block)
     }
 
     /// Whether a host that may be active has waited since an earlier version, or as long with a smaller id. Those who
@@ -373,7 +388,7 @@ impl Operation {
         let named = leader
             .owner
             .filter(|owner| leader.version == version && !leader.is_free() && !view.released(*owner, leader.version));
-        let claims = view.claims(Version::default(), version.after(1)).map(|(_, owner)| owner);
+        let claims = earlier_claims(view, leader, version.after(1)).map(|(_, owner)| owner);
         let lives = |owner: &Owner| *owner != self.subject.me && !observer.judge(*owner, now).is_gone();
         named.into_iter().chain(claims).filter(lives).collect()
     }
@@ -431,8 +446,7 @@ impl Operation {
         if let Some(effect) = self.take_back(own_is_wrong) {
             return effect;
         }
-        let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
-        if leader.owner == Some(me) && !leader.is_free() && written_by_us && view.released(me, leader.version) {
+        if self.may_free(leader) && view.released(me, leader.version) {
             self.step = Step::Freeing;
             let freed = Leader { timestamp: 0, ..leader.clone() };
             return Effect::WriteLeader(self.next_round(), freed);
@@ -450,4 +464,20 @@ impl Operation {
         let holds = claimed(me.host, &own) == Some(me) || self.has_flagged();
         (holds || waits || restore).then(|| self.resign(own))
     }
+
+    /// Whether the leader says that we hold, and we wrote that. What others committed for us our block frees.
+    pub(super) fn may_free(&self, leader: &Leader) -> bool {
+        let me = self.subject.me;
+        let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
+        leader.owner == Some(me) && !leader.is_free() && written_by_us
+    }
+}
+
+/// The claims of versions below `end` that count. Of those that the leader shows to be over a sanlock host's don't: it is
+/// never overridden by force, and may leave the claim of a ballot that it lost in its block for good.
+fn earlier_claims(view: &AreaView, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner)> {
+    let from = if in_force!(EarlierClaimsCount) { Version::default() } else { leader.version };
+    let may_stand =
+        move |version: Version, owner: Owner| version > leader.version || view.extension(owner.host).is_some();
+    view.claims(from, end).filter(move |(version, owner)| may_stand(*version, *owner))
 }

@@ -299,8 +299,9 @@ const BURN_DISTANCE: u64 = 1 << 32;
 const REBUILD_DISTANCE: u64 = 1 << 40;
 /// How often a host lets one that has waited longer go first before it takes a free lease itself.
 const MAX_STAND_BACK: u32 = 2;
-/// How often a host looks again at what another holds for a moment only, before it takes that for a longer one.
-const MAX_SHORT_LOOKS: u32 = 8;
+/// How often a host looks again at what another holds for a moment only, before it takes that for a longer one: by then
+/// more time has passed than for which one backs off whose value others have committed.
+const MAX_SHORT_LOOKS: u32 = 11;
 
 impl Operation {
     /// An acquire. `own` is the block that this host knows it wrote last in this generation, if any. A wish that doesn't
@@ -674,8 +675,8 @@ impl Operation {
 
     /// Another look soon, then later and later, at what another holds for a moment only.
     fn look_soon(&mut self, now: Time, random: u64) -> Effect {
-        let bound = self.poll() / 2u32.pow(MAX_SHORT_LOOKS.saturating_sub(self.short_looks));
         self.short_looks += 1;
+        let bound = self.longest_back_off() / 2u32.pow(MAX_SHORT_LOOKS.saturating_sub(self.short_looks));
         self.pause(now + bound / 2 + fraction(bound, random))
     }
 
@@ -687,10 +688,14 @@ impl Operation {
         }
     }
 
+    fn longest_back_off(&self) -> Duration {
+        self.poll() * 4
+    }
+
     /// After an abort: at random within the time an attempt takes, growing with every abort.
     fn back_off(&mut self, now: Time, random: u64) -> Effect {
         let attempt = now.since(self.started).clamp(Duration::from_micros(100), self.subject.timeouts.io());
-        let bound = (attempt * 2u32.saturating_pow(self.aborts.min(6))).min(self.poll() * 4);
+        let bound = (attempt * 2u32.saturating_pow(self.aborts.min(6))).min(self.longest_back_off());
         self.pause(now + fraction(bound, random))
     }
 

@@ -42,10 +42,17 @@ impl Operation {
     }
 
     /// A write of a conversion that can't be taken back was not confirmed: writes it again, unless it is too late.
-    pub(super) fn finish_conversion(&mut self, own: Block, view: &AreaView, leader: &Leader) -> Effect {
+    pub(super) fn finish_conversion(
+        &mut self,
+        own: Block,
+        state: OwnBlock,
+        view: &AreaView,
+        leader: &Leader,
+    ) -> Effect {
         match self.kind {
             Kind::Downgrade => self.note_flag(own),
             _ if view.fenced(self.subject.me, own.instance).is_some() => self.overtaken_by(leader),
+            _ if state != OwnBlock::Right => self.note(own),
             _ => self.owned(own.instance),
         }
     }
@@ -115,7 +122,7 @@ impl Operation {
         }
         // Nobody waits for what was the owner's only for a moment to be freed, but sanlock hosts. A leader that has gone
         // on is not set back.
-        if leader.owner == Some(self.subject.me) && leader.version == version && !leader.is_free() {
+        if self.may_free(leader) && leader.version == version {
             self.step = Step::Freeing;
             return Effect::WriteLeader(
                 self.next_round(),
