@@ -41,6 +41,14 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::PeersOwnTimeouts, Emphasis::SlowPeers),
     (Rule::ConfirmedByMirror, Emphasis::StaleScans),
     (Rule::MirrorIsRecent, Emphasis::StaleScans),
+    (Rule::FlagGivesVersionUp, Emphasis::Modes),
+    (Rule::FlagIsChecked, Emphasis::Modes),
+    (Rule::UpgradeKeepsFlag, Emphasis::Modes),
+    (Rule::VersionIsExpected, Emphasis::Modes),
+    (Rule::EarlierClaimsCount, Emphasis::Modes),
+    (Rule::HeldIsNotTaken, Emphasis::Modes),
+    (Rule::OwnerVerifies, Emphasis::Modes),
+    (Rule::FencedByBlocks, Emphasis::Modes),
 ];
 
 fn options(rule: Rule, seed: u64) -> Options {

@@ -53,6 +53,7 @@ fn properties_hold_under_random_faults() {
     assert!(sum.rebuilds > 100, "{sum:#?}");
     assert!(sum.declared > 5, "{sum:#?}");
     assert!(sum.without > 1_000, "{sum:#?}");
+    assert!(sum.shared > 1_000 && sum.forced > 10 && sum.fenced > 15, "{sum:#?}");
 }
 
 #[test]

@@ -136,6 +136,8 @@ struct Member {
     renewal_started: Time,
     operation: Option<Operation>,
     operations: u64,
+    /// The version that an acquire under way is to take the resource from.
+    expected: Option<Version>,
     /// The round of the effect that waits for writes in flight.
     settling: Option<u32>,
     own: Option<Block>,
@@ -327,6 +329,7 @@ impl Member {
             renewal_started: Time::ZERO,
             operation: None,
             operations: 0,
+            expected: None,
             settling: None,
             own: None,
             held: None,
@@ -522,6 +525,7 @@ impl Member {
         let timeouts = self.timeouts;
         let subject = self.subject(env);
         self.operations += 1;
+        self.expected = None;
         self.settling = None;
         let modes = env.options.modes;
         if let Some(held) = &mut self.held {
@@ -559,6 +563,10 @@ impl Member {
             }
             None => {
                 let wish = self.wish(env, wait);
+                self.expected = match wish.basis {
+                    Basis::Any => None,
+                    Basis::Unchanged(version) | Basis::Forced(version) => Some(version),
+                };
                 env.trace(|| format!("host {index} acquires: {wish:?}"));
                 Operation::acquire(subject, self.own.clone(), wish, now)
             }
@@ -576,12 +584,14 @@ impl Member {
             return Wish::exclusive(wait);
         }
         let mode = if env.random.chance(modes.shared) { LeaseMode::Shared } else { LeaseMode::Exclusive };
-        let basis = match env.random.chance(modes.forced) {
-            // What a manager knows, or knew before.
-            true => Basis::Forced(Version::new(env.check.latest_decided().get().saturating_sub(env.random.below(2)))),
-            false => Basis::Any,
-        };
-        Wish { mode: if basis == Basis::Any { mode } else { LeaseMode::Exclusive }, wait, basis }
+        let forced = env.random.chance(modes.forced);
+        // What a manager knows, or knew before.
+        let known = Version::new(env.check.latest_decided().get().saturating_sub(env.random.below(2)));
+        match forced {
+            true => Wish { mode: LeaseMode::Exclusive, wait, basis: Basis::Forced(known) },
+            false if env.random.chance(modes.unchanged) => Wish { mode, wait, basis: Basis::Unchanged(known) },
+            false => Wish { mode, wait, basis: Basis::Any },
+        }
     }
 
     /// Looks at what is held, as the engine does.
@@ -709,6 +719,9 @@ impl Member {
         let before = self.held.take();
         let rest = match (operation.leaves(outcome), outcome) {
             (After::Held(mode), Outcome::Held(version)) => {
+                if self.expected.is_some_and(|expected| *version != expected.after(1)) {
+                    env.check.fail(format!("S2: {me} holds version {version}, not the one after {:?}", self.expected));
+                }
                 // Of several disks none is looked at: nothing is taken by force there.
                 let alone = mode == LeaseMode::Exclusive && env.options.disks == 1;
                 let held = Held { mode, version: *version, verified: alone.then_some(self.looked), lost: false };

@@ -95,6 +95,8 @@ pub struct Modes {
     pub converts: u64,
     /// Of 1000 acquires, how many are by force.
     pub forced: u64,
+    /// Of 1000 other acquires, how many are only from the version that was the latest.
+    pub unchanged: u64,
 }
 
 /// What hardly ever happens unless a run is about it. Every second seed has none.
@@ -124,6 +126,8 @@ pub enum Emphasis {
     SeveralDisks,
     /// Processes are killed all the time, and their successors go on with what they had.
     Restarts,
+    /// Hosts share, convert and take by force all the time, while writes hang and hosts stall.
+    Modes,
 }
 
 impl Emphasis {
@@ -187,6 +191,7 @@ impl Options {
                 shared: random.below(900),
                 converts: random.below(700),
                 forced: if random.chance(600) { random.below(300) } else { 0 },
+                unchanged: 100,
             },
             _ => Modes::default(),
         };
@@ -300,12 +305,17 @@ impl Options {
                 let (scan, duration) = (Duration::from_millis(20), self.duration * 2);
                 let times = Options { timeouts, slower: timeouts, scan, duration, ..self };
                 let modes = match random.chance(500) {
-                    true => Modes { shared: 400, converts: 300, forced: 100 },
+                    true => Modes { shared: 400, converts: 300, forced: 100, unchanged: 0 },
                     false => Modes::default(),
                 };
                 Options { resumes: 900, leaves: 0, lone_end: true, modes, faults, ..times }
             }
             Emphasis::SeveralDisks => Options { disks: 3, ..self },
+            Emphasis::Modes => {
+                let modes = Modes { shared: 500, converts: 500, forced: 200, unchanged: 100 };
+                let faults = Faults { slow: 60, hung: 40, eio: 20, stall: 20, ..rates };
+                Options { hosts: 4, ids: 8, modes, faults, ..self }
+            }
         }
     }
 
