@@ -4,7 +4,9 @@
 //! | file | about |
 //! |---|---|
 //! | `two_owners.rs` | what would make two owners of one resource |
-//! | `sharers.rs` | an exclusive acquire beside hosts that share |
+//! | `sharers.rs` | an exclusive acquire beside sanlock hosts that share |
+//! | `modes.rs` | hosts that share, and that change between shared and exclusive |
+//! | `forced.rs` | a resource that is taken by force |
 //! | `damage.rs` | sectors that rot |
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
 //! | `control.rs` | declaring a host dead, rebuilding a leader |
@@ -21,8 +23,12 @@ mod values;
 mod control;
 #[path = "scenarios/damage.rs"]
 mod damage;
+#[path = "scenarios/forced.rs"]
+mod forced;
 #[path = "scenarios/host_ids.rs"]
 mod host_ids;
+#[path = "scenarios/modes.rs"]
+mod modes;
 #[path = "scenarios/resuming.rs"]
 mod resuming;
 #[path = "scenarios/sharers.rs"]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use leasehold::format::{Block, DeltaExtension, DeltaRecord, Geometry, Leader, Writer};
 use leasehold::protocol::area::AreaView;
 use leasehold::protocol::liveness::Observer;
-use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Subject, Wish};
+use leasehold::protocol::resource::{Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{HostId, Owner, Time, Timeouts, Version};
+use leasehold::{HostId, LeaseMode, Owner, Time, Timeouts, Version};
 
 pub(crate) use crate::values::{A, B, damage, id, name, owner, timeouts};
 
@@ -34,6 +34,15 @@ pub(crate) struct Run {
     pub(crate) me: Owner,
     pub(crate) operation: Operation,
     pub(crate) effect: Effect,
+}
+
+impl Run {
+    pub(crate) fn outcome(&self) -> Option<&Outcome> {
+        match &self.effect {
+            Effect::Done(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
 }
 
 /// A write that timed out.
@@ -67,6 +76,14 @@ pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
 pub(crate) const C: u64 = 3;
 
 pub(crate) const D: u64 = 4;
+
+/// To share, without waiting.
+pub(crate) const SHARED: Wish = Wish { mode: LeaseMode::Shared, wait: false, basis: Basis::Any };
+
+/// To take `version` by force, without waiting.
+pub(crate) const fn forced(version: u64) -> Wish {
+    Wish { basis: Basis::Forced(Version::new(version)), ..Wish::exclusive(false) }
+}
 
 impl World {
     /// Hosts 1 to 4 live in their first generation; the resource was never owned.
@@ -102,9 +119,19 @@ impl World {
     }
 
     pub(crate) fn acquire(&self, host: u64, wait: bool) -> Run {
+        self.acquire_as(host, Wish::exclusive(wait))
+    }
+
+    pub(crate) fn acquire_as(&self, host: u64, wish: Wish) -> Run {
         let me = self.present(host);
         let own = self.blocks.get(&id(host)).and_then(Seen::good).cloned();
-        let (operation, effect) = Operation::acquire(World::subject(me), own, Wish::exclusive(wait), self.now);
+        let (operation, effect) = Operation::acquire(World::subject(me), own, wish, self.now);
+        Run { me, operation, effect }
+    }
+
+    pub(crate) fn convert(&self, host: u64, mode: LeaseMode, wait: bool) -> Run {
+        let me = self.present(host);
+        let (operation, effect) = Operation::convert(World::subject(me), self.block_of(host), mode, wait, self.now);
         Run { me, operation, effect }
     }
 
@@ -148,7 +175,10 @@ impl World {
         let span = self.pass();
         for live in &self.live {
             let record = self.records.get_mut(live).unwrap();
-            record.extension.as_mut().unwrap().started_us += 1;
+            match &mut record.extension {
+                Some(extension) => extension.started_us += 1,
+                None => record.timestamp += 1,
+            }
         }
         let observer = self.observers.get_mut(&host).unwrap();
         for (other, record) in &self.records {
@@ -218,17 +248,46 @@ impl World {
         panic!("no end, now before {:?}", run.effect);
     }
 
+    pub(crate) fn end(&mut self, run: &mut Run) -> Outcome {
+        self.until(run, |effect| matches!(effect, Effect::Done(_)));
+        run.outcome().unwrap().clone()
+    }
+
     pub(crate) fn finish(&mut self, mut run: Run) -> Outcome {
-        self.until(&mut run, |effect| matches!(effect, Effect::Done(_)));
-        match run.effect {
-            Effect::Done(outcome) => outcome,
-            _ => unreachable!(),
+        self.end(&mut run)
+    }
+
+    /// Goes on with all of `runs`, in some order, until `enough` says so.
+    pub(crate) fn interleave(&mut self, runs: &mut [Run], enough: impl Fn(&[Run]) -> bool) {
+        for _ in 0..5_000 {
+            if enough(runs) {
+                return;
+            }
+            let due = |effect: &Effect| match effect {
+                Effect::Done(_) => Time::MAX,
+                Effect::Wait(_, until) => *until,
+                _ => Time::ZERO,
+            };
+            let earliest = runs.iter().map(|run| due(&run.effect)).min().unwrap().max(self.now);
+            let ready: Vec<usize> = (0..runs.len()).filter(|at| due(&runs[*at].effect) <= earliest).collect();
+            let at = ready[(self.random >> 33) as usize % ready.len()];
+            self.step(&mut runs[at]);
         }
+        panic!("no end");
     }
 
     /// The whole of an acquire that succeeds.
     pub(crate) fn take(&mut self, host: u64) -> Version {
-        let run = self.acquire(host, true);
+        self.takes_as(host, Wish::exclusive(true))
+    }
+
+    /// The whole of an acquire to share that succeeds.
+    pub(crate) fn share(&mut self, host: u64) -> Version {
+        self.takes_as(host, SHARED)
+    }
+
+    pub(crate) fn takes_as(&mut self, host: u64, wish: Wish) -> Version {
+        let run = self.acquire_as(host, wish);
         match self.finish(run) {
             Outcome::Held(version) => version,
             other => panic!("host {host}: {other:?}"),
