@@ -1,7 +1,8 @@
 //! What may happen, and what it changes.
 
+use leasehold::LeaseMode;
 use leasehold::format::{Block, Corrupt};
-use leasehold::protocol::resource::{Effect, Event, Operation, Wish};
+use leasehold::protocol::resource::{Basis, Effect, Event, Operation, Wish};
 use leasehold::protocol::{Seen, Written};
 
 use super::limits::Limits;
@@ -12,6 +13,12 @@ use super::world::{Known, NOW, Process, Sector, State};
 pub(super) enum Action {
     /// A caller wants the lease.
     Acquire(usize),
+    /// A caller wants to share it.
+    Share(usize),
+    /// A caller wants it by force, from the version that the leader shows.
+    Force(usize),
+    /// A caller changes how it is held.
+    Convert(usize),
     /// A caller gives the lease back.
     Release(usize),
     /// A caller does not want to wait any longer.
@@ -61,7 +68,23 @@ impl Limits {
                     continue;
                 }
                 Process::Idle => {
-                    actions.push(if it.active.is_some() { Action::Release(host) } else { Action::Acquire(host) });
+                    match it.active {
+                        Some(held) => {
+                            actions.push(Action::Release(host));
+                            if left.converts > 0 && !held.lost {
+                                actions.push(Action::Convert(host));
+                            }
+                        }
+                        None => {
+                            actions.push(Action::Acquire(host));
+                            if self.shares {
+                                actions.push(Action::Share(host));
+                            }
+                            if left.forces > 0 {
+                                actions.push(Action::Force(host));
+                            }
+                        }
+                    }
                     if left.leaves > 0 && it.active.is_none() && !state.has_in_flight(host) {
                         actions.push(Action::Leave(host));
                     }
@@ -105,11 +128,18 @@ impl Limits {
     pub(super) fn after(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Acquire(host) => {
-                let subject = subject(state.me(host));
-                let (operation, effect) =
-                    Operation::acquire(subject, state.hosts[host].own.clone(), Wish::exclusive(self.wait), NOW);
-                state.arrive(host, operation, effect);
+            Action::Acquire(host) => state.acquire(host, Wish::exclusive(self.wait)),
+            Action::Share(host) => {
+                state.acquire(host, Wish { mode: LeaseMode::Shared, ..Wish::exclusive(self.wait) });
+            }
+            Action::Force(host) => {
+                state.left.forces -= 1;
+                let basis = Basis::Forced(state.disk.leader.version);
+                state.acquire(host, Wish { basis, ..Wish::exclusive(self.wait) });
+            }
+            Action::Convert(host) => {
+                state.left.converts -= 1;
+                state.convert(host, self.wait);
             }
             Action::Release(host) => {
                 let subject = subject(state.me(host));

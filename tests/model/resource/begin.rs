@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use leasehold::format::{Block, Geometry, Leader, Writer};
+use leasehold::format::{Block, BlockExtension, Geometry, Leader, Writer};
 use leasehold::protocol::Seen;
-use leasehold::{Owner, Version};
+use leasehold::{LeaseMode, Owner, Version};
 
 use super::limits::{Begin, Limits};
-use super::world::{Content, Disk, FIRST, History, Host, Known, NOW, Process, Sector, State, name};
+use super::world::{Content, Disk, FIRST, Held, History, Host, Known, NOW, Process, Sector, State, name};
 use crate::canonical::Part;
 
 impl Limits {
@@ -45,6 +45,7 @@ impl Limits {
                 state.write(Content::Block(block), 0);
                 state.end(0, Process::Stopped);
             }
+            Begin::Held(mode) => state.begin_held(mode, &leader),
         }
         state
     }
@@ -54,33 +55,18 @@ impl State {
     /// Host 0 acquired the first version, timed out when it wrote the leader, and stopped. Host 1 completed that
     /// version, found host 0 dead, acquired and released the second version, and holds the third.
     fn begin_late(&mut self, free: &Leader) {
-        let block = |instance: u64, mbal: u64, owner: Owner, released: bool| Block {
-            mbal,
-            bal: mbal,
-            inp: Some(owner),
-            inp_timestamp: NOW.as_timestamp(),
-            instance: Version::new(instance),
-            released,
-            ..Block::default()
-        };
-        let leader = |version: u64, owner: Owner| Leader {
-            owner: Some(owner),
-            version: Version::new(version),
-            timestamp: NOW.as_timestamp(),
-            writer: Writer { id: owner.host.get(), generation: owner.generation.get(), timestamp: NOW.as_timestamp() },
-            ..free.clone()
-        };
+        let leader = |version, owner| committed(version, owner, free);
         let (dead, holder) = (self.me(0), self.me(1));
-        let own = block(FIRST + 3, 2, holder, false);
+        let own = won(FIRST + 3, 2, holder);
         self.in_flight.insert((0, Sector::Leader), Content::Leader(leader(FIRST + 1, dead)));
         self.end(0, Process::Stopped);
         self.disk.change(|disk| {
             disk.leader = leader(FIRST + 3, holder);
-            disk.blocks[0] = Seen::Good(block(FIRST + 1, 1, dead, false));
+            disk.blocks[0] = Seen::Good(won(FIRST + 1, 1, dead));
             disk.blocks[1] = Seen::Good(own.clone());
         });
         self.hosts[1].change(|host| {
-            host.active = Some(Version::new(FIRST + 3));
+            host.active = Some(Held::new(LeaseMode::Exclusive, Version::new(FIRST + 3)));
             host.own = Some(own);
         });
         self.history.change(|history| {
@@ -91,5 +77,53 @@ impl State {
             history.held = Version::new(FIRST + 3);
             history.committed = Version::new(FIRST + 3);
         });
+    }
+
+    /// Host 0 acquired the first version, and holds it or shares.
+    fn begin_held(&mut self, mode: LeaseMode, free: &Leader) {
+        let (me, version) = (self.me(0), Version::new(FIRST));
+        let claim = won(FIRST, 1, me);
+        let shares = claim.extension.clone().map(|extension| BlockExtension { shares: true, ..extension });
+        let (own, leader) = match mode {
+            LeaseMode::Exclusive => (claim, committed(FIRST, me, free)),
+            LeaseMode::Shared => {
+                let leader = Leader { timestamp: 0, ..committed(FIRST, me, free) };
+                (Block { released: true, shared: Some(me.generation), extension: shares, ..claim }, leader)
+            }
+        };
+        self.disk.change(|disk| {
+            disk.leader = leader;
+            disk.blocks[0] = Seen::Good(own.clone());
+        });
+        self.hosts[0].change(|host| {
+            host.active = Some(Held::new(mode, version));
+            host.own = Some(own);
+        });
+        self.history.change(|history| history.decided = [(version, me)].into());
+    }
+}
+
+/// The block of a host that has won a ballot for itself.
+fn won(instance: u64, mbal: u64, owner: Owner) -> Block {
+    let generation = owner.generation.get();
+    Block {
+        mbal,
+        bal: mbal,
+        inp: Some(owner),
+        inp_timestamp: NOW.as_timestamp(),
+        instance: Version::new(instance),
+        extension: Some(BlockExtension { generation, waiting: None, burned: None, shares: false }),
+        ..Block::default()
+    }
+}
+
+fn committed(version: u64, owner: Owner, free: &Leader) -> Leader {
+    let timestamp = NOW.as_timestamp();
+    Leader {
+        owner: Some(owner),
+        version: Version::new(version),
+        timestamp,
+        writer: Writer { id: owner.host.get(), generation: owner.generation.get(), timestamp },
+        ..free.clone()
     }
 }

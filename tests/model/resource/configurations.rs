@@ -1,10 +1,22 @@
 //! What is explored, with the number of states that each has.
 
+use leasehold::LeaseMode;
+
 use super::limits::{Begin, Budget, Limits};
 use super::properties::Sight::*;
 use crate::explore::{explore, in_full};
 
-const NOTHING: Budget = Budget { stops: 0, leaves: 0, starts: 0, timeouts: 0, failures: 0, call_offs: 0, damages: 0 };
+const NOTHING: Budget = Budget {
+    stops: 0,
+    leaves: 0,
+    starts: 0,
+    timeouts: 0,
+    failures: 0,
+    call_offs: 0,
+    damages: 0,
+    converts: 0,
+    forces: 0,
+};
 
 /// Two hosts that contend for one version while nothing goes wrong.
 const PLAIN: Limits = Limits {
@@ -13,6 +25,7 @@ const PLAIN: Limits = Limits {
     ballots: 1,
     wait: false,
     split_reads: false,
+    shares: false,
     begin: Begin::Fresh,
     budget: NOTHING,
     sights: &[],
@@ -22,7 +35,7 @@ const PLAIN: Limits = Limits {
 fn two_hosts_two_versions() {
     let sights = &[Takeover, Adoption, BothCommit, HeldAfterRelease];
     let limits = Limits { versions: 2, ballots: 2, budget: Budget { stops: 1, ..NOTHING }, sights, ..PLAIN };
-    explore("two hosts, two versions, a crash", limits, 113_024);
+    explore("two hosts, two versions, a crash", limits, 113_179);
 }
 
 #[test]
@@ -42,7 +55,7 @@ fn late_writes() {
 fn a_leader_that_is_set_back() {
     let sights = &[SetBack, Repair, RepairByTwo];
     let limits = Limits { hosts: 3, versions: 4, ballots: 1, begin: Begin::LateLeader, sights, ..PLAIN };
-    explore("a leader set back by two versions", limits, 34_365);
+    explore("a leader set back by two versions", limits, 12_405);
 }
 
 #[test]
@@ -90,6 +103,34 @@ fn damaged_blocks() {
     explore("two hosts, a crash, a damaged block", limits, 17_018);
 }
 
+/// What follows when one host shares already.
+const SHARING: Limits = Limits {
+    ballots: 1,
+    shares: true,
+    begin: Begin::Held(LeaseMode::Shared),
+    budget: Budget { converts: 2, ..NOTHING },
+    sights: &[TwoShare, Upgrade],
+    ..PLAIN
+};
+
+#[test]
+fn shared_holds() {
+    explore("two hosts that share", SHARING, 52_021);
+}
+
+/// A holder that changes how it holds, and one that takes the resource by force.
+const FORCING: Limits = Limits {
+    begin: Begin::Held(LeaseMode::Exclusive),
+    budget: Budget { converts: 1, forces: 1, ..NOTHING },
+    sights: &[Forced, TakenAndDowngraded],
+    ..SHARING
+};
+
+#[test]
+fn a_takeover_by_force() {
+    explore("two hosts, one by force", FORCING, 127_194);
+}
+
 /// Two hosts that contend when one finds the block of a third damaged and the other did not.
 const DEAD_BALLOT: Limits = Limits {
     hosts: 3,
@@ -118,7 +159,7 @@ fn larger_configurations() {
         (
             "two hosts, two versions, a crash, a late write",
             Limits { sights: &[SetBack, Repair], ..two.clone() },
-            684_783,
+            685_499,
         ),
         (
             "two hosts, two versions, two crashes, one starts anew",
@@ -127,17 +168,17 @@ fn larger_configurations() {
                 sights: &[NextGeneration, Takeover],
                 ..two.clone()
             },
-            1_861_357,
+            1_873_863,
         ),
         (
             "two hosts, two versions, split reads",
             Limits { split_reads: true, budget: Budget { stops: 1, ..NOTHING }, ..two.clone() },
-            737_445,
+            738_446,
         ),
         (
             "two hosts that wait, a late write",
             Limits { versions: 1, wait: true, budget: Budget { call_offs: 1, ..two.budget }, ..two.clone() },
-            571_244,
+            564_100,
         ),
         (
             "two hosts, a late write, a failure",
@@ -147,9 +188,9 @@ fn larger_configurations() {
         (
             "two hosts, a crash, a damaged block",
             Limits { versions: 5, budget: Budget { stops: 1, damages: 1, ..NOTHING }, sights: &[Burn], ..two },
-            1_809_179,
+            1_813_262,
         ),
-        ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 568_147),
+        ("three hosts, the damaged block of a dead one, more ballots", DEAD_BALLOT, 569_462),
         ("three hosts, one version, a crash", Limits { ballots: 0, ..three.clone() }, 322_710),
         ("three hosts, one version, more ballots", Limits { ballots: 2, budget: NOTHING, ..three.clone() }, 2_156_122),
         (
@@ -161,10 +202,25 @@ fn larger_configurations() {
                 sights: &[SetBack, Repair, RepairByTwo],
                 ..three
             },
-            594_563,
+            206_421,
         ),
     ];
-    for (name, limits, states) in all {
+    let stops = |budget: Budget| Budget { stops: 1, timeouts: 1, ..budget };
+    let forced = Budget { forces: 1, ..NOTHING };
+    let sharing = [
+        ("two hosts that share, a crash, a late write", Limits { budget: stops(SHARING.budget), ..SHARING }, 530_253),
+        (
+            "two hosts, one by force, a crash, a late write",
+            Limits { budget: stops(FORCING.budget), ..FORCING },
+            1_651_599,
+        ),
+        (
+            "two hosts that share, one by force",
+            Limits { versions: 2, begin: Begin::Fresh, budget: forced, sights: &[FlagTakenBack], ..SHARING },
+            1_531_824,
+        ),
+    ];
+    for (name, limits, states) in all.into_iter().chain(sharing) {
         explore(name, limits, states);
     }
 }

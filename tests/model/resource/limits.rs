@@ -1,5 +1,6 @@
 //! The bounds within which everything is explored.
 
+use leasehold::LeaseMode;
 use leasehold::format::{Block, Geometry};
 use leasehold::protocol::Seen;
 
@@ -18,6 +19,8 @@ pub(super) struct Limits {
     pub(super) wait: bool,
     /// Reads show sectors as they were at different times.
     pub(super) split_reads: bool,
+    /// Hosts share, too.
+    pub(super) shares: bool,
     pub(super) begin: Begin,
     pub(super) budget: Budget,
     /// What must be reached.
@@ -33,6 +36,8 @@ pub(super) enum Begin {
     LateLeader,
     /// A host stopped in phase 1.
     DeadBallot,
+    /// The first host holds the resource.
+    Held(LeaseMode),
 }
 
 /// What may happen only a few times: how often at all, or how often still.
@@ -52,6 +57,10 @@ pub(super) struct Budget {
     pub(super) call_offs: u8,
     /// How many blocks may be damaged.
     pub(super) damages: u8,
+    /// How often a hold may be changed between shared and exclusive.
+    pub(super) converts: u8,
+    /// How many acquires may be by force.
+    pub(super) forces: u8,
 }
 
 impl Limits {

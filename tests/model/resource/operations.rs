@@ -5,11 +5,11 @@ use std::time::Duration;
 use leasehold::format::{Block, DeltaExtension, DeltaRecord, Geometry};
 use leasehold::protocol::area::{AreaView, claimed};
 use leasehold::protocol::liveness::Observer;
-use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Subject};
+use leasehold::protocol::resource::{After, Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{Owner, Version};
+use leasehold::{LeaseMode, Owner, Version};
 
-use super::world::{Broken, NOW, Process, Reading, Sector, State, id, name, timeouts};
+use super::world::{Broken, Held, NOW, Process, Reading, Sector, State, id, name, timeouts};
 use crate::canonical::round;
 
 /// For how long the record of a dead generation has not changed.
@@ -27,6 +27,26 @@ pub(super) fn subject(me: Owner) -> Subject {
 }
 
 impl State {
+    pub(super) fn acquire(&mut self, host: usize, wish: Wish) {
+        let (operation, effect) = Operation::acquire(subject(self.me(host)), self.hosts[host].own.clone(), wish, NOW);
+        self.arrive(host, operation, effect);
+    }
+
+    /// Changes how `host` holds the resource.
+    pub(super) fn convert(&mut self, host: usize, wait: bool) {
+        let (to, own) = self.hosts[host].change(|host| {
+            let (Some(held), Some(own)) = (&mut host.active, &host.own) else { unreachable!("it holds") };
+            if held.mode == LeaseMode::Shared {
+                return (LeaseMode::Exclusive, own.clone());
+            }
+            // What the lease protects no longer relies on being alone.
+            held.mode = LeaseMode::Shared;
+            (LeaseMode::Shared, own.clone())
+        });
+        let (operation, effect) = Operation::convert(subject(self.me(host)), own, to, wait, NOW);
+        self.arrive(host, operation, effect);
+    }
+
     /// Carries out the effect that `host` waits for.
     pub(super) fn perform(&mut self, host: usize) {
         let Some(effect) = self.hosts[host].effect().cloned() else { unreachable!("something is under way") };
@@ -115,15 +135,22 @@ impl State {
         let block = self.disk.blocks[host].good().cloned();
         // What is said must hold whatever happens next, a late landing included.
         self.break_if(self.in_flight.contains_key(&(host, Sector::Block(host))), Broken::Answer);
-        if let Outcome::Held(version) = outcome {
-            let claims = block.is_none_or(|block| block.instance == *version && claimed(me.host, &block) == Some(me));
-            self.break_if(!claims, Broken::Answer);
-            self.decide(*version, me);
-            let again = *version <= self.history.held || self.history.given_up.contains(&(*version, me));
-            self.break_if(again, Broken::Version);
-            self.history.change(|history| history.held = *version);
-            self.hosts[host].change(|host| host.active = Some(*version));
-            return;
+        let shares = block.as_ref().is_none_or(|block| block.shared == Some(me.generation));
+        match (operation.leaves(outcome), outcome) {
+            (After::Held(mode), Outcome::Held(version)) => return self.hold(host, mode, *version, operation),
+            (After::Lost, _) => {
+                // What is lost keeps others away until it is released.
+                self.break_if(!shares, Broken::Answer);
+                self.hosts[host].change(|host| {
+                    host.active = host.active.map(|held| Held { taken: true, lost: true, ..held });
+                });
+                return;
+            }
+            (After::Held(_), _) => self.break_if(!shares, Broken::Answer),
+            (After::Nothing, _) => {
+                let flagged = block.as_ref().is_some_and(|block| block.shared == Some(me.generation));
+                self.break_if(flagged, Broken::Answer);
+            }
         }
         let leader = self.disk.leader.version;
         let left_behind = block.is_some_and(|block| {
@@ -135,6 +162,34 @@ impl State {
             let given_up = (own.instance, me);
             if !self.history.given_up.contains(&given_up) {
                 self.history.change(|history| history.given_up.insert(given_up));
+            }
+        }
+    }
+
+    /// `host` says that it holds `version`.
+    fn hold(&mut self, host: usize, mode: LeaseMode, version: Version, operation: &Operation) {
+        let me = self.me(host);
+        let says = |block: &Block| match mode {
+            LeaseMode::Exclusive => block.instance == version && claimed(me.host, block) == Some(me),
+            LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),
+        };
+        self.break_if(!self.disk.blocks[host].good().is_none_or(says), Broken::Answer);
+        self.decide(version, me);
+        let taken = self.history.passed.get(&me).is_some_and(|last| version <= *last) && mode == LeaseMode::Exclusive;
+        // Those who share don't all set up their holds in the order of their versions.
+        let late = version <= self.history.held && mode == LeaseMode::Exclusive && !taken;
+        self.break_if(late || self.history.given_up.contains(&(version, me)), Broken::Version);
+        let overridden = operation.overridden();
+        self.history.change(|history| {
+            history.held = history.held.max(version);
+            history.passed.extend(overridden.iter().map(|owner| (*owner, Version::new(version.get() - 1))));
+        });
+        self.hosts[host].change(|host| host.active = Some(Held { taken, ..Held::new(mode, version) }));
+        for other in 0..self.hosts.len() {
+            if overridden.contains(&self.me(other)) {
+                self.hosts[other].change(|other| {
+                    other.active = other.active.map(|held| Held { taken: true, ..held });
+                });
             }
         }
     }

@@ -1,12 +1,13 @@
 //! What must hold in every state, and what must be reached in some.
 
-use leasehold::Version;
 use leasehold::format::{Block, Leader};
 use leasehold::protocol::area::claimed;
+use leasehold::protocol::resource::{Effect, Operation};
+use leasehold::{LeaseMode, Version};
 use stateright::Property;
 
 use super::limits::Limits;
-use super::world::{Broken, State, id};
+use super::world::{Broken, Held, Process, State, id};
 
 /// What must be seen somewhere, lest a property holds only because nothing happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +23,19 @@ pub(super) enum Sight {
     HeldAfterRelease,
     NextGeneration,
     Burn,
+    TwoShare,
+    Upgrade,
+    Forced,
+    FlagTakenBack,
+    TakenAndDowngraded,
 }
 
 impl Limits {
     pub(super) fn all_properties(&self) -> Vec<Property<Limits>> {
         let mut properties = vec![
-            Property::always("S1: one active owner", |_, state: &State| {
-                state.hosts.iter().filter(|host| host.active.is_some()).count() <= 1
+            Property::always("S1: one active owner, or some that share, beside what was taken", |_, state: &State| {
+                let rights = || state.hosts.iter().filter_map(|host| host.active).filter(|held| !held.taken);
+                rights().count() <= 1 || rights().all(|held| held.mode == LeaseMode::Shared)
             }),
             Property::always(
                 "S2: the owner of a version never changes, versions grow, none is used again",
@@ -37,11 +44,15 @@ impl Limits {
             Property::always("S4: answers hold on disk", |_, state: &State| {
                 state.history.broken != Some(Broken::Answer)
             }),
-            Property::always("a host that is active claims its version", |_, state: &State| {
+            Property::always("a host that is active claims its version, or shares", |_, state: &State| {
                 state.hosts.iter().enumerate().all(|(host, it)| {
-                    let Some(version) = it.active else { return true };
+                    let Some(held) = it.active else { return true };
                     let Some(block) = state.disk.blocks[host].good() else { return true };
-                    block.instance == version && claimed(id(host), block) == Some(state.me(host))
+                    let claims = claimed(id(host), block) == Some(state.me(host));
+                    match held.mode {
+                        LeaseMode::Exclusive => block.instance == held.version && claims,
+                        LeaseMode::Shared => claims || block.shared == Some(state.me(host).generation),
+                    }
                 })
             }),
         ];
@@ -51,6 +62,13 @@ impl Limits {
 }
 
 impl State {
+    fn operations(&self) -> impl Iterator<Item = (usize, &Operation, &Effect)> {
+        self.hosts.iter().enumerate().filter_map(|(host, it)| match &it.process {
+            Process::Running { operation, effect } => Some((host, operation, effect)),
+            _ => None,
+        })
+    }
+
     fn committing(&self) -> impl Iterator<Item = (usize, &Leader)> {
         self.hosts.iter().enumerate().filter_map(|(host, it)| Some((host, it.commits(&self.disk)?)))
     }
@@ -61,7 +79,7 @@ impl Sight {
         match self {
             Sight::Takeover => Property::sometimes("takeover of a dead owner", |_, state: &State| {
                 state.hosts.iter().any(|host| {
-                    let Some(version) = host.active else { return false };
+                    let Some(Held { version, .. }) = host.active else { return false };
                     let before = Version::new(version.get() - 1);
                     state.history.decided.get(&before).is_some_and(|owner| {
                         !state.history.given_up.contains(&(before, *owner))
@@ -101,7 +119,7 @@ impl Sight {
             Sight::HeldAfterRelease => {
                 Property::sometimes("held by another host after a release", |_, state: &State| {
                     state.hosts.iter().enumerate().any(|(host, it)| {
-                        let Some(version) = it.active else { return false };
+                        let Some(Held { version, .. }) = it.active else { return false };
                         state
                             .history
                             .given_up
@@ -120,6 +138,31 @@ impl Sight {
                     let burned = |own: &Block| own.extension.as_ref().is_some_and(|it| it.burned.is_some());
                     host.active.is_some() && host.own.as_ref().is_some_and(burned)
                 })
+            }),
+            Sight::TwoShare => Property::sometimes("two share", |_, state: &State| {
+                let shares = |held: &Held| held.mode == LeaseMode::Shared && !held.taken;
+                state.hosts.iter().filter(|host| host.active.as_ref().is_some_and(shares)).count() > 1
+            }),
+            Sight::Upgrade => Property::sometimes("an upgrade drops its flag", |_, state: &State| {
+                state.operations().any(|(_, operation, _)| operation.is_exposed())
+            }),
+            Sight::Forced => Property::sometimes("a lease is taken by force", |_, state: &State| {
+                let taken = |held: &Held| held.taken && !held.lost;
+                state.hosts.iter().any(|host| host.active.as_ref().is_some_and(taken))
+            }),
+            Sight::FlagTakenBack => {
+                Property::sometimes("a flag that came too late is taken back", |_, state: &State| {
+                    state.operations().any(|(host, operation, effect)| {
+                        let mut called_off = operation.clone();
+                        called_off.call_off();
+                        let flagged = state.disk.blocks[host].good().is_some_and(|block| block.shared.is_some());
+                        let drops = matches!(effect, Effect::WriteBlock(_, block) if block.shared.is_none());
+                        flagged && drops && called_off != *operation
+                    })
+                })
+            }
+            Sight::TakenAndDowngraded => Property::sometimes("a downgrade is lost", |_, state: &State| {
+                state.hosts.iter().any(|host| host.active.is_some_and(|held| held.lost))
             }),
         }
     }

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use leasehold::format::{Block, Leader};
 use leasehold::protocol::Seen;
 use leasehold::protocol::resource::{Effect, Operation};
-use leasehold::{Generation, HostId, Name, Owner, Profile, Time, Timeouts, Version};
+use leasehold::{Generation, HostId, LeaseMode, Name, Owner, Profile, Time, Timeouts, Version};
 
 use super::limits::Budget;
 use crate::canonical::{Part, hash_operation};
@@ -54,11 +54,21 @@ pub(super) struct Host {
     pub(super) process: Process,
     /// The own block as this generation last knew it to be on disk.
     pub(super) own: Option<Block>,
-    /// The version that it, or what depends on it, acts on.
-    pub(super) active: Option<Version>,
+    /// What it, or what depends on it, acts on.
+    pub(super) active: Option<Held>,
     pub(super) known: Vec<Known>,
     /// What a read that is under way has shown.
     pub(super) read: Option<Reading>,
+}
+
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct Held {
+    pub(super) version: Version,
+    pub(super) mode: LeaseMode,
+    /// By force: for how long it is still acted on is left to the simulator.
+    pub(super) taken: bool,
+    /// The host knows that.
+    pub(super) lost: bool,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -93,6 +103,8 @@ pub(super) struct History {
     pub(super) decided: BTreeMap<Version, Owner>,
     /// Who gave up a version.
     pub(super) given_up: BTreeSet<(Version, Owner)>,
+    /// The owners that were passed over by force, and up to which version.
+    pub(super) passed: BTreeMap<Owner, Version>,
     /// The last version that was held.
     pub(super) held: Version,
     /// The last version that a leader on disk showed.
@@ -128,6 +140,12 @@ pub(super) fn timeouts() -> Timeouts {
 
 pub(super) fn name(text: &str) -> Name {
     Name::resource(text).unwrap()
+}
+
+impl Held {
+    pub(super) const fn new(mode: LeaseMode, version: Version) -> Held {
+        Held { version, mode, taken: false, lost: false }
+    }
 }
 
 impl Host {
