@@ -502,13 +502,16 @@ pub enum ConvertError {
         resource: Name,
     },
     /// The deadline has passed while a write is in flight. It is held shared; the engine goes on to make that true on
-    /// disk, and until then another conversion, or the release, waits.
+    /// disk, and until then another conversion, or the release, waits. To shared: when that takes F the lease is lost, as
+    /// its status says.
     #[error("{resource}: the outcome is not known yet, a write is still in flight; it will be shared")]
     Unknown {
         /// The resource.
         resource: Name,
     },
-    /// It was lost before, or taken by force meanwhile: stop what it protects, then release it.
+    /// It was lost before, or meanwhile: taken by force, or for F nobody could tell whether it was; to exclusive, also
+    /// when the deadline has passed while the write that gives up sharing is in flight. Stop what it protects, then
+    /// release it.
     #[error("the lease was lost")]
     Lost(#[source] LossReason),
 }
@@ -545,7 +548,8 @@ pub enum ReleaseError {
         /// The resource.
         resource: Name,
     },
-    /// The lease was lost before. Nothing was written; others take it when D has passed.
+    /// The lease was lost before. If it was lost alone it has been released on disk, or is being released; if with the
+    /// membership, nothing was written, and others take it when D has passed.
     #[error("the lease was lost before it was released")]
     Lost(#[source] LossReason),
 }

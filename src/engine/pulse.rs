@@ -118,15 +118,19 @@ impl State {
     fn hold_status(&mut self, key: (u64, Version), now: Time, fail: Duration, late_after: Duration) -> Status {
         let whole = self.status(now, late_after);
         let Some(hold) = self.holds.get_mut(&key) else { return Status::Lost { reason: LossReason::Left } };
+        if let Some((_, reason)) = &hold.loss {
+            return Status::Lost { reason: reason.clone() };
+        }
         let (Status::Held { until } | Status::Late { until }) = whole else { return whole };
         let until = hold.verified.map_or(until, |verified| until.min(verified + fail));
         if now >= until {
-            hold.loss.get_or_insert((until, LossReason::Unverified));
+            let reason = LossReason::Unverified;
+            hold.loss = Some((until, reason.clone()));
+            return Status::Lost { reason };
         }
-        match &hold.loss {
-            Some((_, reason)) => Status::Lost { reason: reason.clone() },
-            None if now + late_after >= until => Status::Late { until },
-            None => Status::Held { until },
+        match now + late_after >= until {
+            true => Status::Late { until },
+            false => Status::Held { until },
         }
     }
 
@@ -221,16 +225,28 @@ impl Pulse {
         self.tell_waiters();
     }
 
-    /// Begins to answer for a lease. `verified`: since when nobody can have taken it by force unnoticed; `None`: nobody
-    /// can at all.
-    pub(crate) fn hold(&self, resource: &Resource, version: Version, verified: Option<Time>) {
+    /// Begins to answer for a lease, or goes on with the one that was held at version `before`. `verified`: since when
+    /// nobody can have taken it by force unnoticed; `None`: nobody can at all.
+    ///
+    /// # Errors
+    /// That one was lost, and stays so.
+    pub(crate) fn hold(
+        &self,
+        resource: &Resource,
+        before: Option<Version>,
+        version: Version,
+        verified: Option<Time>,
+    ) -> Result<(), LossReason> {
         let mut state = self.state.lock();
-        // A conversion goes on with the same lease.
-        state.holds.retain(|(offset, _), hold| *offset != resource.offset || hold.loss.is_some());
+        if let Some(before) = before.map(|before| (resource.offset, before)) {
+            until(state.hold_status(before, self.clock.now(), self.fail, Duration::ZERO))?;
+            state.holds.remove(&before);
+        }
         let hold = Hold { name: resource.name, verified, loss: None, told: false };
         state.holds.insert((resource.offset, version), hold);
         drop(state);
         self.tell_waiters();
+        Ok(())
     }
 
     /// A lease that was shared may be taken by force from now on: the last look began at `started`.

@@ -92,13 +92,6 @@ impl Resources {
         self.leases().into_iter().map(|(resource, _, version)| (resource, version)).collect()
     }
 
-    /// What is held exclusively, at which version.
-    pub(crate) fn held_exclusively(&self) -> Vec<(Resource, Version)> {
-        let slots = self.slots.lock();
-        let held = slots.iter().filter_map(|(offset, slot)| slot.held(*offset));
-        held.filter(|(_, mode, _)| *mode == LeaseMode::Exclusive).map(|(it, _, at)| (it, at)).collect()
-    }
-
     /// Waits until no operation is under way, and returns what is held or still under way then.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> Vec<Name> {
         let mut slots = self.slots.lock();
@@ -151,13 +144,14 @@ impl Resources {
         given_up
     }
 
-    /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion that is under
-    /// way; what that leaves held is released when nobody waits any more.
+    /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion of it that is
+    /// under way; if that takes longer and `give_up`, what it leaves held is released.
     fn take_held(
         &self,
         resource: &Resource,
         version: Version,
         end: Time,
+        give_up: bool,
         now: impl Fn() -> Time,
     ) -> Option<(Block, LeaseMode)> {
         let mut slots = self.slots.lock();
@@ -168,12 +162,13 @@ impl Resources {
                     slot.state = SlotState::Busy(Some(held));
                     return Some((slot.own.take()?, mode));
                 }
-                SlotState::Held(..) | SlotState::Idle => return None,
-                SlotState::Busy(_) => {}
+                SlotState::Busy(Some(held)) if held == version => {}
+                // It was released already, and may be acquired anew.
+                SlotState::Held(..) | SlotState::Busy(_) | SlotState::Idle => return None,
             }
             let left = end.since(now());
             if left.is_zero() {
-                slot.given_up = true;
+                slot.given_up |= give_up;
                 return None;
             }
             self.changed.wait_for(&mut slots, left);
@@ -254,7 +249,7 @@ impl Member {
         let mut trouble = Trouble::default();
         match self.drive(resource, &mut operation, effect, limits, &mut trouble) {
             Driven::Done(outcome, since) => {
-                self.ended(resource, &operation, &outcome, since);
+                self.ended(resource, &operation, &outcome, since).map_err(AcquireError::Lost)?;
                 match outcome {
                     Outcome::Held(version) => {
                         let now = self.io.now();
@@ -289,7 +284,17 @@ impl Member {
     }
 
     /// An operation is over: keeps what is held then. What was given up meanwhile is released.
-    fn ended(&self, resource: &Resource, operation: &Operation, outcome: &Outcome, since: Time) {
+    ///
+    /// # Errors
+    /// The lease was lost meanwhile, and stays lost under the version that its holder knows, whatever the operation has
+    /// brought: what is on disk keeps others away until it is released.
+    fn ended(
+        &self,
+        resource: &Resource,
+        operation: &Operation,
+        outcome: &Outcome,
+        since: Time,
+    ) -> Result<(), LossReason> {
         let own = operation.own_block().cloned();
         let before = self.resources.version_before(resource);
         let (mode, version) = match (operation.leaves(outcome), outcome, before) {
@@ -301,15 +306,16 @@ impl Member {
             }
             (After::Nothing, ..) | (_, _, None) => {
                 self.resources.end(resource, SlotState::Idle, own);
-                return;
+                return Ok(());
             }
         };
-        if operation.leaves(outcome) != After::Lost {
-            self.pulse.hold(resource, version, (mode == LeaseMode::Exclusive).then_some(since));
-        }
+        let held = self.pulse.hold(resource, before, version, (mode == LeaseMode::Exclusive).then_some(since));
+        let version = before.filter(|_| held.is_err()).unwrap_or(version);
         if self.resources.end(resource, SlotState::Held(mode, version), own) {
+            self.pulse.let_go((resource.offset, version));
             self.release_later(resource, version);
         }
+        held
     }
 
     fn why_too_late(&self, outcome: &Outcome) -> LossReason {
@@ -334,7 +340,7 @@ impl Member {
         }
         let now = || self.io.now();
         let patience = now() + self.terms.timeouts.fail();
-        let (own, mode) = self.resources.take_held(resource, held, patience, now).ok_or_else(unknown)?;
+        let (own, mode) = self.resources.take_held(resource, held, patience, false, now).ok_or_else(unknown)?;
         if mode == to {
             self.resources.end(resource, SlotState::Held(mode, held), Some(own));
             return Ok(held);
@@ -344,11 +350,10 @@ impl Member {
         let mut trouble = Trouble::default();
         match self.drive(resource, &mut operation, effect, self.limits(deadline), &mut trouble) {
             Driven::Done(outcome, since) => {
-                self.ended(resource, &operation, &outcome, since);
-                match (operation.leaves(&outcome), outcome) {
-                    (_, Outcome::Held(version)) => Ok(version),
-                    (After::Lost, outcome) => Err(ConvertError::Lost(self.why_too_late(&outcome))),
-                    (_, outcome) => Err(ConvertError::NotAcquired(self.explain(resource, outcome, trouble))),
+                self.ended(resource, &operation, &outcome, since).map_err(ConvertError::Lost)?;
+                match outcome {
+                    Outcome::Held(version) => Ok(version),
+                    outcome => Err(ConvertError::NotAcquired(self.explain(resource, outcome, trouble))),
                 }
             }
             Driven::Lost(reason) => {
@@ -356,7 +361,12 @@ impl Member {
                 Err(ConvertError::Lost(reason))
             }
             Driven::Unfinished(effect) => {
+                // It may be held alone by then, at a version that nobody is told of.
+                if operation.is_exposed() {
+                    self.pulse.lose_hold((resource.offset, held), LossReason::Unverified);
+                }
                 self.leave_to_undo(*resource, operation, effect);
+                self.pulse.held_here((resource.offset, held)).map_err(ConvertError::Lost)?;
                 Err(unknown())
             }
         }
@@ -372,14 +382,14 @@ impl Member {
             self.release_when_settled(resource, version);
             return Err(lost.map_or(unknown, ReleaseError::Lost));
         }
-        let Some((own, _)) = self.resources.take_held(resource, version, end, || self.io.now()) else {
+        let Some((own, _)) = self.resources.take_held(resource, version, end, true, || self.io.now()) else {
             return Err(lost.map_or(unknown, ReleaseError::Lost));
         };
         let (mut operation, effect) = Operation::release(self.subject(resource), own, self.io.now());
         let limits = Limits { call_off: Time::MAX, hand_over: end };
         match self.drive(resource, &mut operation, effect, limits, &mut Trouble::default()) {
             Driven::Done(outcome, since) => {
-                self.ended(resource, &operation, &outcome, since);
+                self.ended(resource, &operation, &outcome, since).map_err(ReleaseError::Lost)?;
                 lost.map_or(Ok(()), |reason| Err(ReleaseError::Lost(reason)))
             }
             Driven::Lost(reason) => {
@@ -396,7 +406,7 @@ impl Member {
     /// Has the undoing thread release a lease once no write of this host is in flight.
     pub(crate) fn release_when_settled(&self, resource: &Resource, version: Version) {
         let now = self.io.now();
-        let Some((own, _)) = self.resources.take_held(resource, version, now, || now) else { return };
+        let Some((own, _)) = self.resources.take_held(resource, version, now, true, || now) else { return };
         let (operation, effect) = Operation::release(self.subject(resource), own, now);
         let unfinished = Unfinished { resource: *resource, when_settled: true, operation, effect };
         self.resources.unfinished.lock().push_back(unfinished);
@@ -426,7 +436,10 @@ impl Member {
             let limits = Limits { call_off: now, hand_over: now + self.terms.timeouts.io() };
             let mut trouble = Trouble::default();
             match self.drive(&job.resource, &mut job.operation, job.effect, limits, &mut trouble) {
-                Driven::Done(outcome, since) => self.ended(&job.resource, &job.operation, &outcome, since),
+                Driven::Done(outcome, since) => {
+                    // Whoever still has the lease is told by its status.
+                    let _ = self.ended(&job.resource, &job.operation, &outcome, since);
+                }
                 Driven::Lost(_) => self.forget(&job.resource),
                 Driven::Unfinished(effect) => {
                     self.resources.unfinished.lock().push_back(Unfinished { effect, ..job });

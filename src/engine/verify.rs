@@ -5,7 +5,7 @@ use super::member::Member;
 use super::pulse::Until;
 use super::resources::Resource;
 use crate::error::LossReason;
-use crate::types::Version;
+use crate::types::{LeaseMode, Version};
 
 impl Member {
     /// The verifying thread. Each lease is looked at once in R, apart from the renewal: a slow read of an area must not
@@ -20,11 +20,12 @@ impl Member {
                 // Its failure leaves the leader to look at.
                 let _ = self.hosts.scan_all(&self.io, Some(&self.pulse));
             }
-            for (resource, version) in self.resources.held_exclusively() {
-                match self.pulse.lost_for((resource.offset, version), self.terms.timeouts.fence()) {
+            for (resource, mode, version) in self.resources.leases() {
+                if self.pulse.lost_for((resource.offset, version), self.terms.timeouts.fence()) {
                     // What it protected is gone by now. Whoever comes after the taker waits for its claim to be.
-                    true => self.release_later(&resource, version),
-                    false => self.verify_one(&resource, version),
+                    self.release_later(&resource, version);
+                } else if mode == LeaseMode::Exclusive {
+                    self.verify_one(&resource, version);
                 }
             }
             next = started + interval;
