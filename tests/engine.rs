@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod common;
+
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -11,83 +13,18 @@ use std::time::{Duration, Instant};
 use leasehold::disk::{BootClock, Clock, Fault, FaultDisk, Lane, ManualClock, MemoryDisk, Plan, Request};
 use leasehold::format::SectorSize;
 use leasehold::{
-    AcquireError, FindError, FormatOptions, HostId, JoinError, JoinOptions, LeaveError, Lockspace, LossReason,
-    Membership, OpenError, Resource, Status, Time, Timeouts, Wait, format,
+    AcquireError, FindError, FormatOptions, JoinError, JoinOptions, LeaveError, Lockspace, LossReason, OpenError,
+    Status, Time, Timeouts, Wait, format,
 };
 
-/// For what must come at some time. Only a failing test waits that long.
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::memory::{Scene, id, timeouts};
+use common::{PATIENCE, until};
+
 const EIO: i32 = 5;
 const SAY_DEADLINE: &str = "LEASEHOLD_TEST_SAY_DEADLINE";
 
-/// A lockspace in memory with the resource `demo`, and one host whose path to it can be made to fail.
-struct Scene {
-    disk: MemoryDisk,
-    path: Arc<FaultDisk>,
-    membership: Membership,
-    resource: Resource,
-}
-
-fn id(number: u64) -> HostId {
-    HostId::new(number).unwrap()
-}
-
-fn timeouts() -> Timeouts {
-    let ms = Duration::from_millis;
-    Timeouts::new(ms(50), ms(200), ms(2_000), ms(1_000), ms(3_000)).unwrap()
-}
-
-impl Scene {
-    /// Host 1 is the one with the path.
-    fn new() -> Scene {
-        Scene::with_options(JoinOptions::new())
-    }
-
-    fn with_options(options: JoinOptions) -> Scene {
-        let disk = MemoryDisk::new(8 << 20, None);
-        format(Arc::new(disk.reopen()), &FormatOptions { timeouts: timeouts(), ..FormatOptions::default() }).unwrap();
-        let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
-        let membership = Lockspace::open(path.clone()).unwrap().join(options.host_id(id(1))).unwrap();
-        let resource = membership.create("demo", Wait::No).unwrap();
-        Scene { disk, path, membership, resource }
-    }
-
-    /// Another host, with a path of its own on which all goes well.
-    fn other(&self, host: u64) -> Membership {
-        let lockspace = Lockspace::open(Arc::new(self.disk.reopen())).unwrap();
-        lockspace.join(JoinOptions::new().host_id(id(host))).unwrap()
-    }
-
-    fn leader_at(&self) -> u64 {
-        self.resource.offset()
-    }
-
-    fn block_at(&self, host: u64) -> u64 {
-        self.resource.offset() + self.membership.lockspace().geometry().block_offset(id(host))
-    }
-
-    /// Holds back every write to the sector at `at`.
-    fn hold_writes(&self, at: u64) {
-        self.path
-            .set_rule(move |request| if request.is_write() && request.offset == at { Plan::Hold } else { Plan::Pass });
-    }
-
-    fn thaw(&self) {
-        self.path.clear_rule();
-        self.path.release();
-    }
-}
-
 fn covers(request: &Request, at: u64) -> bool {
     (request.offset..request.offset + request.len() as u64).contains(&at)
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < PATIENCE, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Whatever write of an acquire hangs: the caller is told that the outcome is unknown, nobody else gets the resource in
@@ -123,7 +60,7 @@ fn an_error_that_passes_leaves_no_lease_that_nobody_manages() {
         for plan in [Plan::DoThenFail(Fault::errno("writing", EIO)), Plan::Fail(Fault::QueueFull)] {
             let scene = Scene::new();
             let other = scene.other(2);
-            let area = scene.leader_at()..scene.leader_at() + scene.membership.lockspace().geometry().area_bytes();
+            let area = scene.area();
             let (count, failed) = (AtomicUsize::new(0), plan.clone());
             scene.path.set_rule(move |request| {
                 let counts = request.is_write() && area.contains(&request.offset);

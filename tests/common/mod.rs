@@ -6,6 +6,7 @@
 
 pub(crate) mod devices;
 pub(crate) mod host_path;
+pub(crate) mod memory;
 pub(crate) mod processes;
 pub(crate) mod sanlock;
 #[cfg(feature = "cli")]

@@ -1,0 +1,66 @@
+//! Shared leases, conversions, taking by force, and states to acquire from: what each answers, and what is held then, on
+//! paths that misbehave and between processes that are killed.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
+
+mod common;
+#[path = "modes/conversions.rs"]
+mod conversions;
+#[path = "modes/force.rs"]
+mod force;
+#[path = "modes/hanging.rs"]
+mod hanging;
+#[path = "modes/processes.rs"]
+mod processes;
+#[path = "modes/sharing.rs"]
+mod sharing;
+
+use leasehold::{AcquireError, AcquireOptions, ConvertError, Lease, LeaseMode, Membership, Resource, Wait};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+/// Not a test: what this program does in the processes that the tests start.
+#[test]
+fn worker() {
+    let Some(task) = common::processes::task() else { return };
+    // No worker outlives its test.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    processes::work(&task.split('\n').collect::<Vec<_>>());
+}
+
+fn shared(wait: Wait) -> AcquireOptions {
+    AcquireOptions::new().mode(LeaseMode::Shared).wait(wait)
+}
+
+/// The ids of those whom a refused acquire names, with the version of who owns it.
+#[track_caller]
+fn sharers(refused: AcquireError) -> Vec<u64> {
+    match refused {
+        AcquireError::Shared { holders, .. } => holders.iter().map(|holder| holder.host.get()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a conversion was refused for.
+#[track_caller]
+fn not_acquired(answer: Result<(), ConvertError>) -> AcquireError {
+    match answer {
+        Err(ConvertError::NotAcquired(refused)) => refused,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asserts that the resource is refused as that host's.
+#[track_caller]
+fn held_by(asking: &Membership, resource: &Resource, owner: u64) {
+    match asking.acquire(resource, Wait::No) {
+        Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host.get(), owner),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Releases it, and asserts that it was held until then.
+#[track_caller]
+fn release(lease: Lease) {
+    assert!(lease.is_held(), "{:?}", lease.status());
+    lease.release().unwrap();
+}

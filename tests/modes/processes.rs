@@ -1,0 +1,3 @@
+pub(crate) fn work(task: &[&str]) {
+    panic!("no such task: {task:?}")
+}
