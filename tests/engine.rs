@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use leasehold::disk::{BootClock, Clock, Fault, FaultDisk, Lane, ManualClock, MemoryDisk, Plan, Request};
+use leasehold::disk::{BootClock, Clock, Fault, Lane, ManualClock, MemoryDisk, Plan, Request};
 use leasehold::format::SectorSize;
 use leasehold::{
     AcquireError, FindError, FormatOptions, JoinError, JoinOptions, LeaveError, Lockspace, LossReason, OpenError,

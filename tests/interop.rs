@@ -20,6 +20,8 @@ mod death;
 mod dumps;
 #[path = "interop/lockspaces.rs"]
 mod lockspaces;
+#[path = "interop/modes.rs"]
+mod modes;
 #[path = "interop/notices.rs"]
 mod notices;
 #[path = "interop/owning.rs"]

@@ -64,3 +64,13 @@ fn release(lease: Lease) {
     assert!(lease.is_held(), "{:?}", lease.status());
     lease.release().unwrap();
 }
+
+/// Runs tests that wait more than they compute, all at once, each in a thread that has its name.
+macro_rules! together {
+    ($($test:ident),+ $(,)?) => {
+        std::thread::scope(|scope| {
+            $(std::thread::Builder::new().name(stringify!($test).into()).spawn_scoped(scope, $test).unwrap();)+
+        })
+    };
+}
+use together;

@@ -19,7 +19,7 @@ pub(crate) fn id(number: u64) -> HostId {
 
 /// Of every scene.
 pub(crate) fn timeouts() -> Timeouts {
-    super::timeouts([50, 200, 2_000, 1_000, 3_000])
+    super::timeouts([50, 200, 2_000, 300, 2_400])
 }
 
 impl Scene {

@@ -12,7 +12,7 @@ use leasehold::{
 
 use super::common::memory::{Scene, timeouts};
 use super::common::{PATIENCE, until};
-use super::{held_by, release};
+use super::{held_by, release, together};
 
 /// Host 1 holds `demo` and `second`; and what it is told of leases that are lost.
 struct Owner {
@@ -69,6 +69,15 @@ fn fenced_by(taker: &Lease, reason: &LossReason) {
 }
 
 #[test]
+fn leases_that_are_taken_by_force() {
+    together!(
+        the_wrong_version_changes_nothing,
+        the_owner_learns_who_took_it_and_keeps_the_rest,
+        a_loss_that_nobody_answers_keeps_others_away_for_the_fence_time,
+        an_owner_that_can_not_look_has_lost_the_lease_and_its_late_write_changes_no_answer,
+    );
+}
+
 fn the_wrong_version_changes_nothing() {
     let Owner { scene, lease, .. } = Owner::new();
     let other = scene.other(2);
@@ -84,7 +93,6 @@ fn the_wrong_version_changes_nothing() {
     release(lease);
 }
 
-#[test]
 fn the_owner_learns_who_took_it_and_keeps_the_rest() {
     let owner = Owner::new();
     let [taker, third] = owner.scene.others([2, 3]);
@@ -112,7 +120,6 @@ fn the_owner_learns_who_took_it_and_keeps_the_rest() {
 }
 
 /// What it protected may run on for G after the loss: whoever comes after the taker waits for that.
-#[test]
 fn a_loss_that_nobody_answers_keeps_others_away_for_the_fence_time() {
     let owner = Owner::new();
     let [taker, third] = owner.scene.others([2, 3]);
@@ -145,7 +152,6 @@ fn a_loss_that_nobody_answers_keeps_others_away_for_the_fence_time() {
 }
 
 /// Its path hangs for that resource, and what it had begun to write lands when it is another's.
-#[test]
 fn an_owner_that_can_not_look_has_lost_the_lease_and_its_late_write_changes_no_answer() {
     let owner = Owner::new();
     let [taker, third] = owner.scene.others([2, 3]);

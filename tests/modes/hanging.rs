@@ -9,7 +9,7 @@ use leasehold::{ConvertError, JoinOptions, LeaseMode, LossReason, ReleaseError, 
 
 use super::common::memory::Scene;
 use super::common::{PATIENCE, until};
-use super::{release, shared, sharers};
+use super::{release, shared, sharers, together};
 
 const SHORT: Wait = Wait::For(Duration::from_millis(1));
 
@@ -19,6 +19,16 @@ fn unknown(answer: Result<(), ConvertError>) {
 }
 
 #[test]
+fn conversions_whose_writes_hang() {
+    together!(
+        a_conversion_to_shared_whose_write_hangs_ends_shared,
+        a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released,
+        a_conversion_to_exclusive_whose_ballot_hangs_stays_shared,
+        a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing,
+        a_lease_that_is_dropped_while_a_conversion_hangs_is_released,
+    );
+}
+
 fn a_conversion_to_shared_whose_write_hangs_ends_shared() {
     let scene = Scene::new();
     let [second, third] = scene.others([2, 3]);
@@ -39,7 +49,6 @@ fn a_conversion_to_shared_whose_write_hangs_ends_shared() {
 }
 
 /// For F nobody could tell whether it was taken by force: it is lost, and stays lost when the write lands.
-#[test]
 fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
     let scene = Scene::new();
     let other = scene.other(2);
@@ -57,7 +66,6 @@ fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
     scene.membership.leave().unwrap();
 }
 
-#[test]
 fn a_conversion_to_exclusive_whose_ballot_hangs_stays_shared() {
     let scene = Scene::new();
     let other = scene.other(2);
@@ -78,7 +86,6 @@ fn a_conversion_to_exclusive_whose_ballot_hangs_stays_shared() {
 }
 
 /// Whether it was dropped can't be told, so it is neither held shared nor, at a version that was not answered, alone.
-#[test]
 fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
     for releases in [true, false] {
         let (sender, told) = channel();
@@ -110,7 +117,6 @@ fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
     }
 }
 
-#[test]
 fn a_lease_that_is_dropped_while_a_conversion_hangs_is_released() {
     for (from, to) in [(LeaseMode::Exclusive, LeaseMode::Shared), (LeaseMode::Shared, LeaseMode::Exclusive)] {
         let scene = Scene::new();
