@@ -33,7 +33,7 @@ impl Scene {
         format(Arc::new(disk.reopen()), &FormatOptions { timeouts: timeouts(), ..FormatOptions::default() }).unwrap();
         let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
         let membership = Lockspace::open(path.clone()).unwrap().join(options.host_id(id(1))).unwrap();
-        let resource = membership.create("demo", Wait::No).unwrap();
+        let resource = membership.create("demo", Wait::For(super::PATIENCE)).unwrap();
         Scene { disk, path, membership, resource }
     }
 

@@ -28,7 +28,7 @@ impl Owner {
         // The test may have ended.
         let options = JoinOptions::new().on_lease_loss(move |loss| drop(sender.send(loss.clone())));
         let scene = Scene::with_options(options);
-        let second = scene.membership.create("second", Wait::No).unwrap();
+        let second = scene.membership.create("second", Wait::For(PATIENCE)).unwrap();
         let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
         let second = scene.membership.acquire(&second, Wait::No).unwrap();
         Owner { scene, lease, second, told }
