@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use leasehold::disk::{Fault, Plan};
 use leasehold::{AcquireError, LeaseMode, Wait};
@@ -20,6 +21,12 @@ fn a_contender_never_gets_in_between() {
     let scene = Scene::new();
     let other = scene.other(2);
     let mut lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    // So that there is time to look between any two writes of a conversion.
+    let area = scene.area();
+    scene.path.set_rule(move |request| match request.is_write() && area.contains(&request.offset) {
+        true => Plan::Delay(Duration::from_millis(1)),
+        false => Plan::Pass,
+    });
     let (stop, attempts) = (AtomicBool::new(false), AtomicUsize::new(0));
     let refused_by = thread::scope(|scope| {
         let contender = scope.spawn(|| {

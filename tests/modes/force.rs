@@ -73,6 +73,7 @@ fn leases_that_are_taken_by_force() {
     together!(
         the_wrong_version_changes_nothing,
         the_owner_learns_who_took_it_and_keeps_the_rest,
+        a_lease_stays_lost_for_its_own_reason,
         a_loss_that_nobody_answers_keeps_others_away_for_the_fence_time,
         an_owner_that_can_not_look_has_lost_the_lease_and_its_late_write_changes_no_answer,
     );
@@ -117,6 +118,19 @@ fn the_owner_learns_who_took_it_and_keeps_the_rest() {
     release(second);
     let more = told.try_recv();
     assert!(more.is_err(), "{more:?}");
+}
+
+/// That the whole membership is lost afterwards changes nothing for it.
+fn a_lease_stays_lost_for_its_own_reason() {
+    let owner = Owner::new();
+    let taker = owner.scene.other(2);
+    let taken = owner.taken_by(&taker);
+    let Owner { scene, lease, second, .. } = owner;
+    fenced_by(&taken, &lost(&lease));
+    scene.hold_writes(0);
+    assert!(matches!(lost(&second), LossReason::Expired { .. }));
+    fenced_by(&taken, &lost(&lease));
+    release(taken);
 }
 
 /// What it protected may run on for G after the loss: whoever comes after the taker waits for that.
