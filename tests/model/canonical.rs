@@ -122,7 +122,7 @@ impl Hasher for Recorder {
 }
 
 /// How many numbers after its nonce a delta record has what was left of F.
-const LEFT: usize = 7;
+const LEFT: usize = 8;
 
 /// The numbers that a state hashes, in order.
 #[derive(Default)]
