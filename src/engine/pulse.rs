@@ -113,6 +113,11 @@ impl State {
         }
     }
 
+    fn hold(&mut self, resource: &Resource, version: Version, verified: Option<Time>) {
+        let hold = Hold { name: resource.name, verified, loss: None, told: false };
+        self.holds.insert((resource.offset, version), hold);
+    }
+
     /// The status of what is held at `offset`: it ends with the membership, or F after the last look that showed that
     /// nobody took it.
     fn hold_status(&mut self, key: (u64, Version), now: Time, fail: Duration, late_after: Duration) -> Status {
@@ -225,25 +230,29 @@ impl Pulse {
         self.tell_waiters();
     }
 
-    /// Begins to answer for a lease, or goes on with the one that was held at version `before`. `verified`: since when
-    /// nobody can have taken it by force unnoticed; `None`: nobody can at all.
+    /// Begins to answer for a lease. `verified`: since when nobody can have taken it by force unnoticed; `None`: nobody
+    /// can at all.
+    pub(crate) fn hold(&self, resource: &Resource, version: Version, verified: Option<Time>) {
+        self.state.lock().hold(resource, version, verified);
+        self.tell_waiters();
+    }
+
+    /// As [`Pulse::hold`], going on with the lease that was held at version `before`.
     ///
     /// # Errors
     /// That one was lost, and stays so.
-    pub(crate) fn hold(
+    pub(crate) fn hold_on(
         &self,
         resource: &Resource,
-        before: Option<Version>,
+        before: Version,
         version: Version,
         verified: Option<Time>,
     ) -> Result<(), LossReason> {
         let mut state = self.state.lock();
-        if let Some(before) = before.map(|before| (resource.offset, before)) {
-            until(state.hold_status(before, self.clock.now(), self.fail, Duration::ZERO))?;
-            state.holds.remove(&before);
-        }
-        let hold = Hold { name: resource.name, verified, loss: None, told: false };
-        state.holds.insert((resource.offset, version), hold);
+        let key = (resource.offset, before);
+        until(state.hold_status(key, self.clock.now(), self.fail, Duration::ZERO))?;
+        state.holds.remove(&key);
+        state.hold(resource, version, verified);
         drop(state);
         self.tell_waiters();
         Ok(())

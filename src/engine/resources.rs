@@ -309,7 +309,14 @@ impl Member {
                 return Ok(());
             }
         };
-        let held = self.pulse.hold(resource, before, version, (mode == LeaseMode::Exclusive).then_some(since));
+        let verified = (mode == LeaseMode::Exclusive).then_some(since);
+        let held = match before {
+            Some(before) => self.pulse.hold_on(resource, before, version, verified),
+            None => {
+                self.pulse.hold(resource, version, verified);
+                Ok(())
+            }
+        };
         let version = before.filter(|_| held.is_err()).unwrap_or(version);
         if self.resources.end(resource, SlotState::Held(mode, version), own) {
             self.pulse.let_go((resource.offset, version));
