@@ -140,8 +140,7 @@ impl Member {
         }
         let go_on = |mode, version, own| {
             self.resources.adopt(resource, mode, version, own);
-            // What begins can't have been lost before.
-            let _ = self.pulse.hold(resource, None, version, (mode == LeaseMode::Exclusive).then_some(span.started));
+            self.pulse.hold(resource, version, (mode == LeaseMode::Exclusive).then_some(span.started));
         };
         match Standing::of(me, &view, &own, listed) {
             Standing::Held(mode, version) => {
