@@ -204,6 +204,25 @@ fn a_foreign_record_in_the_own_sector_is_the_loss_of_everything() {
     assert!(matches!(lease.status(), Status::Lost { reason: LossReason::Overwritten { .. } }), "{:?}", lease.status());
 }
 
+/// While it is damaged, others could take it for anything.
+#[test]
+fn the_own_block_of_what_is_held_is_written_anew_when_it_rots() {
+    let scene = Scene::new();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let at = usize::try_from(scene.block_at(1)).unwrap();
+    let block = || {
+        let mut block = Vec::new();
+        scene.disk.edit(|bytes| block = bytes[at..at + 512].to_vec());
+        block
+    };
+    let right = block();
+    scene.disk.edit(|bytes| bytes[at + 3] ^= 0x55);
+    until("the block", || block() == right);
+    assert!(lease.is_held());
+    lease.release().unwrap();
+    assert_ne!(block(), right, "a release is written over it");
+}
+
 /// One bad sector fails the read of all: it is found, and the rest is read.
 #[test]
 fn a_sector_that_cannot_be_read_keeps_nobody_from_the_resource_when_its_host_is_gone() {

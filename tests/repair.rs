@@ -204,7 +204,7 @@ fn what_is_left_of_a_record_says_whether_it_was_released() {
 #[test]
 fn the_id_of_a_record_that_was_mended_is_taken_again_only_after_its_host_was_declared_dead() {
     let disk = MemoryDisk::new(8 << 20, None);
-    let options = FormatOptions { timeouts: timeouts([50, 150, 1_000, 200, 1_200]), ..FormatOptions::default() };
+    let options = FormatOptions { timeouts: timeouts([50, 150, 3_000, 200, 3_300]), ..FormatOptions::default() };
     let geometry = leasehold::format(Arc::new(disk.reopen()), &options).unwrap().geometry();
     let scene = Scene { disk, geometry };
     let (lost, other) = (scene.join(1), scene.join(2));

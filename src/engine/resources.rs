@@ -144,9 +144,14 @@ impl Resources {
         given_up
     }
 
+    /// Ends work on what is held, which stays held; whether it was given up meanwhile.
+    pub(super) fn put_back(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Block) -> bool {
+        self.end(resource, SlotState::Held(mode, version), Some(own))
+    }
+
     /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion of it that is
     /// under way; if that takes longer and `give_up`, what it leaves held is released.
-    fn take_held(
+    pub(super) fn take_held(
         &self,
         resource: &Resource,
         version: Version,

@@ -4,6 +4,7 @@
 use super::member::Member;
 use super::pulse::Until;
 use super::resources::Resource;
+use crate::disk::Lane;
 use crate::error::LossReason;
 use crate::types::{LeaseMode, Version};
 
@@ -15,12 +16,15 @@ impl Member {
         let mut next = self.io.now();
         while self.pulse.sleep(next, Until::Stopped) {
             let started = self.io.now();
-            // Who took it may have joined since the last look at all ids. The leader tells, too, unless it is set back.
-            if self.hosts.coverage().since.is_none_or(|since| started.since(since) > self.terms.timeouts.fail()) {
+            let leases = self.resources.leases();
+            // Who took one may have joined since the last look at all ids. The leader tells, too, unless it is set back.
+            let scanned = self.hosts.coverage().since;
+            let old = scanned.is_none_or(|since| started.since(since) > self.terms.timeouts.fail());
+            if old && leases.iter().any(|(_, mode, _)| *mode == LeaseMode::Exclusive) {
                 // Its failure leaves the leader to look at.
                 let _ = self.hosts.scan_all(&self.io, Some(&self.pulse));
             }
-            for (resource, mode, version) in self.resources.leases() {
+            for (resource, mode, version) in leases {
                 if self.pulse.lost_for((resource.offset, version), self.terms.timeouts.fence()) {
                     // What it protected is gone by now. Whoever comes after the taker waits for its claim to be.
                     self.release_later(&resource, version);
@@ -35,12 +39,31 @@ impl Member {
     fn verify_one(&self, resource: &Resource, version: Version) {
         let Ok((span, view)) = self.read_area(resource) else { return };
         let key = (resource.offset, version);
+        if view.block(self.host()).is_none() {
+            self.restore(resource, version);
+        }
         match view.fenced(self.pulse.me(), version) {
             None => self.pulse.verified(key, span.started),
             Some((owner, taken)) => {
                 let reason = LossReason::Fenced(self.taker(owner, taken));
                 self.pulse.lose_hold(key, reason);
             }
+        }
+    }
+
+    /// Writes the own block anew, which others must take for anything while it is damaged.
+    fn restore(&self, resource: &Resource, version: Version) {
+        let now = self.io.now();
+        // A conversion or a release that is under way does it, too.
+        let Some((own, mode)) = self.resources.take_held(resource, version, now, false, || now) else { return };
+        if self.pulse.held().is_ok() {
+            let at = resource.offset + self.terms.geometry.block_offset(self.host());
+            // What fails is tried again with the next look; what hangs keeps other writes from the sector.
+            let _ = self.io.write(Lane::General, at, own.encode(self.terms.geometry, at), self.terms.timeouts.io());
+        }
+        if self.resources.put_back(resource, mode, version, own) {
+            self.pulse.let_go((resource.offset, version));
+            self.release_later(resource, version);
         }
     }
 }
