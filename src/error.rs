@@ -750,7 +750,11 @@ pub enum LossReason {
     Fenced(Taker),
     /// Whether the lease was taken by force could not be looked at for F. Other leases are not concerned.
     #[error("the lease could not be verified in time")]
-    Unverified,
+    Unverified {
+        /// What the last look failed with. `None`: nothing failed, but this host did not run.
+        #[source]
+        cause: Option<Arc<DiskError>>,
+    },
     /// A thread of the engine panicked: what it left undone can't be known.
     #[error("the engine panicked")]
     Panicked,

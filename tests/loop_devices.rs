@@ -321,14 +321,16 @@ impl<'device> Scene<'device> {
     }
 }
 
-fn seconds(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{variable}={value}")))
+/// For how long processes contend: `LEASEHOLD_CONTENTION_SECONDS`, or a few seconds.
+fn seconds() -> u64 {
+    let set = std::env::var("LEASEHOLD_CONTENTION_SECONDS");
+    set.map_or(8, |value| value.parse().unwrap_or_else(|_| panic!("LEASEHOLD_CONTENTION_SECONDS={value}")))
 }
 
-fn contention(sector: usize, default_seconds: u64) {
+fn contention(sector: usize) {
     let _shared = MACHINE.read();
     let device = Device::new(sector, timeouts([500, 2_000, 10_000, 2_000, 13_000]));
-    let seconds = seconds("LEASEHOLD_CONTENTION_SECONDS", default_seconds);
+    let seconds = seconds();
     let mark = Mark::new();
     let go = device.folder.path().join("go");
     let names: Vec<String> = (1..=6).map(|number| format!("host-{number}")).collect();
@@ -366,12 +368,12 @@ fn contention(sector: usize, default_seconds: u64) {
 
 #[test]
 fn contending_processes_take_turns_and_all_get_some() {
-    contention(512, 30);
+    contention(512);
 }
 
 #[test]
 fn contending_processes_take_turns_on_large_sectors() {
-    contention(4096, 10);
+    contention(4096);
 }
 
 fn takeover(sector: usize, rounds: usize) {

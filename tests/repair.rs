@@ -213,9 +213,8 @@ fn the_id_of_a_record_that_was_mended_is_taken_again_only_after_its_host_was_dec
     let finding = scene.one_finding();
     until("the loss", || matches!(lost.status(), Status::Lost { .. }));
     drop(lost);
-    let Ok(Repaired::Host { generation, free: false }) = other.repair(&finding, IN_TIME) else {
-        panic!("it was not released")
-    };
+    let mended = other.repair(&finding, IN_TIME);
+    let Ok(Repaired::Host { generation, free: false }) = mended else { panic!("it was not released: {mended:?}") };
     let joined = scene.lockspace().join(JoinOptions::new().host_id(id(1)).machine("machine 1"));
     assert!(matches!(joined, Err(JoinError::NotReleased { .. })), "{joined:?}");
     other.declare_dead(id(1), leasehold::Generation::new(generation).unwrap()).unwrap();

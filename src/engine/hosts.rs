@@ -94,6 +94,8 @@ impl Hosts {
     pub(crate) fn scan_used(&self, io: &Io, own: Option<&Pulse>) -> Result<Vec<Call>, DiskError> {
         let _one_at_a_time = self.scanning.lock();
         let Coverage { highest, since } = self.coverage();
+        // Without the own record nothing that is seen is known to be recent.
+        let highest = highest.max(own.map_or(0, |pulse| pulse.me().host.get()));
         let all = self.geometry.max_hosts();
         self.scan(io, if since.is_some() { highest.clamp(1, all) } else { all }, own)
     }

@@ -77,6 +77,8 @@ struct Hold {
     name: Name,
     /// Start of the last look that showed that nobody took it by force. `None`: nobody can.
     verified: Option<Time>,
+    /// What the last look failed with.
+    trouble: Option<Arc<DiskError>>,
     /// Since when, and why.
     loss: Option<(Time, LossReason)>,
     /// Whether the loss was told.
@@ -114,7 +116,7 @@ impl State {
     }
 
     fn hold(&mut self, resource: &Resource, version: Version, verified: Option<Time>) {
-        let hold = Hold { name: resource.name, verified, loss: None, told: false };
+        let hold = Hold { name: resource.name, verified, trouble: None, loss: None, told: false };
         self.holds.insert((resource.offset, version), hold);
     }
 
@@ -129,7 +131,7 @@ impl State {
         let (Status::Held { until } | Status::Late { until }) = whole else { return whole };
         let until = hold.verified.map_or(until, |verified| until.min(verified + fail));
         if now >= until {
-            let reason = LossReason::Unverified;
+            let reason = LossReason::Unverified { cause: hold.trouble.take() };
             hold.loss = Some((until, reason.clone()));
             return Status::Lost { reason };
         }
@@ -267,7 +269,15 @@ impl Pulse {
 
     /// A look at the lease that began at `started` showed that nobody took it.
     pub(crate) fn verified(&self, key: (u64, Version), started: Time) {
-        self.with_hold(key, |hold, _| hold.verified = hold.verified.map(|before| before.max(started)));
+        self.with_hold(key, |hold, _| {
+            hold.verified = hold.verified.map(|before| before.max(started));
+            hold.trouble = None;
+        });
+    }
+
+    /// Keeps what a look at the lease failed with, to explain a loss.
+    pub(crate) fn not_verified(&self, key: (u64, Version), error: DiskError) {
+        self.with_hold(key, |hold, _| hold.trouble = Some(Arc::new(error)));
     }
 
     /// Latches the loss of one lease.

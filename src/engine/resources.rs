@@ -333,7 +333,7 @@ impl Member {
     fn why_too_late(&self, outcome: &Outcome) -> LossReason {
         match outcome {
             Outcome::Refused(Refusal::Overtaken { owner, version }) => LossReason::Fenced(self.taker(*owner, *version)),
-            _ => LossReason::Unverified,
+            _ => LossReason::Unverified { cause: None },
         }
     }
 
@@ -375,7 +375,7 @@ impl Member {
             Driven::Unfinished(effect) => {
                 // It may be held alone by then, at a version that nobody is told of.
                 if operation.is_exposed() {
-                    self.pulse.lose_hold((resource.offset, held), LossReason::Unverified);
+                    self.pulse.lose_hold((resource.offset, held), LossReason::Unverified { cause: None });
                 }
                 self.leave_to_undo(*resource, operation, effect);
                 self.pulse.held_here((resource.offset, held)).map_err(ConvertError::Lost)?;

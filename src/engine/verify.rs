@@ -37,8 +37,11 @@ impl Member {
     }
 
     fn verify_one(&self, resource: &Resource, version: Version) {
-        let Ok((span, view)) = self.read_area(resource) else { return };
         let key = (resource.offset, version);
+        let (span, view) = match self.read_area(resource) {
+            Ok(read) => read,
+            Err(error) => return self.pulse.not_verified(key, error),
+        };
         if view.block(self.host()).is_none() {
             self.restore(resource, version);
         }

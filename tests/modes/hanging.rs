@@ -63,11 +63,11 @@ fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
     let mut lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
     scene.hold_writes(scene.block_at(1));
     let answer = lease.convert(LeaseMode::Shared, Wait::No);
-    assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified))), "{answer:?}");
+    assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
     scene.thaw();
     // Nobody answers the loss: the engine itself releases it after G.
     let after = other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap();
-    assert_eq!(lease.status(), Status::Lost { reason: LossReason::Unverified });
+    assert_eq!(lease.status(), Status::Lost { reason: LossReason::Unverified { cause: None } });
     assert!(!matches!(scene.membership.status(), Status::Lost { .. }));
     release(after);
     drop(lease);
@@ -109,13 +109,13 @@ fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
             if flag { Plan::Hold } else { Plan::Pass }
         });
         let answer = convert(&mut lease, LeaseMode::Exclusive);
-        assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified))), "{answer:?}");
+        assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
         let loss = told.recv_timeout(PATIENCE).unwrap();
-        assert_eq!((loss.version, loss.reason), (version, LossReason::Unverified));
+        assert_eq!((loss.version, loss.reason), (version, LossReason::Unverified { cause: None }));
         scene.thaw();
         if releases {
             let answer = lease.release();
-            assert!(matches!(answer, Err(ReleaseError::Lost(LossReason::Unverified))), "{answer:?}");
+            assert!(matches!(answer, Err(ReleaseError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
         } else {
             drop(lease);
         }
