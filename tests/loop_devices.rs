@@ -438,12 +438,12 @@ fn supervises(supervisor: i32, command: i32) -> bool {
 
 #[test]
 fn a_killed_holder_is_replaced_when_all_of_its_command_is_gone() {
-    takeover(512, 10);
+    takeover(512, 4);
 }
 
 #[test]
 fn a_killed_holder_is_replaced_on_large_sectors() {
-    takeover(4096, 3);
+    takeover(4096, 2);
 }
 
 fn stopped(sector: usize) {

@@ -7,18 +7,19 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, LockOwner,
-    OpenFlags, ReplyAttr, ReplyData, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
+    BackgroundSession, Config, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, LockOwner, OpenFlags, ReplyAttr,
+    ReplyData, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 use parking_lot::{Condvar, Mutex};
 
+use super::fuse::{FILE, attributes};
 use super::until;
 
-const FILE: INodeNo = INodeNo(2);
 const NAME: &str = "disk";
+const DSYNC: i32 = rustix::fs::OFlags::DSYNC.bits() as i32;
 /// More than one host has in flight: all of them may hang.
 const THREADS: usize = 16;
 
@@ -62,7 +63,7 @@ impl HostPath {
         let point = folder.join(name);
         fs::create_dir(&point).unwrap();
         // What a write has reached, every path shows.
-        let disk = OpenOptions::new().read(true).write(true).custom_flags(libc_o_dsync()).open(disk).unwrap();
+        let disk = OpenOptions::new().read(true).write(true).custom_flags(DSYNC).open(disk).unwrap();
         let (hangs, thawed) = (Mutex::new(Hangs::Nothing), Condvar::new());
         let shared = Arc::new(Shared { disk, hangs, thawed, held_back: AtomicUsize::new(0) });
         let mut config = Config::default();
@@ -99,46 +100,24 @@ impl Drop for HostPath {
     }
 }
 
-fn libc_o_dsync() -> i32 {
-    i32::try_from(rustix::fs::OFlags::DSYNC.bits()).unwrap()
-}
-
 struct Server(Arc<Shared>);
 
 impl Server {
-    fn attributes(&self, ino: INodeNo) -> FileAttr {
-        let (kind, perm) = if ino == FILE { (FileType::RegularFile, 0o600) } else { (FileType::Directory, 0o755) };
-        let size = self.0.disk.metadata().unwrap().len();
-        FileAttr {
-            ino,
-            size,
-            blocks: size / 512,
-            atime: UNIX_EPOCH,
-            mtime: UNIX_EPOCH,
-            ctime: UNIX_EPOCH,
-            crtime: UNIX_EPOCH,
-            kind,
-            perm,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            flags: 0,
-            blksize: 512,
-        }
+    fn len(&self) -> u64 {
+        self.0.disk.metadata().unwrap().len()
     }
 }
 
 impl Filesystem for Server {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match name.to_str() {
-            Some(NAME) => reply.entry(&Duration::ZERO, &self.attributes(FILE), fuser::Generation(0)),
+            Some(NAME) => reply.entry(&Duration::ZERO, &attributes(FILE, self.len()), fuser::Generation(0)),
             _ => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&Duration::ZERO, &self.attributes(ino));
+        reply.attr(&Duration::ZERO, &attributes(ino, self.len()));
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {

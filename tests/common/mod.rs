@@ -5,6 +5,7 @@
 #![allow(dead_code)] // Each test program uses a part of it.
 
 pub(crate) mod devices;
+pub(crate) mod fuse;
 pub(crate) mod host_path;
 pub(crate) mod memory;
 pub(crate) mod processes;

@@ -9,17 +9,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, IoctlFlags,
-    LockOwner, OpenFlags, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyWrite, Request, WriteFlags,
+    BackgroundSession, Config, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, LockOwner, OpenFlags,
+    ReplyAttr, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 use leasehold::Time;
 use leasehold::disk::{BootClock, Clock};
 use parking_lot::Mutex;
 
-const FILE: INodeNo = INodeNo(2);
+use super::common::fuse::{FILE, attributes};
+
 /// Of opcodes, as `linux/watchdog.h` makes them: the letter W and a number.
 const GET_SUPPORT: u32 = 0x8028_5700;
 const KEEP_ALIVE: u32 = 0x8004_5705;
@@ -119,39 +120,16 @@ struct Server {
     model: Model,
 }
 
-impl Server {
-    fn attributes(ino: INodeNo) -> FileAttr {
-        let (kind, perm) = if ino == FILE { (FileType::RegularFile, 0o600) } else { (FileType::Directory, 0o755) };
-        FileAttr {
-            ino,
-            size: 0,
-            blocks: 0,
-            atime: UNIX_EPOCH,
-            mtime: UNIX_EPOCH,
-            ctime: UNIX_EPOCH,
-            crtime: UNIX_EPOCH,
-            kind,
-            perm,
-            nlink: 1,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            flags: 0,
-            blksize: 512,
-        }
-    }
-}
-
 impl Filesystem for Server {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match name.to_str() {
-            Some("watchdog") => reply.entry(&Duration::ZERO, &Server::attributes(FILE), fuser::Generation(0)),
+            Some("watchdog") => reply.entry(&Duration::ZERO, &attributes(FILE, 0), fuser::Generation(0)),
             _ => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&Duration::ZERO, &Server::attributes(ino));
+        reply.attr(&Duration::ZERO, &attributes(ino, 0));
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
