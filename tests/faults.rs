@@ -16,7 +16,7 @@
 //! The journal is also what the leases protect: a holder appends its version, and whatever stands behind a larger one
 //! counts as refused. A file with a lock would make the hosts wait for one that is stopped with the lock taken.
 //!
-//! `LEASEHOLD_FAULT_SECONDS`: how long (6). `LEASEHOLD_FAULT_HOSTS`: how many hosts (5). `LEASEHOLD_SEED`: repeats the
+//! `LEASEHOLD_FAULT_SECONDS`: how long (4). `LEASEHOLD_FAULT_HOSTS`: how many hosts (5). `LEASEHOLD_SEED`: repeats the
 //! plan of a run; what the machine makes of it differs.
 
 #![cfg(feature = "cli")]
@@ -759,7 +759,7 @@ impl Stage {
 #[test]
 fn nothing_that_fails_makes_two_holders_and_all_go_on_when_it_is_over() {
     let seed = number("LEASEHOLD_SEED").unwrap_or_else(rand::random);
-    let seconds = number("LEASEHOLD_FAULT_SECONDS").unwrap_or(6);
+    let seconds = number("LEASEHOLD_FAULT_SECONDS").unwrap_or(4);
     let hosts = number("LEASEHOLD_FAULT_HOSTS").unwrap_or(5).clamp(2, 64) as usize;
     println!(
         "LEASEHOLD_SEED={seed} LEASEHOLD_FAULT_SECONDS={seconds} LEASEHOLD_FAULT_HOSTS={hosts} \

@@ -100,7 +100,7 @@ impl Scene {
 
 /// So long that nothing runs out: the source learns it from the disk.
 fn patient() -> Timeouts {
-    timeouts([200, 1_000, 40_000, 5_000, 45_000])
+    timeouts([200, 500, 40_000, 5_000, 45_000])
 }
 
 /// The destination does not wait for the source, whose path comes back in time for it to see what happened.

@@ -324,7 +324,7 @@ impl<'device> Scene<'device> {
 /// For how long processes contend: `LEASEHOLD_CONTENTION_SECONDS`, or a few seconds.
 fn seconds() -> u64 {
     let set = std::env::var("LEASEHOLD_CONTENTION_SECONDS");
-    set.map_or(8, |value| value.parse().unwrap_or_else(|_| panic!("LEASEHOLD_CONTENTION_SECONDS={value}")))
+    set.map_or(6, |value| value.parse().unwrap_or_else(|_| panic!("LEASEHOLD_CONTENTION_SECONDS={value}")))
 }
 
 fn contention(sector: usize) {
