@@ -25,8 +25,11 @@ const SEARCHING: u32 = 50;
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let lockspace: leasehold::Lockspace = unimplemented!();
-/// let mut watching = lockspace.watch();
+/// use leasehold::Lockspace;
+/// use leasehold::disk::{Access, DirectDisk};
+///
+/// let disk = DirectDisk::open("/dev/vg/leases", Access::ReadOnly)?;
+/// let mut watching = Lockspace::open(std::sync::Arc::new(disk))?.watch();
 /// loop {
 ///     watching.watch_for(std::time::Duration::from_secs(1))?;
 ///     for host in watching.hosts() {
