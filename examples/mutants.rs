@@ -47,6 +47,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::VersionIsExpected, Emphasis::Modes),
     (Rule::EarlierClaimsCount, Emphasis::Modes),
     (Rule::HeldIsNotTaken, Emphasis::Modes),
+    (Rule::LookedAtInTime, Emphasis::Modes),
     (Rule::OwnerVerifies, Emphasis::Modes),
     (Rule::FencedByBlocks, Emphasis::Modes),
 ];

@@ -12,10 +12,11 @@ use parking_lot::{Condvar, Mutex};
 
 use super::resources::Resource;
 use crate::disk::Clock;
-use crate::error::{DiskError, LossReason};
+use crate::error::{DiskError, LossReason, Taker};
 use crate::protocol::delta::Tenure;
+use crate::protocol::holding::Holding;
 use crate::supervision::wake;
-use crate::types::{Name, Owner, Time, Version};
+use crate::types::{LeaseMode, Name, Owner, Time, Version};
 
 /// The state of a membership and of all its leases, or of one lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +76,7 @@ struct State {
 #[derive(Debug)]
 struct Hold {
     name: Name,
-    /// Start of the last look that showed that nobody took it by force. `None`: nobody can.
-    verified: Option<Time>,
+    holding: Holding,
     /// What the last look failed with.
     trouble: Option<Arc<DiskError>>,
     /// Since when, and why.
@@ -115,22 +115,22 @@ impl State {
         }
     }
 
-    fn hold(&mut self, resource: &Resource, version: Version, verified: Option<Time>) {
-        let hold = Hold { name: resource.name, verified, trouble: None, loss: None, told: false };
+    fn hold(&mut self, resource: &Resource, version: Version, holding: Holding) {
+        let hold = Hold { name: resource.name, holding, trouble: None, loss: None, told: false };
         self.holds.insert((resource.offset, version), hold);
     }
 
-    /// The status of what is held at `offset`: it ends with the membership, or F after the last look that showed that
-    /// nobody took it.
-    fn hold_status(&mut self, key: (u64, Version), now: Time, fail: Duration, late_after: Duration) -> Status {
+    /// The status of a lease: it ends with the membership, or by its own deadline.
+    fn hold_status(&mut self, key: (u64, Version), now: Time, late_after: Duration) -> Status {
         let whole = self.status(now, late_after);
         let Some(hold) = self.holds.get_mut(&key) else { return Status::Lost { reason: LossReason::Left } };
         if let Some((_, reason)) = &hold.loss {
             return Status::Lost { reason: reason.clone() };
         }
         let (Status::Held { until } | Status::Late { until }) = whole else { return whole };
-        let until = hold.verified.map_or(until, |verified| until.min(verified + fail));
-        if now >= until {
+        let until = hold.holding.deadline().map_or(until, |own| until.min(own));
+        hold.holding.tick(now);
+        if hold.holding.is_lost() {
             let reason = LossReason::Unverified { cause: hold.trouble.take() };
             hold.loss = Some((until, reason.clone()));
             return Status::Lost { reason };
@@ -142,17 +142,17 @@ impl State {
     }
 
     /// When something changes that nobody does: a lease becomes late, or is lost.
-    fn next_due(&self, now: Time, fail: Duration, late_after: Duration) -> Time {
-        let verified = self.holds.values().filter(|hold| hold.loss.is_none()).filter_map(|hold| hold.verified);
-        let ends = verified.map(|verified| verified + fail).chain([self.tenure.deadline()]);
+    fn next_due(&self, now: Time, late_after: Duration) -> Time {
+        let held = self.holds.values().filter(|hold| hold.loss.is_none());
+        let ends = held.filter_map(|hold| hold.holding.deadline()).chain([self.tenure.deadline()]);
         ends.flat_map(|end| [end - late_after, end]).filter(|due| *due > now).min().unwrap_or(Time::MAX)
     }
 
     /// The losses of single leases that were not told yet.
-    fn untold(&mut self, now: Time, fail: Duration) -> Vec<LeaseLoss> {
+    fn untold(&mut self, now: Time) -> Vec<LeaseLoss> {
         let keys: Vec<(u64, Version)> = self.holds.keys().copied().collect();
         for key in keys {
-            self.hold_status(key, now, fail, Duration::ZERO);
+            self.hold_status(key, now, Duration::ZERO);
         }
         let untold = self.holds.iter_mut().filter(|(_, hold)| hold.loss.is_some() && !hold.told);
         let tell = |(&(_, version), hold): (&(u64, Version), &mut Hold)| {
@@ -232,10 +232,9 @@ impl Pulse {
         self.tell_waiters();
     }
 
-    /// Begins to answer for a lease. `verified`: since when nobody can have taken it by force unnoticed; `None`: nobody
-    /// can at all.
-    pub(crate) fn hold(&self, resource: &Resource, version: Version, verified: Option<Time>) {
-        self.state.lock().hold(resource, version, verified);
+    /// Begins to answer for a lease. The read that showed it to be held began at `looked`.
+    pub(crate) fn hold(&self, resource: &Resource, mode: LeaseMode, version: Version, looked: Time) {
+        self.state.lock().hold(resource, version, Holding::new(mode, looked, self.fail));
         self.tell_waiters();
     }
 
@@ -247,42 +246,46 @@ impl Pulse {
         &self,
         resource: &Resource,
         before: Version,
+        mode: LeaseMode,
         version: Version,
-        verified: Option<Time>,
+        looked: Time,
     ) -> Result<(), LossReason> {
         let mut state = self.state.lock();
-        let key = (resource.offset, before);
-        until(state.hold_status(key, self.clock.now(), self.fail, Duration::ZERO))?;
-        state.holds.remove(&key);
-        state.hold(resource, version, verified);
+        let (key, now) = ((resource.offset, before), self.clock.now());
+        until(state.hold_status(key, now, Duration::ZERO))?;
+        if let Some(hold) = state.holds.remove(&key) {
+            state.hold(resource, version, hold.holding.converted(mode, looked, now));
+        }
         drop(state);
         self.tell_waiters();
         Ok(())
     }
 
-    /// A lease that was shared may be taken by force from now on: the last look began at `started`.
-    pub(crate) fn expose(&self, key: (u64, Version), started: Time) {
-        self.with_hold(key, |hold, _| {
-            hold.verified.get_or_insert(started);
-        });
+    /// A lease that was shared may be taken by force from now on: the last read began at `looked`.
+    pub(crate) fn expose(&self, key: (u64, Version), looked: Time) {
+        self.with_hold(key, |hold, _| hold.holding.expose(looked));
     }
 
-    /// A look at the lease that began at `started` showed that nobody took it.
-    pub(crate) fn verified(&self, key: (u64, Version), started: Time) {
-        self.with_hold(key, |hold, _| {
-            hold.verified = hold.verified.map(|before| before.max(started));
+    /// A look at the lease that began at `started` has shown by whom it was taken, if it was.
+    pub(crate) fn looked(&self, key: (u64, Version), started: Time, taker: Option<Taker>) {
+        self.with_hold(key, |hold, now| {
+            hold.holding.looked(started, taker.is_some(), now);
             hold.trouble = None;
+            if let Some(taker) = taker.filter(|_| hold.holding.is_lost()) {
+                hold.loss.get_or_insert((now, LossReason::Fenced(taker)));
+            }
         });
     }
 
     /// Keeps what a look at the lease failed with, to explain a loss.
-    pub(crate) fn not_verified(&self, key: (u64, Version), error: DiskError) {
+    pub(crate) fn not_looked(&self, key: (u64, Version), error: DiskError) {
         self.with_hold(key, |hold, _| hold.trouble = Some(Arc::new(error)));
     }
 
     /// Latches the loss of one lease.
     pub(crate) fn lose_hold(&self, key: (u64, Version), reason: LossReason) {
         self.with_hold(key, |hold, now| {
+            hold.holding.lose();
             hold.loss.get_or_insert((now, reason));
         });
     }
@@ -291,7 +294,7 @@ impl Pulse {
         let mut state = self.state.lock();
         // What is late latches first.
         let now = self.clock.now();
-        state.hold_status(key, now, self.fail, Duration::ZERO);
+        state.hold_status(key, now, Duration::ZERO);
         if let Some(hold) = state.holds.get_mut(&key) {
             work(hold, now);
         }
@@ -313,7 +316,7 @@ impl Pulse {
 
     /// The status of a lease.
     pub(crate) fn hold_status(&self, key: (u64, Version)) -> Status {
-        self.state.lock().hold_status(key, self.clock.now(), self.fail, self.fail - self.late)
+        self.state.lock().hold_status(key, self.clock.now(), self.fail - self.late)
     }
 
     /// Whether a lease is held right now.
@@ -377,7 +380,7 @@ impl Pulse {
     /// As [`Pulse::changed`], of one lease.
     pub(crate) fn hold_changed(&self, key: (u64, Version), seen: &Status, timeout: Duration) -> Status {
         let late_after = self.fail - self.late;
-        self.changed_from(seen, timeout, |state, now| state.hold_status(key, now, self.fail, late_after))
+        self.changed_from(seen, timeout, |state, now| state.hold_status(key, now, late_after))
     }
 
     fn changed_from(&self, seen: &Status, timeout: Duration, look: impl Fn(&mut State, Time) -> Status) -> Status {
@@ -395,7 +398,7 @@ impl Pulse {
             if found.is_some() || now >= end {
                 return found;
             }
-            let next = state.next_due(now, self.fail, self.fail - self.late).min(end);
+            let next = state.next_due(now, self.fail - self.late).min(end);
             let wait = next.since(now).min(LONGEST_WAIT).max(Duration::from_micros(100));
             self.changed.wait_for(&mut state, wait);
         }
@@ -409,7 +412,7 @@ impl Pulse {
         while !matches!(seen, Status::Lost { .. }) && !self.has_ended(Until::Stopped) {
             let change = self.wait_for(LONGEST_WAIT, |state, now| {
                 let status = state.status(now, self.fail - self.late);
-                let losses = state.untold(now, self.fail);
+                let losses = state.untold(now);
                 (status != seen || !losses.is_empty()).then_some((status, losses))
             });
             let Some((now, losses)) = change else { continue };

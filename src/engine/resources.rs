@@ -144,11 +144,6 @@ impl Resources {
         given_up
     }
 
-    /// Ends work on what is held, which stays held; whether it was given up meanwhile.
-    pub(super) fn put_back(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Block) -> bool {
-        self.end(resource, SlotState::Held(mode, version), Some(own))
-    }
-
     /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion of it that is
     /// under way; if that takes longer and `give_up`, what it leaves held is released.
     pub(super) fn take_held(
@@ -200,8 +195,7 @@ struct Limits {
 }
 
 enum Driven {
-    /// With the start of the last read.
-    Done(Outcome, Time),
+    Done(Outcome),
     Lost(LossReason),
     Unfinished(Effect),
 }
@@ -253,8 +247,8 @@ impl Member {
         let (mut operation, effect) = begin(self.subject(resource), own, self.io.now());
         let mut trouble = Trouble::default();
         match self.drive(resource, &mut operation, effect, limits, &mut trouble) {
-            Driven::Done(outcome, since) => {
-                self.ended(resource, &operation, &outcome, since).map_err(AcquireError::Lost)?;
+            Driven::Done(outcome) => {
+                self.ended(resource, &operation, &outcome).map_err(AcquireError::Lost)?;
                 match outcome {
                     Outcome::Held(version) => {
                         let now = self.io.now();
@@ -293,13 +287,7 @@ impl Member {
     /// # Errors
     /// The lease was lost meanwhile, and stays lost under the version that its holder knows, whatever the operation has
     /// brought: what is on disk keeps others away until it is released.
-    fn ended(
-        &self,
-        resource: &Resource,
-        operation: &Operation,
-        outcome: &Outcome,
-        since: Time,
-    ) -> Result<(), LossReason> {
+    fn ended(&self, resource: &Resource, operation: &Operation, outcome: &Outcome) -> Result<(), LossReason> {
         let own = operation.own_block().cloned();
         let before = self.resources.version_before(resource);
         let (mode, version) = match (operation.leaves(outcome), outcome, before) {
@@ -314,20 +302,24 @@ impl Member {
                 return Ok(());
             }
         };
-        let verified = (mode == LeaseMode::Exclusive).then_some(since);
         let held = match before {
-            Some(before) => self.pulse.hold_on(resource, before, version, verified),
+            Some(before) => self.pulse.hold_on(resource, before, mode, version, operation.looked()),
             None => {
-                self.pulse.hold(resource, version, verified);
+                self.pulse.hold(resource, mode, version, operation.looked());
                 Ok(())
             }
         };
         let version = before.filter(|_| held.is_err()).unwrap_or(version);
+        self.put_back(resource, mode, version, own);
+        held
+    }
+
+    /// Ends work on what is held, which stays held; unless it was given up meanwhile: then nobody waits for its release.
+    pub(super) fn put_back(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Option<Block>) {
         if self.resources.end(resource, SlotState::Held(mode, version), own) {
             self.pulse.let_go((resource.offset, version));
-            self.release_later(resource, version);
+            self.release_when_settled(resource, version);
         }
-        held
     }
 
     fn why_too_late(&self, outcome: &Outcome) -> LossReason {
@@ -354,15 +346,15 @@ impl Member {
         let patience = now() + self.terms.timeouts.fail();
         let (own, mode) = self.resources.take_held(resource, held, patience, false, now).ok_or_else(unknown)?;
         if mode == to {
-            self.resources.end(resource, SlotState::Held(mode, held), Some(own));
+            self.put_back(resource, mode, held, Some(own));
             return Ok(held);
         }
         let (mut operation, effect) =
             Operation::convert(self.subject(resource), own, to, deadline.is_some(), self.io.now());
         let mut trouble = Trouble::default();
         match self.drive(resource, &mut operation, effect, self.limits(deadline), &mut trouble) {
-            Driven::Done(outcome, since) => {
-                self.ended(resource, &operation, &outcome, since).map_err(ConvertError::Lost)?;
+            Driven::Done(outcome) => {
+                self.ended(resource, &operation, &outcome).map_err(ConvertError::Lost)?;
                 match outcome {
                     Outcome::Held(version) => Ok(version),
                     outcome => Err(ConvertError::NotAcquired(self.explain(resource, outcome, trouble))),
@@ -400,8 +392,8 @@ impl Member {
         let (mut operation, effect) = Operation::release(self.subject(resource), own, self.io.now());
         let limits = Limits { call_off: Time::MAX, hand_over: end };
         match self.drive(resource, &mut operation, effect, limits, &mut Trouble::default()) {
-            Driven::Done(outcome, since) => {
-                self.ended(resource, &operation, &outcome, since).map_err(ReleaseError::Lost)?;
+            Driven::Done(outcome) => {
+                self.ended(resource, &operation, &outcome).map_err(ReleaseError::Lost)?;
                 lost.map_or(Ok(()), |reason| Err(ReleaseError::Lost(reason)))
             }
             Driven::Lost(reason) => {
@@ -448,9 +440,9 @@ impl Member {
             let limits = Limits { call_off: now, hand_over: now + self.terms.timeouts.io() };
             let mut trouble = Trouble::default();
             match self.drive(&job.resource, &mut job.operation, job.effect, limits, &mut trouble) {
-                Driven::Done(outcome, since) => {
+                Driven::Done(outcome) => {
                     // Whoever still has the lease is told by its status.
-                    let _ = self.ended(&job.resource, &job.operation, &outcome, since);
+                    let _ = self.ended(&job.resource, &job.operation, &outcome);
                 }
                 Driven::Lost(_) => self.forget(&job.resource),
                 Driven::Unfinished(effect) => {
@@ -468,7 +460,6 @@ impl Member {
         limits: Limits,
         trouble: &mut Trouble,
     ) -> Driven {
-        let mut since = self.io.now();
         loop {
             // Nothing is written, and nothing is answered, once the host id is lost.
             if let Err(reason) = self.pulse.held() {
@@ -484,17 +475,14 @@ impl Member {
             if operation.is_exposed()
                 && let Some(version) = self.resources.version_before(resource)
             {
-                self.pulse.expose((resource.offset, version), since);
+                self.pulse.expose((resource.offset, version), operation.looked());
             }
             let Some((round, event)) = self.perform(resource, &effect, limits, trouble) else {
                 if let Effect::Done(outcome) = effect {
-                    return Driven::Done(outcome, since);
+                    return Driven::Done(outcome);
                 }
                 continue;
             };
-            if let Effect::Read(_) = effect {
-                since = now;
-            }
             let now = self.io.now();
             let random = rand::random();
             let next = self.hosts.with_observer(|observer| operation.step(round, event, observer, now, random));

@@ -140,7 +140,7 @@ impl Member {
         }
         let go_on = |mode, version, own| {
             self.resources.adopt(resource, mode, version, own);
-            self.pulse.hold(resource, version, (mode == LeaseMode::Exclusive).then_some(span.started));
+            self.pulse.hold(resource, mode, version, span.started);
         };
         match Standing::of(me, &view, &own, listed) {
             Standing::Held(mode, version) => {

@@ -5,7 +5,6 @@ use super::member::Member;
 use super::pulse::Until;
 use super::resources::Resource;
 use crate::disk::Lane;
-use crate::error::LossReason;
 use crate::types::{LeaseMode, Version};
 
 impl Member {
@@ -40,18 +39,13 @@ impl Member {
         let key = (resource.offset, version);
         let (span, view) = match self.read_area(resource) {
             Ok(read) => read,
-            Err(error) => return self.pulse.not_verified(key, error),
+            Err(error) => return self.pulse.not_looked(key, error),
         };
         if view.block(self.host()).is_none() {
             self.restore(resource, version);
         }
-        match view.fenced(self.pulse.me(), version) {
-            None => self.pulse.verified(key, span.started),
-            Some((owner, taken)) => {
-                let reason = LossReason::Fenced(self.taker(owner, taken));
-                self.pulse.lose_hold(key, reason);
-            }
-        }
+        let taken = view.fenced(self.pulse.me(), version);
+        self.pulse.looked(key, span.started, taken.map(|(owner, version)| self.taker(owner, version)));
     }
 
     /// Writes the own block anew, which others must take for anything while it is damaged.
@@ -64,9 +58,6 @@ impl Member {
             // What fails is tried again with the next look; what hangs keeps other writes from the sector.
             let _ = self.io.write(Lane::General, at, own.encode(self.terms.geometry, at), self.terms.timeouts.io());
         }
-        if self.resources.put_back(resource, mode, version, own) {
-            self.pulse.let_go((resource.offset, version));
-            self.release_later(resource, version);
-        }
+        self.put_back(resource, mode, version, Some(own));
     }
 }

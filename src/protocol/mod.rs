@@ -10,8 +10,9 @@
 //! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
 //! | [`resumption`] | whether a restarted process goes on with its predecessor's generation and leases |
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
+//! | [`holding`] | until when a lease is held that can be taken by force |
 //! | [`mend`] | what is written in the place of a damaged delta record |
-//! | [`resource`] | an exclusive lease: judge, ballot, commit, wait, take over, repair, release, give up |
+//! | [`resource`] | a lease, exclusive or shared: judge, ballot, commit, wait, take over, convert, repair, release, give up |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
 //! coordination" (Chockler and Malkhi, 2004) for the delta lease. DESIGN.md argues what was added to them.
@@ -20,6 +21,7 @@ pub mod area;
 pub mod ballot;
 pub mod declare;
 pub mod delta;
+pub mod holding;
 pub mod liveness;
 pub mod mend;
 pub mod resource;

@@ -104,6 +104,8 @@ mod switch {
         SanlockIsNotForced,
         /// A version that a late leader shows is not held when it was overridden before.
         HeldIsNotTaken,
+        /// What can be taken by force is held until F after the start of the last look that showed that it was not.
+        LookedAtInTime,
         /// An owner looks whether it was overridden.
         OwnerVerifies,
         /// An owner sees by the blocks, too, that it was overridden.

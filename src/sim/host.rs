@@ -20,6 +20,7 @@ use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::declare::Declaration;
 use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
+use crate::protocol::holding::Holding;
 use crate::protocol::liveness::Observer;
 use crate::protocol::resource::{self, After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use crate::protocol::resumption::Resume;
@@ -142,8 +143,6 @@ struct Member {
     settling: Option<u32>,
     own: Option<Block>,
     held: Option<Held>,
-    /// When the operation last began to read.
-    looked: Time,
     leaving: bool,
     declaration: Option<(HostId, Declaration)>,
     /// It found the leader damaged.
@@ -155,9 +154,7 @@ struct Member {
 struct Held {
     mode: LeaseMode,
     version: Version,
-    /// Start of the last look that showed that nobody took it by force. `None`: nobody can.
-    verified: Option<Time>,
-    lost: bool,
+    holding: Holding,
 }
 
 impl Host {
@@ -333,7 +330,6 @@ impl Member {
             settling: None,
             own: None,
             held: None,
-            looked: Time::ZERO,
             leaving: false,
             declaration: None,
             rebuilds: false,
@@ -529,10 +525,11 @@ impl Member {
         self.settling = None;
         let modes = env.options.modes;
         if let Some(held) = &mut self.held {
-            held.lost |= held.verified.is_some_and(|verified| now >= verified + timeouts.fail());
+            held.holding.tick(now);
         }
         let wait = env.quiet || env.random.chance(700);
-        let converts = |held: &Held, env: &mut Env| !env.quiet && !held.lost && env.random.chance(modes.converts);
+        let converts =
+            |held: &Held, env: &mut Env| !env.quiet && !held.holding.is_lost() && env.random.chance(modes.converts);
         let begun = match self.held {
             Some(held) => {
                 let Some(own) = self.own.clone() else {
@@ -596,8 +593,7 @@ impl Member {
 
     /// Looks at what is held, as the engine does.
     fn verify(&mut self, index: usize, env: &mut Env, version: Version) {
-        let exclusive = |held: &Held| held.version == version && held.verified.is_some() && !held.lost;
-        if !self.held.as_ref().is_some_and(exclusive) {
+        if self.looked_at(version).is_none() {
             return;
         }
         let hosts = self.known.iter().flat_map(|(_, hosts)| hosts.iter().copied().map(block_at));
@@ -606,27 +602,30 @@ impl Member {
     }
 
     fn verified(&mut self, index: usize, env: &mut Env, version: Version, started: Time, view: &AreaView) {
-        let (me, now, fail) = (self.tenure.me(), env.local(index), self.timeouts.fail());
-        let Some(held) = self.held.as_mut().filter(|held| held.version == version && !held.lost) else { return };
-        let Some(before) = held.verified else { return };
-        if now >= before + fail || view.fenced(me, version).is_some() && in_force!(OwnerVerifies) {
+        let (me, now) = (self.tenure.me(), env.local(index));
+        let Some(held) = self.looked_at(version) else { return };
+        held.holding.looked(started, view.fenced(me, version).is_some(), now);
+        if held.holding.is_lost() {
             env.trace(|| format!("host {index}: version {version} was taken from {me}"));
-            held.lost = true;
             env.check.counters.fenced += 1;
-        } else {
-            held.verified = Some(before.max(started));
-            self.extend(index, env);
         }
+        self.extend(index, env);
+    }
+
+    /// What is held at `version`, if it can be taken by force and is not known to be.
+    fn looked_at(&mut self, version: Version) -> Option<&mut Held> {
+        let held = self.held.as_mut().filter(|held| held.version == version && held.mode == LeaseMode::Exclusive);
+        held.filter(|held| !held.holding.is_lost())
     }
 
     /// Says until when what is held may be acted on.
     fn extend(&self, index: usize, env: &mut Env) {
-        let Some(held) = self.held.filter(|held| !held.lost) else { return };
+        let Some(held) = self.held.filter(|held| !held.holding.is_lost()) else { return };
         env.check.extended(index, self.tenure.me(), env.now, self.acts_until(index, env, &held));
     }
 
     fn acts_until(&self, index: usize, env: &Env, held: &Held) -> Time {
-        let ends = held.verified.map_or(Time::MAX, |verified| verified + self.timeouts.fail());
+        let ends = held.holding.deadline().unwrap_or(Time::MAX);
         env.machines[index].clock.world(self.tenure.deadline().min(ends) + self.timeouts.fence())
     }
 
@@ -643,12 +642,9 @@ impl Member {
             if !self.tenure.held(now) {
                 return Some(End::Lost);
             }
-            if let Effect::Read(_) = effect {
-                self.looked = now;
-            }
-            let exposed = self.operation.as_ref().is_some_and(Operation::is_exposed);
-            if let Some(held) = self.held.as_mut().filter(|held| exposed && held.verified.is_none()) {
-                held.verified = Some(self.looked);
+            let exposed = self.operation.as_ref().filter(|operation| operation.is_exposed());
+            if let (Some(operation), Some(held)) = (exposed, &mut self.held) {
+                held.holding.expose(operation.looked());
                 self.extend(index, env);
             }
             match effect {
@@ -723,8 +719,12 @@ impl Member {
                     env.check.fail(format!("S2: {me} holds version {version}, not the one after {:?}", self.expected));
                 }
                 // Of several disks none is looked at: nothing is taken by force there.
-                let alone = mode == LeaseMode::Exclusive && env.options.disks == 1;
-                let held = Held { mode, version: *version, verified: alone.then_some(self.looked), lost: false };
+                let guarded = if env.options.disks == 1 { mode } else { LeaseMode::Shared };
+                let holding = match before {
+                    Some(before) => before.holding.converted(guarded, operation.looked(), now),
+                    None => Holding::new(guarded, operation.looked(), self.timeouts.fail()),
+                };
+                let held = Held { mode, version: *version, holding };
                 let until = self.acts_until(index, env, &held);
                 let told = |host| env.machines[index].clock.world(self.observer.acts_until(host, now));
                 let taken: BTreeMap<Owner, Time> =
@@ -746,7 +746,10 @@ impl Member {
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             (After::Lost, _) => {
-                self.held = before.map(|held| Held { mode: LeaseMode::Shared, lost: true, ..held });
+                self.held = before;
+                if let Some(held) = &mut self.held {
+                    held.holding.lose();
+                }
                 env.check.counters.fenced += 1;
                 env.random.span(Duration::ZERO, env.options.rest)
             }

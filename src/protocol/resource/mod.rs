@@ -280,6 +280,8 @@ pub struct Operation {
     stale: bool,
     aborts: u32,
     started: Time,
+    /// When the last read began.
+    looked: Time,
     blocker: Option<Blocker>,
     /// An upgrade has begun to drop its flag: it is exclusive, or lost.
     exposed: bool,
@@ -387,6 +389,7 @@ impl Operation {
             stale: false,
             aborts: 0,
             started,
+            looked: started,
             blocker: None,
             exposed: false,
             overridden: BTreeSet::new(),
@@ -413,6 +416,11 @@ impl Operation {
             (_, Kind::Upgrade | Kind::Downgrade) => After::Lost,
             (_, Kind::Acquire | Kind::Release) => After::Nothing,
         }
+    }
+
+    /// When the last read began, by which this operation goes.
+    pub const fn looked(&self) -> Time {
+        self.looked
     }
 
     /// Whether an upgrade has dropped its flag, or is about to: the resource may be taken by force from then on.
@@ -474,6 +482,7 @@ impl Operation {
                 self.without_majority().then(|| self.retry(now, random))
             }
             Event::Read { disk, span, since, mut view } => {
+                self.looked = span.started;
                 if !in_force!(DamagedIsNotEmpty) {
                     view.blocks.retain(|_, seen| seen.good().is_some());
                 }

@@ -7,6 +7,7 @@ use super::{Answer, Completion, End, Held, Host, Member, Process, Signal, Tag, s
 use crate::format::DeltaRecord;
 use crate::protocol::Span;
 use crate::protocol::delta::{Event, Identity, Terms};
+use crate::protocol::holding::Holding;
 use crate::protocol::resource::Operation;
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
 use crate::sim::env::Env;
@@ -24,7 +25,7 @@ impl Host {
     /// The process is killed. Its successor goes on with what it had, if there is anything.
     pub(in crate::sim) fn leaves_token(&mut self) -> bool {
         if let Process::Member(member) = &self.process {
-            let held = member.held.filter(|held| !held.lost);
+            let held = member.held.filter(|held| !held.holding.is_lost());
             let listed = held.map(|held| (held.mode, held.version));
             self.token = Some(Token { me: member.tenure.me(), listed });
         }
@@ -127,7 +128,9 @@ impl Member {
             Standing::Open(version) => return self.begin(index, env, Operation::complete(subject, version, now)),
             Standing::Superseded { version, .. } => {
                 // The program stops within G, then it is given back.
-                self.held = Some(Held { mode: LeaseMode::Shared, version, verified: None, lost: true });
+                let mut holding = Holding::new(LeaseMode::Shared, started, self.timeouts.fail());
+                holding.lose();
+                self.held = Some(Held { mode: LeaseMode::Shared, version, holding });
                 env.check.counters.fenced += 1;
                 self.timeouts.fence()
             }
@@ -140,7 +143,7 @@ impl Member {
 
     fn goes_on(&mut self, index: usize, env: &mut Env, mode: LeaseMode, version: Version, looked: Time) {
         let alone = mode == LeaseMode::Exclusive;
-        let held = Held { mode, version, verified: alone.then_some(looked), lost: false };
+        let held = Held { mode, version, holding: Holding::new(mode, looked, self.timeouts.fail()) };
         let until = self.acts_until(index, env, &held);
         env.check.took_up(index, self.tenure.me(), (mode, version), env.now, until);
         self.held = Some(held);
