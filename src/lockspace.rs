@@ -305,7 +305,7 @@ impl Lockspace {
             return ResourceInfo { resource, ownership, sharers: Vec::new(), damages: Vec::new() };
         };
         let ownership = self.leader(&view, &resource).map(|leader| {
-            let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
+            let owner = view.named(leader);
             let shared = view.sharers().next().is_some();
             let mode = match (owner, shared) {
                 (Some(_), _) if !leader.short_hold => Mode::Exclusive,

@@ -21,7 +21,7 @@ use crate::format::{IndexEntry, IndexHeader, Leader};
 use crate::formatting::{resource_area, write_area};
 use crate::index::Index;
 use crate::lockspace::Lockspace;
-use crate::protocol::area::claimed;
+use crate::protocol::Seen;
 use crate::supervision::{Ladder, Protected, SuperviseError, Supervision};
 use crate::types::{HostId, Name, Owner, Time, Version};
 use crate::watchdog::{Watchdog, WatchdogError};
@@ -403,23 +403,29 @@ impl Membership {
         Ok(leader.filter(|leader| !leader.cleared && leader.lockspace == self.lockspace.name()))
     }
 
-    /// The largest version that the area ever had, as far as it shows; `None` when somebody may hold a lease there
+    /// The largest version that the area ever had, as far as it shows; `None` when somebody may hold or share a lease there
     /// though the index has lost it.
     fn version_to_start_from(&self, resource: &Resource) -> Result<Option<Version>, DiskError> {
         let io = &self.member.io;
         let geometry = self.lockspace.geometry();
         let view = whole_view(io, geometry, resource, self.lockspace.timeouts().io())?;
-        let Some(leader) = view.leader.good().filter(|leader| !leader.cleared) else {
-            let leader = view.leader.good().map_or(Version::default(), |leader| leader.version);
-            return Ok(Some(leader.max(view.latest_instance())));
+        let version =
+            view.leader.good().map_or(Version::default(), |leader| leader.version).max(view.latest_instance());
+        let leader = match &view.leader {
+            // Its blocks are those of a resource that was given up.
+            Seen::Good(leader) if leader.cleared => return Ok(Some(version)),
+            Seen::Good(leader) => leader.clone(),
+            Seen::Bad(_) => Leader::new_free(geometry, self.lockspace.name(), resource.name, 0, Version::default()),
         };
-        let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-        let claims = view.good_blocks().filter_map(|(host, block)| claimed(host, block));
+        // Without a leader there was perhaps never a resource: what is no block there need not be the damage of one.
+        let mut damaged = view.bad_blocks().filter(|_| view.leader.good().is_some());
         let now = io.now();
         let held = self.member.hosts.with_observer(|observer| {
-            owner.into_iter().chain(claims).any(|owner| !observer.judge(owner, now).is_gone())
+            let mut holders = view.holders(&leader, Version::new(u64::MAX));
+            holders.any(|(_, owner, _)| !observer.judge(owner, now).is_gone())
+                || damaged.any(|host| !observer.judge_host(host).is_gone())
         });
-        Ok((!held).then_some(leader.version.max(view.latest_instance())))
+        Ok((!held).then_some(version))
     }
 
     /// Makes an entry name the resource in its area, or none. Entries share a sector: the others in it are written as they were read, under the guard.

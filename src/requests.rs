@@ -8,10 +8,10 @@ use crate::disk::Lane;
 use crate::engine::outbox::NotCalled;
 use crate::engine::resources::Resource;
 use crate::error::{EventError, Holder, RequestError};
-use crate::format::{Block, Force, HostEvent, Request};
+use crate::format::{Force, HostEvent, Request};
 use crate::membership::Membership;
 use crate::protocol::liveness::Verdict;
-use crate::protocol::resource::{Blocker, Hold};
+use crate::protocol::resource::Blocker;
 use crate::types::{HostId, Owner, Version};
 
 /// What came of a request.
@@ -115,23 +115,15 @@ impl Membership {
         let member = self.member();
         let (_, view) = member.read_area(resource)?;
         let leader = self.lockspace().leader(&view, resource)?;
-        let owner = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-        let owner = owner.map(|owner| (leader.version, owner, Hold::Exclusive));
-        let sharer = |(host, block): (HostId, &Block)| {
-            let owner = Owner { host, generation: block.shared? };
-            Some((block.instance, owner, Hold::Shared))
-        };
-        // A claim beyond the leader is one that is being decided, or whose leader was overwritten by a late write.
-        let claims = view.claims(leader.version, Version::new(u64::MAX));
-        let claims = claims.map(|(version, owner)| (version, owner, Hold::Exclusive));
         let mut standing = Standing { latest: leader.version, holders: BTreeMap::new() };
         let now = member.io.now();
-        for (version, owner, hold) in owner.into_iter().chain(claims).chain(view.good_blocks().filter_map(sharer)) {
+        for (version, owner, hold) in view.holders(leader, Version::new(u64::MAX)) {
             let Owner { host, .. } = owner;
             if let Verdict::Active { dead_at } = member.hosts.with_observer(|observer| observer.judge(owner, now)) {
                 standing.latest = standing.latest.max(version);
+                // Whoever owns it and shares it is the owner.
                 let blocker = Blocker { host, owner: Some(owner), version, free_at: dead_at, hold };
-                standing.holders.insert(host, member.holder(&blocker));
+                standing.holders.entry(host).or_insert_with(|| member.holder(&blocker));
             }
         }
         Ok(standing)

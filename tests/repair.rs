@@ -10,8 +10,8 @@ use std::time::Duration;
 use leasehold::disk::MemoryDisk;
 use leasehold::format::{Geometry, IndexEntry, Leader};
 use leasehold::{
-    AcquireError, EntryFlaw, Finding, FormatOptions, HostId, JoinError, JoinOptions, Lockspace, LossReason, Membership,
-    RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
+    AcquireError, AcquireOptions, EntryFlaw, Finding, FormatOptions, HostId, JoinError, JoinOptions, LeaseMode,
+    Lockspace, LossReason, Membership, RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
 };
 
 use common::{PATIENCE, timeouts, until};
@@ -266,6 +266,37 @@ fn the_index_is_written_as_the_areas_say() {
     host.repair(&scene.one_finding(), IN_TIME).unwrap();
     scene.is_sound();
     assert_eq!(scene.names(), ["first", "second"]);
+}
+
+/// Hosts go on with what they have of a resource whose entry was lost.
+#[test]
+fn an_area_that_is_not_listed_any_more_is_made_anew_only_when_nobody_has_anything_of_it() {
+    // What is damaged besides: nothing, the leader, the holder's block.
+    let (nothing, leader, block) = ([false, false], [true, false], [false, true]);
+    let (shared, exclusive) = (LeaseMode::Shared, LeaseMode::Exclusive);
+    let cases = [(shared, nothing), (exclusive, nothing), (exclusive, leader), (shared, block)];
+    std::thread::scope(|scope| {
+        for (mode, damaged) in cases {
+            scope.spawn(move || an_area_that_is_not_listed_is_passed_over(mode, damaged));
+        }
+    });
+}
+
+fn an_area_that_is_not_listed_is_passed_over(mode: LeaseMode, [leader, block]: [bool; 2]) {
+    let scene = Scene::new();
+    let (holder, maker) = (scene.join(1), scene.join(2));
+    let resource = scene.lockspace().find("first").unwrap();
+    let lease = holder.acquire(&resource, AcquireOptions::new().mode(mode).wait(Wait::For(PATIENCE))).unwrap();
+    scene.disk.edit(|bytes| bytes[scene.entry(0) as usize..][..IndexEntry::BYTES].fill(0));
+    let places = [(leader, resource.offset()), (block, resource.offset() + scene.geometry.block_offset(id(1)))];
+    places.iter().filter(|(damaged, _)| *damaged).for_each(|(_, at)| scene.spoil(*at, 48));
+    let other = maker.create("other", Wait::For(PATIENCE)).unwrap();
+    assert_eq!(other.offset(), scene.area(2), "{mode:?}, leader damaged: {leader}, block damaged: {block}");
+    let gone = holder.owner();
+    drop(lease);
+    drop(holder);
+    maker.declare_dead(gone.host, gone.generation).unwrap();
+    assert_eq!(maker.create("next", Wait::For(PATIENCE)).unwrap().offset(), resource.offset());
 }
 
 #[test]

@@ -29,6 +29,11 @@ fn steady() -> Timeouts {
     timeouts([100, 250, 2_000, 500, 2_500])
 }
 
+/// Hosts look at the disk so rarely that a test doesn't see it.
+fn rarely() -> Timeouts {
+    timeouts([25_000, 250, 55_000, 1_000, 56_000])
+}
+
 fn id(host: u64) -> HostId {
     HostId::new(host).unwrap()
 }
@@ -212,9 +217,24 @@ fn who_is_asked_does_not_depend_on_a_leader_that_a_late_write_has_set_back() {
     assert_eq!(asker.request(&world.resource, Force::Graceful).unwrap(), Requested::NotHeld);
 }
 
+/// Until it has looked at its lease it may act, and it has to yield like the one who took it.
+#[test]
+fn an_owner_that_was_taken_over_by_force_is_asked_too() {
+    let world = World::with(rarely());
+    let [owner, taker, asker] = [1, 2, 3].map(|host| world.join(host).0);
+    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let taken = taker.take(&world.resource, lease.version(), Wait::No).unwrap().lease;
+    let (holders, version) = asked(asker.request(&world.resource, Force::Graceful).unwrap());
+    assert_eq!((holders, version), (vec![1, 2], taken.version().after(1)));
+    assert!(asker.still_held(&world.resource, taken.version()).unwrap());
+    lease.release().unwrap();
+    assert!(!asker.still_held(&world.resource, taken.version()).unwrap());
+    taken.release().unwrap();
+}
+
 #[test]
 fn who_calls_does_not_wait_for_the_next_renewal() {
-    let world = World::with(timeouts([25_000, 250, 55_000, 1_000, 56_000]));
+    let world = World::with(rarely());
     let renewal = Duration::from_secs(25);
     let (owner, asker) = (world.join(1).0, world.join(2).0);
     let lease = owner.acquire(&world.resource, Wait::No).unwrap();

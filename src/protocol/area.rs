@@ -50,23 +50,50 @@ impl AreaView {
             })
     }
 
-    /// The versions from `first` up to, but without, `end` that a host's own unreleased block names it in: it may hold
-    /// them.
-    pub fn claims(&self, first: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> + '_ {
+    /// The owner that `leader` names, unless it says itself that it is free or the owner gave the version up.
+    pub fn named(&self, leader: &Leader) -> Option<Owner> {
+        leader.owner.filter(|owner| !leader.is_free() && !self.released(*owner, leader.version))
+    }
+
+    /// Who has or may have something of the resource, from which version, and what: the owner that `leader` names, who
+    /// claims a version below `end`, and who shares. Whether their generations may be active is for the caller to judge;
+    /// what a damaged block holds nobody knows (see [`AreaView::bad_blocks`]).
+    pub fn holders(&self, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner, Hold)> {
+        // Who committed another's value doesn't know for how long that is held.
+        let hold = |owner: Owner| if leader.short_hold { Hold::Short } else { self.hold_of(owner.host) };
+        let named = self.named(leader).map(|owner| (leader.version, owner, hold(owner)));
+        // The leader's owner is judged with what it says of being free.
+        let (version, owner) = (leader.version, leader.owner);
+        let claims = self
+            .claims(leader, end)
+            .filter(move |claim| (claim.0, Some(claim.1)) != (version, owner) && in_force!(ClaimsCount))
+            .map(|(version, owner)| (version, owner, self.hold_of(owner.host)));
+        let sharers = self.sharing().filter(|_| in_force!(SharersCount));
+        let sharers = sharers.map(|(version, owner)| (version, owner, Hold::Shared));
+        named.into_iter().chain(claims).chain(sharers)
+    }
+
+    /// The versions below `end` that a host's own unreleased block names it in: it may hold them. Of those that the leader
+    /// shows to be over a sanlock host's don't count: it is never overridden by force, and may leave the claim of a ballot
+    /// that it lost in its block for good.
+    fn claims(&self, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner)> {
+        let current = leader.version;
+        let from = if in_force!(EarlierClaimsCount) { Version::default() } else { current };
         self.good_blocks().filter_map(move |(host, block)| {
             let version = block.instance;
             let owner = claimed(host, block)?;
-            (version >= first && version < end).then_some((version, owner))
+            let may_stand = version > current || block.extension.is_some();
+            (version >= from && version < end && may_stand).then_some((version, owner))
         })
     }
 
     /// What a host whose own block claims a version has by that.
-    pub(super) fn hold_of(&self, host: HostId) -> Hold {
+    fn hold_of(&self, host: HostId) -> Hold {
         if self.extension(host).is_some_and(|extension| extension.shares) { Hold::Short } else { Hold::Exclusive }
     }
 
     /// What leasehold adds to the block of `host`. A sanlock host's has nothing.
-    pub(super) fn extension(&self, host: HostId) -> Option<&BlockExtension> {
+    fn extension(&self, host: HostId) -> Option<&BlockExtension> {
         self.blocks.get(&host).and_then(Seen::good).and_then(|block| block.extension.as_ref())
     }
 
@@ -95,7 +122,11 @@ impl AreaView {
 
     /// The generations that say they share the resource.
     pub fn sharers(&self) -> impl Iterator<Item = Owner> + '_ {
-        self.good_blocks().filter_map(|(host, block)| Some(Owner { host, generation: block.shared? }))
+        self.sharing().map(|(_, owner)| owner)
+    }
+
+    fn sharing(&self) -> impl Iterator<Item = (Version, Owner)> {
+        self.good_blocks().filter_map(|(host, block)| Some((block.instance, Owner { host, generation: block.shared? })))
     }
 }
 

@@ -279,20 +279,9 @@ impl Operation {
         if self.leader_is_lost(view) && !in_force!(RebuildIsJudged) {
             return None;
         }
-        let named = leader.owner.filter(|owner| !leader.is_free() && !view.released(*owner, leader.version));
-        // The leader's owner was looked at above, with what it says of being free.
-        let claims = earlier_claims(view, leader, instance)
-            .filter(|(version, owner)| *version != leader.version || Some(*owner) != leader.owner)
-            .filter(|_| in_force!(ClaimsCount))
-            .map(|(version, owner)| (version, owner, view.hold_of(owner.host)));
         let shares = self.wish.mode == LeaseMode::Shared;
-        let sharers = view.sharers().filter(|_| !shares && in_force!(SharersCount));
-        let sharers = sharers.map(|owner| (leader.version, owner, Hold::Shared));
-        // Who committed another's value doesn't know for how long that is held.
-        let hold = |owner: Owner| if leader.short_hold { Hold::Short } else { view.hold_of(owner.host) };
-        let named = named.map(|owner| (leader.version, owner, hold(owner)));
-        let all = named.into_iter().chain(claims).chain(sharers);
-        all.into_iter().find_map(|(version, owner, hold)| {
+        let mut others = view.holders(leader, instance).filter(|(_, _, hold)| !shares || *hold != Hold::Shared);
+        others.find_map(|(version, owner, hold)| {
             if owner == self.subject.me {
                 // Left by an attempt of ours that a later one overwrites, or held shared by us who want more.
                 return None;
@@ -300,6 +289,8 @@ impl Operation {
             if self.forces(hold, version) && Operation::notices(owner, observer) {
                 return None;
             }
+            // Several share at once, each since an instance of its own: what they have is what the leader shows.
+            let version = if hold == Hold::Shared { leader.version } else { version };
             match observer.judge(owner, now) {
                 Verdict::Active { dead_at } => {
                     Some(Blocker { host: owner.host, owner: Some(owner), version, free_at: dead_at, hold })
@@ -385,12 +376,10 @@ impl Operation {
     /// The live owners that a forced takeover passes over.
     fn overrides(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
         let Basis::Forced(version) = self.wish.basis else { return BTreeSet::new() };
-        let named = leader
-            .owner
-            .filter(|owner| leader.version == version && !leader.is_free() && !view.released(*owner, leader.version));
-        let claims = earlier_claims(view, leader, version.after(1)).map(|(_, owner)| owner);
+        let owners = view.holders(leader, version.after(1)).filter(|(_, _, hold)| *hold != Hold::Shared);
+        let owners = owners.map(|(_, owner, _)| owner);
         let lives = |owner: &Owner| *owner != self.subject.me && !observer.judge(*owner, now).is_gone();
-        named.into_iter().chain(claims).filter(lives).collect()
+        owners.filter(lives).collect()
     }
 
     /// Phase 1 is complete: judges again with what was read since the own block was visible, then proposes.
@@ -471,13 +460,4 @@ impl Operation {
         let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
         leader.owner == Some(me) && !leader.is_free() && written_by_us
     }
-}
-
-/// The claims of versions below `end` that count. Of those that the leader shows to be over a sanlock host's don't: it is
-/// never overridden by force, and may leave the claim of a ballot that it lost in its block for good.
-fn earlier_claims(view: &AreaView, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner)> {
-    let from = if in_force!(EarlierClaimsCount) { Version::default() } else { leader.version };
-    let may_stand =
-        move |version: Version, owner: Owner| version > leader.version || view.extension(owner.host).is_some();
-    view.claims(from, end).filter(move |(version, owner)| may_stand(*version, *owner))
 }
