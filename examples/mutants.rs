@@ -50,6 +50,11 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::LookedAtInTime, Emphasis::Modes),
     (Rule::OwnerVerifies, Emphasis::Modes),
     (Rule::FencedByBlocks, Emphasis::Modes),
+    (Rule::AskingHolds, Emphasis::Handover),
+    (Rule::ProposalCedes, Emphasis::Handover),
+    (Rule::DestinationAsks, Emphasis::Handover),
+    (Rule::WithdrawnInAdvance, Emphasis::Handover),
+    (Rule::OnlyWhatIsHandedOver, Emphasis::Handover),
 ];
 
 /// Rules about hosts that the simulator doesn't have, and the tests that fail without them.

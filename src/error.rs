@@ -382,6 +382,14 @@ pub enum AcquireError {
         /// The version that it is at.
         found: Version,
     },
+    /// To be handed it: nobody is there who could do that, for it is free, or its owner is gone. It may be acquired.
+    #[error("{resource} is not handed over: nobody holds it; it is at version {version}")]
+    NotHandedOver {
+        /// The resource.
+        resource: Name,
+        /// The version that it is at.
+        version: Version,
+    },
     /// It can't be taken by force: its owner is a sanlock host, which would go on. Stop that host by other means.
     #[error("{resource} can't be taken by force from the sanlock {holder}")]
     NotForced {

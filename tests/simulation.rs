@@ -63,6 +63,12 @@ fn processes_that_are_killed_and_restarted_go_on_with_what_is_theirs() {
 }
 
 #[test]
+fn what_is_handed_over_has_one_owner_all_along() {
+    let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Handover)));
+    assert!(!is_default() || sum.handed_over > 70 && sum.received > 40, "{sum:#?}");
+}
+
+#[test]
 fn a_run_is_the_same_every_time() {
     let run = || Options::of_seed(7).run().unwrap_or_else(|failure| panic!("\n{failure}"));
     assert_eq!(run(), run());

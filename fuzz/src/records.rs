@@ -168,6 +168,8 @@ fn block(input: &mut Input<'_>) -> Block {
             waiting: version(input),
             burned: version(input),
             shares: input.flag(),
+            holds: version(input),
+            receives: version(input),
         }),
     }
 }

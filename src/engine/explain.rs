@@ -68,7 +68,7 @@ impl Member {
             }
             Outcome::Blocked(blocker) => AcquireError::Held { resource: name, holder: self.holder(&blocker) },
             Outcome::Refused(refusal) => self.explain_refusal(resource, refusal, trouble.io),
-            Outcome::GaveUp | Outcome::Held(_) | Outcome::Released => {
+            Outcome::GaveUp | Outcome::Held(_) | Outcome::Released | Outcome::HandedOver(_) => {
                 AcquireError::TimedOut { resource: name, source: trouble.io }
             }
         }
@@ -99,6 +99,8 @@ impl Member {
             Refusal::Overtaken { owner, version } => {
                 AcquireError::Overtaken { resource: name, by: self.taker(owner, version) }
             }
+            Refusal::NotHandedOver { version } => AcquireError::NotHandedOver { resource: name, version },
+            Refusal::NotAsked | Refusal::HandoverBegun => unreachable!("an acquire hands nothing over"),
             Refusal::Storage => match io {
                 Some(error) => error.into(),
                 None => AcquireError::TimedOut { resource: name, source: None },

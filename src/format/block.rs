@@ -21,10 +21,12 @@ raw_record! {
 
 raw_record! {
     /// What follows the header of a block's extension.
-    RawBlockExtension 64..88 {
+    RawBlockExtension 64..104 {
         64 writer_generation: u64 as Number,
         72 waiting: u64 as Number,
         80 burned: u64 as Number,
+        88 holds: u64 as Number,
+        96 receives: u64 as Number,
     }
 }
 
@@ -42,10 +44,10 @@ const CHECKSUM: usize = 48;
 const RELEASED: u32 = 1;
 const SHARED: u32 = 1;
 const EXTENSION: usize = 56;
-const EXTENSION_BYTES: u8 = 32;
+const EXTENSION_BYTES: u8 = 48;
 /// In the extension's flags.
 const SHARES: u8 = 1;
-const _: () = assert!(EXTENSION + extension::HEADER == 64 && EXTENSION + EXTENSION_BYTES as usize == 88);
+const _: () = assert!(EXTENSION + extension::HEADER == 64 && EXTENSION + EXTENSION_BYTES as usize == 104);
 
 /// The block of host id N: sector 1+N of a resource's area. The default is the empty block of a formatted area.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -68,18 +70,22 @@ pub struct Block {
     pub extension: Option<BlockExtension>,
 }
 
-/// What a leasehold host adds to its block.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// What a leasehold host adds to its block. Version 0 can't be told from `None` on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BlockExtension {
     /// In which of its host id's holdings the host wrote this.
     pub generation: u64,
-    /// Since which version the host waits for the resource. Version 0 can't be told from `None` on disk.
+    /// Since which version the host waits for the resource.
     pub waiting: Option<Version>,
     /// The version up to which this ballot passed over, because a block that can't be read may have decided any of
-    /// them. For people. Version 0 can't be told from `None` on disk.
+    /// them. For people.
     pub burned: Option<Version>,
     /// Whether the ballot, or the wait, is for a hold that others may share: it does not keep them from sharing.
     pub shares: bool,
+    /// The version that the host still owns while it runs a ballot of a later one, to hand it over.
+    pub holds: Option<Version>,
+    /// The version that the host is to own next, if whoever owns the resource hands it over.
+    pub receives: Option<Version>,
 }
 
 impl Block {
@@ -112,6 +118,8 @@ impl Block {
                 waiting: some_version(raw.waiting),
                 burned: some_version(raw.burned),
                 shares: flags & SHARES != 0,
+                holds: some_version(raw.holds),
+                receives: some_version(raw.receives),
             }
         });
         Ok(Block {
@@ -156,6 +164,8 @@ impl Block {
                 writer_generation: extension.generation,
                 waiting: extension.waiting.map_or(0, Version::get),
                 burned: extension.burned.map_or(0, Version::get),
+                holds: extension.holds.map_or(0, Version::get),
+                receives: extension.receives.map_or(0, Version::get),
             };
             raw.write(&mut sector);
             let flags = if extension.shares { SHARES } else { 0 };

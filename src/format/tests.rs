@@ -123,7 +123,7 @@ prop_compose! {
         inp in proptest::option::of(owners()),
         released in any::<bool>(),
         shared in proptest::option::of((1..=u64::MAX).prop_map(|number| Generation::new(number).expect("not 0"))),
-        extension in proptest::option::of((any::<u64>(), versions_but_0(), versions_but_0(), any::<bool>())),
+        extension in proptest::option::of((any::<u64>(), proptest::array::uniform4(versions_but_0()), any::<bool>())),
     ) -> Block {
         Block {
             mbal,
@@ -133,8 +133,14 @@ prop_compose! {
             instance: Version::new(instance),
             released,
             shared,
-            extension: extension
-                .map(|(generation, waiting, burned, shares)| BlockExtension { generation, waiting, burned, shares }),
+            extension: extension.map(|(generation, [waiting, burned, holds, receives], shares)| BlockExtension {
+                generation,
+                waiting,
+                burned,
+                shares,
+                holds,
+                receives,
+            }),
         }
     }
 }
@@ -328,7 +334,7 @@ proptest! {
         let record = DeltaRecord { extension: Some(extension), ..record };
         prop_assert_eq!(DeltaRecord::decode(&record.encode(at), other), Err(Corrupt::ExtensionChecksum));
         prop_assert_eq!(Leader::decode(&leader.encode(at), other), Err(Corrupt::ExtensionChecksum));
-        let extension = Some(BlockExtension { generation: 1, waiting: None, burned: None, shares: false });
+        let extension = Some(BlockExtension { generation: 1, ..BlockExtension::default() });
         let block = Block { extension, ..block };
         prop_assert_eq!(Block::decode(&block.encode(geometry, at), other), Err(Corrupt::ExtensionChecksum));
         let header = IndexHeader { offset: at, ..header };

@@ -6,7 +6,7 @@ use super::Seen;
 use super::resource::Hold;
 use super::rules::in_force;
 use crate::format::{Block, BlockExtension, Leader};
-use crate::types::{HostId, Owner, Version};
+use crate::types::{Generation, HostId, Owner, Version};
 
 /// The leader and every block that is not empty. A host that is missing here has an empty block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,11 +42,12 @@ impl AreaView {
     }
 
     /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no
-    /// host starts while it holds an earlier one.
+    /// host starts while it holds an earlier one without saying that it does.
     pub fn released(&self, owner: Owner, version: Version) -> bool {
         in_force!(ReleasedFlagFrees)
             && self.block(owner.host).is_some_and(|block| {
-                block.instance > version || block.instance == version && block.released && block.inp == Some(owner)
+                block.instance > version && holds(owner.host, &block) != Some((version, owner))
+                    || block.instance == version && block.released && block.inp == Some(owner)
             })
     }
 
@@ -73,18 +74,25 @@ impl AreaView {
         named.into_iter().chain(claims).chain(sharers)
     }
 
-    /// The versions below `end` that a host's own unreleased block names it in: it may hold them. Of those that the leader
-    /// shows to be over a sanlock host's don't count: it is never overridden by force, and may leave the claim of a ballot
-    /// that it lost in its block for good.
+    /// The versions below `end` that a host's own block says it owns and did not give up: it may hold them. Of those that
+    /// the leader shows to be over a sanlock host's don't count: it is never overridden by force, and may leave the claim of
+    /// a ballot that it lost in its block for good.
     fn claims(&self, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner)> {
         let current = leader.version;
         let from = if in_force!(EarlierClaimsCount) { Version::default() } else { current };
         self.good_blocks().filter_map(move |(host, block)| {
-            let version = block.instance;
-            let owner = claimed(host, block)?;
+            let (version, owner) = claim(host, block)?;
             let may_stand = version > current || block.extension.is_some();
             (version >= from && version < end && may_stand).then_some((version, owner))
         })
+    }
+
+    /// The version that `host` is to own next, if whoever owns the resource hands it over, and which generation of it
+    /// said so.
+    pub fn announced(&self, host: HostId) -> Option<(Version, Owner)> {
+        let extension = self.extension(host)?;
+        let owner = Owner { host, generation: Generation::new(extension.generation)? };
+        Some((extension.receives?, owner))
     }
 
     /// What a host whose own block claims a version has by that.
@@ -117,7 +125,9 @@ impl AreaView {
         let shares = |block: &Block| block.extension.as_ref().is_some_and(|extension| extension.shares);
         // The block of the leader's owner is not to be seen any more.
         let unseen = leader.version > self.latest_instance();
-        unseen || self.good_blocks().any(|(host, block)| host != me && block.instance > version && !shares(block))
+        // A version that was given up before any ballot for it was begun is nobody's.
+        let begun = |block: &Block| block.instance > version && block.mbal > 0;
+        unseen || self.good_blocks().any(|(host, block)| host != me && begun(block) && !shares(block))
     }
 
     /// The generations that say they share the resource.
@@ -134,4 +144,16 @@ impl AreaView {
 /// the version up.
 pub fn claimed(host: HostId, block: &Block) -> Option<Owner> {
     block.inp.filter(|owner| owner.host == host && block.bal > 0 && !block.released)
+}
+
+/// The version that `block`, which is `host`'s own, says it owns, and the owner: that of its instance, or an earlier one
+/// that it still holds while it hands it over.
+pub fn claim(host: HostId, block: &Block) -> Option<(Version, Owner)> {
+    claimed(host, block).map(|owner| (block.instance, owner)).or_else(|| holds(host, block))
+}
+
+fn holds(host: HostId, block: &Block) -> Option<(Version, Owner)> {
+    let extension = block.extension.as_ref()?;
+    let owner = Owner { host, generation: Generation::new(extension.generation)? };
+    Some((extension.holds?, owner))
 }

@@ -140,17 +140,21 @@ impl Ballot {
         }
     }
 
-    /// Begins phase 2: proposes what was accepted with the largest ballot, or else the own claim.
-    pub fn propose(&mut self, now: Time) {
+    /// Begins phase 2: proposes what was accepted with the largest ballot, or else `owner`. What the block said it holds of
+    /// an earlier version is given up by that.
+    pub fn propose(&mut self, owner: Owner, now: Time) {
         let chosen = self.answers.values().flatten().max().copied().filter(|_| in_force!(LargestAcceptedWins));
         let (inp, inp_timestamp) = match chosen {
             Some((_, owner, timestamp)) => (owner, timestamp),
-            None => (self.me, now.as_timestamp()),
+            None => (owner, now.as_timestamp()),
         };
         self.phase = Phase::Two;
         self.block.bal = self.block.mbal;
         self.block.inp = Some(inp);
         self.block.inp_timestamp = inp_timestamp;
+        if let Some(extension) = &mut self.block.extension {
+            extension.holds = None;
+        }
         self.answers.clear();
     }
 }

@@ -13,7 +13,7 @@
 //! - A lease is taken up only at the version that its own block claims, and only when it is known that this version was
 //!   decided: the leader shows it, or the predecessor is known to have held it.
 
-use super::area::{AreaView, claimed};
+use super::area::{AreaView, claim};
 use super::delta::{Event, Identity, Tenure, Terms};
 use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
@@ -179,29 +179,29 @@ pub enum Standing {
 impl Standing {
     /// Whether the own block says anything that others respect: it claims, shares or waits.
     pub fn speaks(me: Owner, own: &Block) -> bool {
-        claimed(me.host, own) == Some(me) || own.shared == Some(me.generation) || waits(me, own)
+        claimed(me, own).is_some() || own.shared == Some(me.generation) || waits(me, own)
     }
 
     /// `own` is the own block, and in `view` too; `listed` is what the predecessor is known to have held.
     pub fn of(me: Owner, view: &AreaView, own: &Block, listed: Option<(LeaseMode, Version)>) -> Standing {
-        let claims = claimed(me.host, own) == Some(me);
+        let claims = claimed(me, own);
         let shares = own.shared == Some(me.generation);
         let mine = own.extension.as_ref().filter(|extension| extension.generation == me.generation.get());
         let waits = waits(me, own);
         match (claims, shares) {
-            (true, false) if mine.is_some_and(|extension| extension.shares) => Standing::Leftover,
-            (true, false) => Standing::alone(me, view, own.instance, listed),
+            (Some(_), false) if mine.is_some_and(|extension| extension.shares) => Standing::Leftover,
+            (Some(version), false) => Standing::alone(me, view, version, listed),
             (claims, true) => {
                 let version = listed.filter(|(mode, _)| *mode == LeaseMode::Shared).map(|(_, version)| version);
-                match (claims || waits, version) {
+                match (claims.is_some() || waits, version) {
                     // It shared before it began to change that, so its flag was looked after.
                     (true, version) => Standing::Upgrading(version.unwrap_or(own.instance)),
                     (false, Some(version)) if version == own.instance => Standing::Held(LeaseMode::Shared, version),
                     (false, version) => Standing::sharing(me, view, own.instance, version),
                 }
             }
-            (false, false) if waits => Standing::Leftover,
-            (false, false) => Standing::Nothing,
+            (None, false) if waits => Standing::Leftover,
+            (None, false) => Standing::Nothing,
         }
     }
 
@@ -235,7 +235,13 @@ impl Standing {
     }
 }
 
+/// The version that `own` says `me` owns.
+fn claimed(me: Owner, own: &Block) -> Option<Version> {
+    claim(me.host, own).filter(|(_, owner)| *owner == me).map(|(version, _)| version)
+}
+
+/// Whether it waits for the resource, or to be handed it.
 fn waits(me: Owner, own: &Block) -> bool {
     let mine = own.extension.as_ref().filter(|extension| extension.generation == me.generation.get());
-    mine.is_some_and(|extension| extension.waiting.is_some())
+    mine.is_some_and(|extension| extension.waiting.is_some() || extension.receives.is_some())
 }

@@ -115,6 +115,18 @@ mod switch {
         /// A leader that is lost is rebuilt far above every version that is seen: its own may have been shown by nothing else.
         RebuildSkipsVersions,
 
+        // Handover.
+        /// A host that runs a ballot to hand a version over says in it that it still holds that.
+        AskingHolds,
+        /// A host has no right to what it hands over from the submission of its proposal on.
+        ProposalCedes,
+        /// Nobody is made owner who does not ask for that version.
+        DestinationAsks,
+        /// Who no longer waits to be handed a version gives it up in advance.
+        WithdrawnInAdvance,
+        /// Who waits to be handed a resource acquires it in no other way.
+        OnlyWhatIsHandedOver,
+
         // Host ids.
         /// A join waits 2T before it checks what it wrote.
         JoinWaits,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::storage::{Storage, block_at, delta_at};
-use crate::format::Leader;
+use crate::format::{Block, Leader};
 use crate::protocol::area::claimed;
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
@@ -48,6 +48,10 @@ pub struct Counters {
     pub forced: u64,
     /// Leases that their owner found taken, or could not look at.
     pub fenced: u64,
+    /// Leases handed over, as the source says.
+    pub handed_over: u64,
+    /// Leases that their new owner was handed.
+    pub received: u64,
     /// Kills, reboots, pauses, and pauses between check and submission.
     pub upsets: u64,
 }
@@ -73,6 +77,8 @@ impl std::ops::AddAssign for Counters {
         self.shared += other.shared;
         self.forced += other.forced;
         self.fenced += other.fenced;
+        self.handed_over += other.handed_over;
+        self.received += other.received;
         self.upsets += other.upsets;
     }
 }
@@ -131,6 +137,8 @@ pub(super) struct Checker {
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
     decided: BTreeMap<Version, Owner>,
+    /// Who was proposed as the next owner by another.
+    proposed: BTreeSet<Owner>,
     /// Whose claims were passed over by force: up to which version, by which machine, and what that was told.
     passed_over: BTreeMap<Owner, (Version, usize, Time)>,
     latest: Version,
@@ -148,6 +156,7 @@ impl Checker {
             put_back: BTreeMap::new(),
             raced: BTreeSet::new(),
             decided: BTreeMap::new(),
+            proposed: BTreeSet::new(),
             passed_over: BTreeMap::new(),
             latest: Version::default(),
             latest_was_released: true,
@@ -386,6 +395,37 @@ impl Checker {
     /// The release begins: what the lease protects has stopped.
     pub(super) fn stopped(&mut self, host: usize) {
         self.leases[host] = None;
+    }
+
+    /// A machine is about to write its block.
+    pub(super) fn proposes(&mut self, me: Owner, block: &Block) {
+        self.proposed.extend(block.inp.filter(|owner| *owner != me && block.bal > 0));
+    }
+
+    /// Who waited to be handed the resource holds it.
+    pub(super) fn received(&mut self, me: Owner) {
+        self.counters.received += 1;
+        if !self.proposed.contains(&me) {
+            self.fail(format!("S4: {me} was handed the resource by nobody"));
+        }
+    }
+
+    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up.
+    pub(super) fn handed_over(&mut self, me: Owner, to: Option<Owner>, version: Version, storage: &Storage) {
+        self.counters.handed_over += 1;
+        let Some(to) = to else { return };
+        self.decide(version, to);
+        let knows = |disk| {
+            let block = storage.block(disk, to.host);
+            block.good().is_none_or(|block| {
+                let asked = block.extension.as_ref().and_then(|extension| extension.receives);
+                block.instance >= version || asked >= Some(version)
+            })
+        };
+        let copies = (0..storage.disks()).filter(|disk| knows(*disk)).count();
+        if copies * 2 <= storage.disks() {
+            self.fail(format!("S4: {me} hands version {version} over to {to}, who does not know"));
+        }
     }
 
     /// An operation ended, and the lease is not held, or `shared` as before.

@@ -7,6 +7,7 @@
 //! - A new process waits until the writes of the one before it are over: they keep the local lock.
 
 mod declaring;
+mod handing;
 mod resuming;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,6 +148,12 @@ struct Member {
     declaration: Option<(HostId, Declaration)>,
     /// It found the leader damaged.
     rebuilds: bool,
+    /// Who asked for what is held when it was last looked at.
+    asked: Option<Owner>,
+    /// To whom this host hands over, or did last.
+    destination: Option<Owner>,
+    /// The acquire under way is for what is handed over.
+    receiving: bool,
 }
 
 /// A lease that a process holds, or has lost alone and not given back yet.
@@ -333,6 +340,9 @@ impl Member {
             leaving: false,
             declaration: None,
             rebuilds: false,
+            asked: None,
+            destination: None,
+            receiving: false,
         }
     }
 
@@ -522,6 +532,7 @@ impl Member {
         let subject = self.subject(env);
         self.operations += 1;
         self.expected = None;
+        self.receiving = false;
         self.settling = None;
         let modes = env.options.modes;
         if let Some(held) = &mut self.held {
@@ -536,7 +547,9 @@ impl Member {
                     env.check.fail(format!("S4: host {index} holds, but does not know its own block"));
                     return None;
                 };
-                if modes.converts > 0 && converts(&held, env) {
+                if let Some(begun) = self.hand_over(env, &held, now) {
+                    begun
+                } else if modes.converts > 0 && converts(&held, env) {
                     let to = other(held.mode);
                     env.trace(|| format!("host {index} converts to {to}, wait {wait}"));
                     if to == LeaseMode::Shared {
@@ -560,8 +573,9 @@ impl Member {
             }
             None => {
                 let wish = self.wish(env, wait);
+                self.receiving = wish.basis == Basis::HandedOver;
                 self.expected = match wish.basis {
-                    Basis::Any => None,
+                    Basis::Any | Basis::HandedOver => None,
                     Basis::Unchanged(version) | Basis::Forced(version) => Some(version),
                 };
                 env.trace(|| format!("host {index} acquires: {wish:?}"));
@@ -577,8 +591,11 @@ impl Member {
 
     fn wish(&self, env: &mut Env, wait: bool) -> Wish {
         let modes = env.options.modes;
-        if env.quiet || modes.shared + modes.forced == 0 {
+        if env.quiet || modes.shared + modes.forced + modes.received == 0 {
             return Wish::exclusive(wait);
+        }
+        if env.random.chance(modes.received) {
+            return Wish { basis: Basis::HandedOver, ..Wish::exclusive(wait) };
         }
         let mode = if env.random.chance(modes.shared) { LeaseMode::Shared } else { LeaseMode::Exclusive };
         let forced = env.random.chance(modes.forced);
@@ -603,6 +620,7 @@ impl Member {
 
     fn verified(&mut self, index: usize, env: &mut Env, version: Version, started: Time, view: &AreaView) {
         let (me, now) = (self.tenure.me(), env.local(index));
+        self.listen(view);
         let Some(held) = self.looked_at(version) else { return };
         held.holding.looked(started, view.fenced(me, version).is_some(), now);
         if held.holding.is_lost() {
@@ -647,11 +665,13 @@ impl Member {
                 held.holding.expose(operation.looked());
                 self.extend(index, env);
             }
+            self.cede(index, env);
             match effect {
                 Effect::Read(round) => self.read(index, env, round),
                 Effect::WriteBlock(round, block) => {
                     env.check.counters.burns +=
                         u64::from(block.extension.as_ref().is_some_and(|extension| extension.burned.is_some()));
+                    env.check.proposes(self.tenure.me(), &block);
                     env.trace(|| format!("host {index}: {block:?}"));
                     let at = block_at(self.tenure.me().host);
                     next = self.write(index, env, round, at, &block.encode(Geometry::default(), at));
@@ -724,6 +744,9 @@ impl Member {
                     Some(before) => before.holding.converted(guarded, operation.looked(), now),
                     None => Holding::new(guarded, operation.looked(), self.timeouts.fail()),
                 };
+                if self.receiving {
+                    env.check.received(me);
+                }
                 let held = Held { mode, version: *version, holding };
                 let until = self.acts_until(index, env, &held);
                 let told = |host| env.machines[index].clock.world(self.observer.acts_until(host, now));
@@ -737,10 +760,16 @@ impl Member {
                 if mode == LeaseMode::Exclusive {
                     env.signal(index, now, Signal::Verify { version: *version });
                 }
-                let long = !env.quiet && env.random.chance(150);
+                // Who is to hear of those who ask holds for long enough.
+                let often = if env.options.modes.received > 0 { 600 } else { 150 };
+                let long = !env.quiet && env.random.chance(often);
                 if long { env.random.millis(1, 1_500) } else { env.random.span(Duration::ZERO, env.options.rest) }
             }
-            (After::Held(_), _) => {
+            (After::Held(LeaseMode::Exclusive), _) => {
+                self.held = before;
+                env.random.span(Duration::ZERO, env.options.rest)
+            }
+            (After::Held(LeaseMode::Shared), _) => {
                 self.held = before;
                 env.check.ended(me, false, true, &env.storage);
                 env.random.span(Duration::ZERO, env.options.rest)
@@ -751,6 +780,10 @@ impl Member {
                     held.holding.lose();
                 }
                 env.check.counters.fenced += 1;
+                env.random.span(Duration::ZERO, env.options.rest)
+            }
+            (After::Nothing, Outcome::HandedOver(version)) => {
+                env.check.handed_over(me, self.destination, *version, &env.storage);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             (After::Nothing, _) => {

@@ -97,6 +97,8 @@ pub struct Modes {
     pub forced: u64,
     /// Of 1000 other acquires, how many are only from the version that was the latest.
     pub unchanged: u64,
+    /// Of 1000 acquires, how many wait to be handed the resource. Who holds it then mostly does that.
+    pub received: u64,
 }
 
 /// What hardly ever happens unless a run is about it. Every second seed has none.
@@ -128,6 +130,8 @@ pub enum Emphasis {
     Restarts,
     /// Hosts share, convert and take by force all the time, while writes hang and hosts stall.
     Modes,
+    /// Hosts ask to be handed the resource and hand it over all the time, while writes hang and hosts stall.
+    Handover,
 }
 
 impl Emphasis {
@@ -192,6 +196,7 @@ impl Options {
                 converts: random.below(700),
                 forced: if random.chance(600) { random.below(300) } else { 0 },
                 unchanged: 100,
+                received: if random.chance(500) { random.below(600) } else { 0 },
             },
             _ => Modes::default(),
         };
@@ -305,15 +310,21 @@ impl Options {
                 let (scan, duration) = (Duration::from_millis(20), self.duration * 2);
                 let times = Options { timeouts, slower: timeouts, scan, duration, ..self };
                 let modes = match random.chance(500) {
-                    true => Modes { shared: 400, converts: 300, forced: 100, unchanged: 0 },
+                    true => Modes { shared: 400, converts: 300, forced: 100, unchanged: 0, received: 300 },
                     false => Modes::default(),
                 };
                 Options { resumes: 900, leaves: 0, lone_end: true, modes, faults, ..times }
             }
             Emphasis::SeveralDisks => Options { disks: 3, ..self },
             Emphasis::Modes => {
-                let modes = Modes { shared: 500, converts: 500, forced: 200, unchanged: 100 };
+                let modes = Modes { shared: 500, converts: 500, forced: 200, unchanged: 100, received: 0 };
                 let faults = Faults { slow: 60, hung: 40, eio: 20, stall: 20, ..rates };
+                Options { hosts: 4, ids: 8, modes, faults, ..self }
+            }
+            Emphasis::Handover => {
+                let forced = if random.chance(300) { 100 } else { 0 };
+                let modes = Modes { received: 600, forced, ..Modes::default() };
+                let faults = Faults { slow: 60, hung: 20, eio: 20, stall: 20, upset: upset * 2, ..rates };
                 Options { hosts: 4, ids: 8, modes, faults, ..self }
             }
         }

@@ -185,7 +185,7 @@ fn an_acquire_that_was_cut_short_is_completed_or_taken_back() {
     memory.change_block(1, |block| {
         let waiting = Some(Version::new(1));
         block.extension =
-            Some(BlockExtension { generation: owner.generation.get(), waiting, burned: None, shares: false });
+            Some(BlockExtension { generation: owner.generation.get(), waiting, ..BlockExtension::default() });
     });
     let Resumed { leases, gone, membership } = memory.resume(&token).unwrap();
     assert_eq!((versions(&leases), gone.len()), (vec![Version::new(1)], 0));

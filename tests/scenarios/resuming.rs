@@ -177,7 +177,7 @@ fn a_lease_is_taken_up_at_the_version_that_is_known_to_be_decided() {
     let earlier = Block { inp: Some(owner(A, 2)), ..own.clone() };
     assert_eq!(of(&leader(owner(A, 2), n), &earlier, Some(n)), Standing::Nothing, "an earlier generation's");
     let extended = |generation, waiting, shares, block: &Block| {
-        let extension = BlockExtension { generation, waiting, burned: None, shares };
+        let extension = BlockExtension { generation, waiting, shares, ..BlockExtension::default() };
         of(&leader(me, n), &Block { extension: Some(extension), ..block.clone() }, None)
     };
     assert_eq!(extended(3, Some(n), false, &released), Standing::Leftover);

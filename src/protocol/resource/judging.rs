@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 
 use super::{
-    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome,
+    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, Kind, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome,
     REBUILD_DISTANCE, Refusal, Step, merged,
 };
 use crate::format::{Block, Leader, Writer};
 use crate::protocol::Seen;
-use crate::protocol::area::{AreaView, claimed};
+use crate::protocol::area::{AreaView, claim, claimed};
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::{Observer, Verdict};
 use crate::protocol::rules::in_force;
 use crate::types::{Generation, HostId, LeaseMode, Owner, Time, Version};
 
-struct Plan {
+pub(super) struct Plan {
     instance: Version,
     ignored: BTreeSet<HostId>,
     burned: Option<Version>,
@@ -38,6 +38,11 @@ pub(super) enum OwnBlock {
 }
 
 impl Plan {
+    /// Runs `instance`, with every block in it.
+    pub(super) fn of(instance: Version) -> Plan {
+        Plan { instance, ignored: BTreeSet::new(), burned: None }
+    }
+
     /// What a damaged block held may have decided the instance after all that is `seen`, or the one after that where a
     /// late write has set the leader back by one. Burn beyond both, and never at an instance that somebody has begun:
     /// what is damaged now may have had a part in that.
@@ -63,6 +68,14 @@ impl Operation {
             Err(refusal) if bound => return Effect::Done(Outcome::Refused(refusal)),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
+        if let Kind::HandOver { .. } = self.kind
+            && self.open.is_none()
+        {
+            return self.ask(view, &leader, recalled, now);
+        }
+        if let Some(effect) = self.ceded(view, &leader) {
+            return effect;
+        }
         if !self.wants() {
             return self.undo(view, &leader, own_is_wrong);
         }
@@ -88,18 +101,29 @@ impl Operation {
             return self.owned(leader.version);
         }
         let plan = match self.plan(view, &leader, observer, now, random) {
+            Ok(plan) if self.receives() => match self.is_made_owner(view, &leader) {
+                Ok(()) => Plan { instance: plan.instance.max(self.announced.unwrap_or_default()), ..plan },
+                Err(outcome) => return self.leave(outcome),
+            },
             Ok(plan) => plan,
             Err(Obstacle::Refusal(refusal)) => return self.refuse(refusal),
             Err(Obstacle::Blocker(blocker)) if self.would_deadlock(view, observer, now) => {
                 return self.refuse(Refusal::WouldDeadlock(blocker));
             }
-            Err(Obstacle::Blocker(blocker)) => return self.blocked(blocker, &leader, own_is_wrong, now, random),
+            Err(Obstacle::Blocker(blocker)) => return self.blocked(blocker, view, &leader, own_is_wrong, now, random),
         };
         self.blocker = None;
-        if self.stood_back < MAX_STAND_BACK && self.somebody_waited_longer(view, &leader, observer, now) {
+        let goes_first = self.receives() || self.stood_back >= MAX_STAND_BACK;
+        if !goes_first && self.somebody_waited_longer(view, &leader, observer, now) {
             self.stood_back += 1;
             return self.look_later(now, random, None);
         }
+        self.run(view, own, plan, now)
+    }
+
+    /// Begins a ballot.
+    pub(super) fn run(&mut self, view: &AreaView, own: Block, plan: Plan, now: Time) -> Effect {
+        let me = self.subject.me;
         let counts = |(host, _): &(HostId, &Block)| *host == me.host || in_force!(NumberExceedsAllSeen);
         let seen = view.good_blocks().filter(counts).map(|(_, block)| block.mbal).chain([own.mbal]);
         let Some(mbal) = next_mbal(me.host, self.subject.geometry.max_hosts(), seen) else {
@@ -212,7 +236,7 @@ impl Operation {
         let plan = if damaged.is_empty() && seen == latest.max(leader.version) {
             // A block beyond the next version: the leader was set back by a late write.
             let latest = if in_force!(InstanceFromBlocks) { latest } else { leader.version };
-            Plan { instance: latest.max(leader.version.after(1)), ignored: damaged, burned: None }
+            Plan::of(latest.max(leader.version.after(1)))
         } else {
             for host in &damaged {
                 if let Verdict::Active { dead_at } = observer.judge_host(*host)
@@ -300,7 +324,15 @@ impl Operation {
         })
     }
 
-    fn blocked(&mut self, blocker: Blocker, leader: &Leader, own_is_wrong: bool, now: Time, random: u64) -> Effect {
+    fn blocked(
+        &mut self,
+        blocker: Blocker,
+        view: &AreaView,
+        leader: &Leader,
+        own_is_wrong: bool,
+        now: Time,
+        random: u64,
+    ) -> Effect {
         let waits = self.wish.wait;
         let due = !waits || blocker.free_at.is_none_or(|at| at <= now);
         let free_at = blocker.free_at;
@@ -326,6 +358,9 @@ impl Operation {
         }
         if !waits {
             return self.leave(Outcome::Blocked(blocker));
+        }
+        if self.receives() {
+            return self.announce(&blocker, view, own_is_wrong, now, random);
         }
         // Two that wait with a claim each would wait for each other; two whose blocks are damaged, too: what is known to
         // have been there is written anew. A damaged block that nobody knows is not marked: what it may have held would
@@ -392,6 +427,9 @@ impl Operation {
             Ok(leader) => leader.clone(),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
+        if self.keeps(&view).is_some() {
+            return self.look();
+        }
         if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now)
             && in_force!(JudgedAfterPhaseOne)
         {
@@ -399,7 +437,7 @@ impl Operation {
             return self.look();
         }
         self.overridden = self.overrides(&view, &leader, observer, now);
-        ballot.propose(now);
+        ballot.propose(self.candidate(&view, ballot.instance()), now);
         debug_assert_eq!(ballot.phase(), Phase::Two);
         self.open = Some(ballot.instance());
         self.write(ballot)
@@ -409,6 +447,9 @@ impl Operation {
     pub(super) fn commit(&mut self, owner: Owner, ballot: &Ballot, now: Time) -> Effect {
         let version = ballot.instance();
         let view = merged(std::mem::take(&mut self.views));
+        if let Some(outcome) = self.handed_over(&view, owner, version) {
+            return Effect::Done(outcome);
+        }
         let given_up = view.released(owner, version) && in_force!(GivenUpIsNotHeld);
         let hold = owner == self.subject.me && !given_up;
         let num_hosts = match self.validated(&view) {
@@ -450,8 +491,8 @@ impl Operation {
         let me = self.subject.me;
         let waits = own.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
         let restore = own_is_wrong && !self.restored;
-        let holds = claimed(me.host, &own) == Some(me) || self.has_flagged();
-        (holds || waits || restore).then(|| self.resign(own))
+        let holds = claim(me.host, &own).is_some_and(|(_, owner)| owner == me) || self.has_flagged();
+        (holds || waits || restore || self.announced.is_some()).then(|| self.resign(own))
     }
 
     /// Whether the leader says that we hold, and we wrote that. What others committed for us our block frees.

@@ -19,6 +19,7 @@
 //!   write of the leader shows; or, of a shared hold, when the own block's flag was there before anybody who could own a
 //!   later version looked.
 
+mod handover;
 mod judging;
 mod sharing;
 mod wish;
@@ -164,6 +165,15 @@ pub enum Refusal {
     },
     /// The owner can't be overridden: it is a sanlock host, which would not notice. Nothing was written.
     NotForced(Blocker),
+    /// Nobody is there who could hand the resource over: it is free, or its owner is gone.
+    NotHandedOver {
+        /// The version that it is at.
+        version: Version,
+    },
+    /// The destination of a handover does not ask for the next version, or not any more. The version is held as before.
+    NotAsked,
+    /// A handover of what is held was begun and nothing came of it: it can't be shared any more, only released.
+    HandoverBegun,
     /// Two that share both wait to hold the resource alone. This one still shares it.
     WouldDeadlock(Blocker),
     /// The version was taken over by force before it could be shared.
@@ -188,6 +198,8 @@ pub enum Outcome {
     Refused(Refusal),
     /// The lease was held, and is free on disk.
     Released,
+    /// The lease was held, and another host, whom it was handed over to, owns this version of it.
+    HandedOver(Version),
 }
 
 /// What an operation began as.
@@ -200,6 +212,11 @@ enum Kind {
     /// From exclusive to shared.
     Downgrade,
     Release,
+    /// From exclusive to nothing: another host is to own it.
+    HandOver {
+        held: Version,
+        to: Owner,
+    },
 }
 
 /// What a host has of a resource when an operation has ended.
@@ -270,6 +287,8 @@ pub struct Operation {
     open: Option<Version>,
     /// The waiting mark: the version that was current when the wait began.
     ticket: Option<Version>,
+    /// The latest version that this host has said it would own if it is handed over.
+    announced: Option<Version>,
     /// How often this host stood back for one that has waited longer.
     stood_back: u32,
     /// How often this host looked again because somebody held the resource for a moment only.
@@ -325,6 +344,10 @@ impl Operation {
         let mut operation = Operation::new(subject, kind, wish, Some(own.clone()), now);
         let effect = match mode {
             LeaseMode::Exclusive => operation.look(),
+            // The flag would stand in a block of a version that this host does not own.
+            LeaseMode::Shared if claimed(operation.subject.me.host, &own).is_none() => {
+                Effect::Done(Outcome::Refused(Refusal::HandoverBegun))
+            }
             LeaseMode::Shared => {
                 operation.open = Some(own.instance);
                 operation.note_flag(own)
@@ -366,6 +389,10 @@ impl Operation {
     }
 
     fn new(subject: Subject, kind: Kind, wish: Wish, own: Option<Block>, started: Time) -> Operation {
+        // An earlier process of this generation may have asked and not withdrawn that.
+        let mine = own.as_ref().and_then(|own| own.extension.as_ref());
+        let mine = mine.filter(|extension| extension.generation == subject.me.generation.get());
+        let announced = mine.and_then(|extension| extension.receives);
         Operation {
             subject,
             kind,
@@ -383,6 +410,7 @@ impl Operation {
             restored: false,
             open: None,
             ticket: None,
+            announced,
             stood_back: 0,
             short_looks: 0,
             scanned: false,
@@ -409,12 +437,15 @@ impl Operation {
     }
 
     /// What the host has after this operation has ended with `outcome`.
-    pub const fn leaves(&self, outcome: &Outcome) -> After {
+    pub fn leaves(&self, outcome: &Outcome) -> After {
         match (outcome, self.kind) {
+            (Outcome::Refused(Refusal::HandoverBegun), _) => After::Held(LeaseMode::Exclusive),
+            (Outcome::Refused(Refusal::Overtaken { .. }), Kind::HandOver { .. }) if !self.has_ceded() => After::Lost,
             (Outcome::Held(_), _) => After::Held(self.wish.mode),
             (_, Kind::Upgrade) if !self.exposed => After::Held(LeaseMode::Shared),
             (_, Kind::Upgrade | Kind::Downgrade) => After::Lost,
-            (_, Kind::Acquire | Kind::Release) => After::Nothing,
+            (_, Kind::HandOver { .. }) if !self.has_ceded() => After::Held(LeaseMode::Exclusive),
+            (_, Kind::Acquire | Kind::Release | Kind::HandOver { .. }) => After::Nothing,
         }
     }
 
@@ -444,6 +475,7 @@ impl Operation {
             || self.has_flagged()
             || self.open.is_some() && in_force!(OutcomeStaysOpen)
             || self.ticket.is_some()
+            || self.announced.is_some()
             || self.goal == Goal::Leave(Outcome::Released)
     }
 
@@ -573,6 +605,7 @@ impl Operation {
             Step::Resigning(block) => {
                 self.own = Some(block);
                 self.restored = true;
+                self.announced = None;
                 match self.wants() {
                     // A flag that came too late: who was in between goes first.
                     true => self.back_off(now, random),
@@ -736,7 +769,8 @@ impl Operation {
 
     fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {
         let shares = self.wish.mode == LeaseMode::Shared;
-        BlockExtension { generation: self.subject.me.generation.get(), waiting, burned, shares }
+        let holds = self.still_holds();
+        BlockExtension { generation: self.subject.me.generation.get(), waiting, burned, shares, holds, receives: None }
     }
 
     /// The own block with its claim given up, and with another waiting mark.
@@ -750,7 +784,7 @@ impl Operation {
     }
 
     fn resign(&mut self, own: Block) -> Effect {
-        let block = self.given_up(own, None);
+        let block = self.withdrawn(self.given_up(own, None));
         self.write_own(Step::Resigning(block.clone()), block)
     }
 

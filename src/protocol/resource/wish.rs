@@ -30,12 +30,14 @@ pub enum Basis {
     /// Only from this one, and though its owner lives: forced handover. Those who share are respected, and so is an owner
     /// that is a sanlock host: it would not notice.
     Forced(Version),
+    /// Only from an owner who hands it over to this host.
+    HandedOver,
 }
 
 impl Basis {
     pub(super) const fn version(self) -> Option<Version> {
         match self {
-            Basis::Any => None,
+            Basis::Any | Basis::HandedOver => None,
             Basis::Unchanged(version) | Basis::Forced(version) => Some(version),
         }
     }

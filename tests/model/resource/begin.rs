@@ -112,7 +112,7 @@ fn won(instance: u64, mbal: u64, owner: Owner) -> Block {
         inp: Some(owner),
         inp_timestamp: NOW.as_timestamp(),
         instance: Version::new(instance),
-        extension: Some(BlockExtension { generation, waiting: None, burned: None, shares: false }),
+        extension: Some(BlockExtension { generation, ..BlockExtension::default() }),
         ..Block::default()
     }
 }

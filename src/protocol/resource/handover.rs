@@ -1,0 +1,187 @@
+//! Handover while both run: the owner of version n makes another host the owner of a later one.
+//!
+//! The destination announces a version m in its own block, as a mark beside its ballot, and looks on. The source runs the
+//! ballot of m with the destination as its value. Its block says that it *holds n* until it proposes: from the submission
+//! of phase 2 on it has no right to n any more. The destination sees the proposal, completes the ballot itself, as any host
+//! does whose value was adopted, and writes the leader. The source writes no leader.
+//!
+//! A destination that no longer waits gives m up before it answers: whoever decides m for it after all decides a version
+//! that is free. So nobody is made owner who doesn't look. A source that has proposed, and finds that the destination gave
+//! up or was never seen to ask, acquires the resource for itself.
+//!
+//! Why the mark stands beside the ballot, and not in a block of instance m: a block of an instance that nobody has begun
+//! would stand in the way of those who judge by blocks.
+
+use super::judging::{OwnBlock, Plan};
+use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
+use crate::format::{Block, BlockExtension, Leader};
+use crate::protocol::area::AreaView;
+use crate::protocol::rules::in_force;
+use crate::types::{Owner, Time, Version};
+
+impl Operation {
+    /// Makes `to` the owner of the next version, in the place of this host, which holds `held` by its block `own`. What the
+    /// lease protects here has stopped. It ends with [`Outcome::HandedOver`]; or without anything changed, while it has not
+    /// proposed that; or with [`Outcome::Held`] of a later version, where the destination was not there any more. It can
+    /// be called off: after it [has proposed](Operation::has_ceded) nothing is held then, and the destination finds out.
+    pub fn hand_over(subject: Subject, own: Block, held: Version, to: Owner, now: Time) -> (Operation, Effect) {
+        let mut operation = Operation::new(subject, Kind::HandOver { held, to }, Wish::exclusive(true), Some(own), now);
+        let effect = operation.look();
+        (operation, effect)
+    }
+
+    /// Whether a handover has been proposed, or is about to be: this host has no right to what it held any more.
+    pub fn has_ceded(&self) -> bool {
+        matches!(self.kind, Kind::HandOver { .. }) && self.open.is_some() && in_force!(ProposalCedes)
+    }
+
+    // The source.
+
+    /// What this host holds beside what its ballot is for.
+    pub(super) fn still_holds(&self) -> Option<Version> {
+        match self.kind {
+            Kind::HandOver { held, .. } if self.open.is_none() && in_force!(AskingHolds) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// Whom a ballot of `instance` proposes if nobody was accepted in it.
+    pub(super) fn candidate(&self, view: &AreaView, instance: Version) -> Owner {
+        match self.kind {
+            Kind::HandOver { to, .. } if announces(view, to) == Some(instance) => to,
+            _ => self.subject.me,
+        }
+    }
+
+    /// Before anything is proposed: why what is held stays so, if it does.
+    pub(super) fn keeps(&self, view: &AreaView) -> Option<Outcome> {
+        let Kind::HandOver { held, to } = self.kind else { return None };
+        if self.open.is_some() {
+            return None;
+        }
+        if let Goal::Leave(outcome) = &self.goal {
+            return Some(outcome.clone());
+        }
+        if let Some((owner, version)) = view.fenced(self.subject.me, held) {
+            return Some(Outcome::Refused(Refusal::Overtaken { owner, version }));
+        }
+        // A damaged block of another host may have decided anything; its host, or whoever burns it, goes first.
+        if let Some(host) = view.bad_blocks().find(|host| *host != self.subject.me.host) {
+            let blocker = Blocker { host, owner: None, version: held, free_at: None, hold: Hold::Damaged };
+            return Some(Outcome::Blocked(blocker));
+        }
+        let asked = announces(view, to).filter(|version| *version > held && *version >= view.latest_instance());
+        match asked {
+            None if in_force!(DestinationAsks) => Some(Outcome::Refused(Refusal::NotAsked)),
+            _ => None,
+        }
+    }
+
+    /// Begins the ballot, unless what is held stays so.
+    pub(super) fn ask(&mut self, view: &AreaView, leader: &Leader, state: OwnBlock, now: Time) -> Effect {
+        let Kind::HandOver { to, .. } = self.kind else { return self.look() };
+        if let Some(outcome) = self.keeps(view) {
+            return Effect::Done(outcome);
+        }
+        let own = self.own.clone().unwrap_or_default();
+        if state != OwnBlock::Right {
+            return self.write_own(Step::Marking(own.clone()), own);
+        }
+        let next = leader.version.max(view.latest_instance()).after(1);
+        let instance = announces(view, to).unwrap_or(next);
+        self.run(view, own, Plan::of(instance), now)
+    }
+
+    /// Something was proposed: what became of it, if that is known.
+    pub(super) fn ceded(&self, view: &AreaView, leader: &Leader) -> Option<Effect> {
+        let (Kind::HandOver { to, .. }, Some(proposed)) = (self.kind, self.open) else { return None };
+        if leader.version < proposed || leader.owner == Some(self.subject.me) {
+            return None;
+        }
+        if leader.owner == Some(to) {
+            return self.handed_over(view, to, leader.version).map(Effect::Done);
+        }
+        let Leader { owner, version, .. } = *leader;
+        Some(Effect::Done(Outcome::Refused(Refusal::Overtaken { owner, version })))
+    }
+
+    /// `version` is decided for `owner`: whether it was handed over by that. Who gave it up in advance never had it.
+    pub(super) fn handed_over(&self, view: &AreaView, owner: Owner, version: Version) -> Option<Outcome> {
+        let Kind::HandOver { to, .. } = self.kind else { return None };
+        let withdrew = view.released(to, version) && view.block(to.host).is_some_and(|block| block.bal == 0);
+        (owner == to && !(withdrew && in_force!(GivenUpIsNotHeld))).then_some(Outcome::HandedOver(version))
+    }
+
+    // The destination.
+
+    /// Whether this host waits to be handed the resource.
+    pub(super) fn receives(&self) -> bool {
+        self.wish.basis == Basis::HandedOver
+    }
+
+    /// Nobody is in the way: whether this host is being made the owner, or why it takes nothing.
+    pub(super) fn is_made_owner(&self, view: &AreaView, leader: &Leader) -> Result<(), Outcome> {
+        let me = self.subject.me;
+        let latest = view.latest_instance();
+        let proposes = |block: &Block| block.instance == latest && block.bal > 0 && block.inp == Some(me);
+        let proposed = view.good_blocks().any(|(host, block)| host != me.host && proposes(block));
+        let led = leader.owner == Some(me) && !leader.is_free() && !view.released(me, leader.version);
+        if led || proposed && !view.released(me, latest) || !in_force!(OnlyWhatIsHandedOver) {
+            return Ok(());
+        }
+        let version = leader.version;
+        match &self.own {
+            Some(_) => Err(Outcome::Refused(Refusal::NotHandedOver { version })),
+            // Who asks in a damaged block is not heard.
+            None => {
+                let hold = Hold::Damaged;
+                Err(Outcome::Blocked(Blocker { host: me.host, owner: None, version, free_at: None, hold }))
+            }
+        }
+    }
+
+    /// Somebody is in the way, of whom this host hopes to be handed the resource: says so, and for which version.
+    pub(super) fn announce(
+        &mut self,
+        blocker: &Blocker,
+        view: &AreaView,
+        own_is_wrong: bool,
+        now: Time,
+        random: u64,
+    ) -> Effect {
+        let own = self.own.clone().unwrap_or_default();
+        let next = blocker.version.after(1).max(view.latest_instance());
+        // What was given up, or begun, is not asked for.
+        let spent = own.instance >= next && (own.released || own.mbal > 0);
+        let next = if spent { own.instance.after(1) } else { next };
+        let announced = own.extension.as_ref().and_then(|extension| extension.receives);
+        let asks = announced.is_some_and(|announced| announced >= next) && !own_is_wrong;
+        if blocker.hold != Hold::Exclusive || asks {
+            return self.look_later(now, random, None);
+        }
+        self.announced = Some(next);
+        let block = self.given_up(own, None);
+        let extension = BlockExtension { receives: Some(next), ..self.extension(None, None) };
+        let block = Block { extension: Some(extension), ..block };
+        self.write_own(Step::Marking(block.clone()), block)
+    }
+
+    /// `own`, with what was announced given up: whoever decides it for this host after all decides a free version.
+    pub(super) fn withdrawn(&self, own: Block) -> Block {
+        let me = self.subject.me;
+        let Some(version) = self.announced.filter(|_| in_force!(WithdrawnInAdvance)) else { return own };
+        // In its instance another value was accepted, or this host's own: then it is the claim that is given up.
+        if own.instance > version || own.instance == version && own.bal > 0 {
+            return own;
+        }
+        let mbal = if own.instance == version { own.mbal } else { 0 };
+        let Block { shared, extension, .. } = own;
+        Block { mbal, instance: version, inp: Some(me), released: true, shared, extension, ..Block::default() }
+    }
+}
+
+/// For which version `host` asks, if it is still that generation.
+fn announces(view: &AreaView, owner: Owner) -> Option<Version> {
+    let (version, by) = view.announced(owner.host)?;
+    (by == owner && !view.released(owner, version)).then_some(version)
+}
