@@ -509,6 +509,13 @@ pub enum ConvertError {
         /// The resource.
         resource: Name,
     },
+    /// To shared: a handover was begun, and nothing came of it. It is held alone as before, and can't be shared any more:
+    /// release it and acquire it shared, or hand it over.
+    #[error("{resource}: a handover was begun; it is held alone as before")]
+    HandoverBegun {
+        /// The resource.
+        resource: Name,
+    },
     /// The deadline has passed while a write is in flight. It is held shared; the engine goes on to make that true on
     /// disk, and until then another conversion, or the release, waits. To shared: when that takes F the lease is lost, as
     /// its status says.

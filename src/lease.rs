@@ -41,8 +41,14 @@ impl Lease {
         Lease { member, resource, mode, version, released: false }
     }
 
-    const fn key(&self) -> (u64, Version) {
+    pub(crate) const fn key(&self) -> (u64, Version) {
         (self.resource.offset, self.version)
+    }
+
+    /// Nothing is left to release.
+    pub(crate) fn spent(&mut self) -> (Arc<Member>, Resource) {
+        self.released = true;
+        (self.member.clone(), self.resource)
     }
 
     pub(crate) fn member(&self) -> &Member {

@@ -48,6 +48,7 @@ mod engine;
 mod error;
 pub mod format;
 mod formatting;
+mod handover;
 mod index;
 mod lease;
 mod lease_state;
@@ -77,6 +78,7 @@ pub use error::{
     JoinError, LeaveError, LossReason, OpenError, ReleaseError, RequestError, Taker, ValueError,
 };
 pub use formatting::{FormatOptions, format};
+pub use handover::{Destination, Handover, HandoverError, PrepareError};
 pub use lease::Lease;
 pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};

@@ -170,6 +170,7 @@ fn block(input: &mut Input<'_>) -> Block {
             shares: input.flag(),
             holds: version(input),
             receives: version(input),
+            withdrawn: version(input),
         }),
     }
 }

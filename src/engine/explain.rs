@@ -100,7 +100,9 @@ impl Member {
                 AcquireError::Overtaken { resource: name, by: self.taker(owner, version) }
             }
             Refusal::NotHandedOver { version } => AcquireError::NotHandedOver { resource: name, version },
-            Refusal::NotAsked | Refusal::HandoverBegun => unreachable!("an acquire hands nothing over"),
+            Refusal::NotAsked | Refusal::NotAlone | Refusal::HandoverBegun => {
+                unreachable!("an acquire hands nothing over")
+            }
             Refusal::Storage => match io {
                 Some(error) => error.into(),
                 None => AcquireError::TimedOut { resource: name, source: None },

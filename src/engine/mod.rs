@@ -14,6 +14,7 @@
 //! | [`repair`] | mends delta records and leaders |
 //! | [`resume`] | goes on with the host id and leases of a process that has ended |
 //! | [`resources`] | drives operations on resources |
+//! | [`handover`] | hands what is held over to another host |
 //! | [`explain`] | why one failed, in the words of the public errors |
 //! | [`verify`] | looks whether what is held was taken by force |
 //! | [`values`] | writes the value blocks of what is held |
@@ -28,6 +29,7 @@
 mod declare;
 mod explain;
 pub(crate) mod feeding;
+pub(crate) mod handover;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 pub(crate) mod io;

@@ -187,21 +187,21 @@ impl Slot {
 
 /// How far an operation may be driven.
 #[derive(Clone, Copy)]
-struct Limits {
+pub(super) struct Limits {
     /// From then on an acquire is undone.
     call_off: Time,
     /// From then on the operation is left to the undoing thread.
     hand_over: Time,
 }
 
-enum Driven {
+pub(super) enum Driven {
     Done(Outcome),
     Lost(LossReason),
     Unfinished(Effect),
 }
 
 impl Member {
-    fn subject(&self, resource: &Resource) -> Subject {
+    pub(super) fn subject(&self, resource: &Resource) -> Subject {
         Subject {
             me: self.pulse.me(),
             geometry: self.terms.geometry,
@@ -272,11 +272,11 @@ impl Member {
     }
 
     /// The membership is lost: nothing is held.
-    fn forget(&self, resource: &Resource) {
+    pub(super) fn forget(&self, resource: &Resource) {
         self.resources.end(resource, SlotState::Idle, None);
     }
 
-    fn limits(&self, deadline: Option<Time>) -> Limits {
+    pub(super) fn limits(&self, deadline: Option<Time>) -> Limits {
         let timeouts = &self.terms.timeouts;
         let call_off = deadline.unwrap_or_else(|| self.io.now() + timeouts.fail());
         Limits { call_off, hand_over: call_off + timeouts.io() * 2 }
@@ -287,9 +287,15 @@ impl Member {
     /// # Errors
     /// The lease was lost meanwhile, and stays lost under the version that its holder knows, whatever the operation has
     /// brought: what is on disk keeps others away until it is released.
-    fn ended(&self, resource: &Resource, operation: &Operation, outcome: &Outcome) -> Result<(), LossReason> {
+    pub(super) fn ended(
+        &self,
+        resource: &Resource,
+        operation: &Operation,
+        outcome: &Outcome,
+    ) -> Result<(), LossReason> {
         let own = operation.own_block().cloned();
-        let before = self.resources.version_before(resource);
+        // What was handed over is not gone on with, though it may have been acquired anew.
+        let before = self.resources.version_before(resource).filter(|_| !operation.has_ceded());
         let (mode, version) = match (operation.leaves(outcome), outcome, before) {
             (After::Held(mode), Outcome::Held(version), _) => (mode, *version),
             (After::Held(mode), _, Some(version)) => (mode, version),
@@ -357,6 +363,9 @@ impl Member {
                 self.ended(resource, &operation, &outcome).map_err(ConvertError::Lost)?;
                 match outcome {
                     Outcome::Held(version) => Ok(version),
+                    Outcome::Refused(Refusal::HandoverBegun) => {
+                        Err(ConvertError::HandoverBegun { resource: resource.name })
+                    }
                     outcome => Err(ConvertError::NotAcquired(self.explain(resource, outcome, trouble))),
                 }
             }
@@ -422,7 +431,7 @@ impl Member {
         let _ = self.release(resource, version, Duration::ZERO);
     }
 
-    fn leave_to_undo(&self, resource: Resource, mut operation: Operation, effect: Effect) {
+    pub(super) fn leave_to_undo(&self, resource: Resource, mut operation: Operation, effect: Effect) {
         operation.call_off();
         self.resources.unfinished.lock().push_back(Unfinished { resource, when_settled: false, operation, effect });
     }
@@ -452,7 +461,7 @@ impl Member {
         }
     }
 
-    fn drive(
+    pub(super) fn drive(
         &self,
         resource: &Resource,
         operation: &mut Operation,
@@ -471,6 +480,11 @@ impl Member {
             }
             if now >= limits.hand_over && !matches!(effect, Effect::Done(_)) {
                 return Driven::Unfinished(effect);
+            }
+            if operation.has_ceded()
+                && let Some(version) = self.resources.version_before(resource)
+            {
+                self.pulse.let_go((resource.offset, version));
             }
             if operation.is_exposed()
                 && let Some(version) = self.resources.version_before(resource)

@@ -21,12 +21,13 @@ raw_record! {
 
 raw_record! {
     /// What follows the header of a block's extension.
-    RawBlockExtension 64..104 {
+    RawBlockExtension 64..112 {
         64 writer_generation: u64 as Number,
         72 waiting: u64 as Number,
         80 burned: u64 as Number,
         88 holds: u64 as Number,
         96 receives: u64 as Number,
+        104 withdrawn: u64 as Number,
     }
 }
 
@@ -44,10 +45,10 @@ const CHECKSUM: usize = 48;
 const RELEASED: u32 = 1;
 const SHARED: u32 = 1;
 const EXTENSION: usize = 56;
-const EXTENSION_BYTES: u8 = 48;
+const EXTENSION_BYTES: u8 = 56;
 /// In the extension's flags.
 const SHARES: u8 = 1;
-const _: () = assert!(EXTENSION + extension::HEADER == 64 && EXTENSION + EXTENSION_BYTES as usize == 104);
+const _: () = assert!(EXTENSION + extension::HEADER == 64 && EXTENSION + EXTENSION_BYTES as usize == 112);
 
 /// The block of host id N: sector 1+N of a resource's area. The default is the empty block of a formatted area.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -86,6 +87,8 @@ pub struct BlockExtension {
     pub holds: Option<Version>,
     /// The version that the host is to own next, if whoever owns the resource hands it over.
     pub receives: Option<Version>,
+    /// Up to which version the host gave up in advance what it had asked for and never owned.
+    pub withdrawn: Option<Version>,
 }
 
 impl Block {
@@ -120,6 +123,7 @@ impl Block {
                 shares: flags & SHARES != 0,
                 holds: some_version(raw.holds),
                 receives: some_version(raw.receives),
+                withdrawn: some_version(raw.withdrawn),
             }
         });
         Ok(Block {
@@ -166,6 +170,7 @@ impl Block {
                 burned: extension.burned.map_or(0, Version::get),
                 holds: extension.holds.map_or(0, Version::get),
                 receives: extension.receives.map_or(0, Version::get),
+                withdrawn: extension.withdrawn.map_or(0, Version::get),
             };
             raw.write(&mut sector);
             let flags = if extension.shares { SHARES } else { 0 };

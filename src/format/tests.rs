@@ -123,7 +123,7 @@ prop_compose! {
         inp in proptest::option::of(owners()),
         released in any::<bool>(),
         shared in proptest::option::of((1..=u64::MAX).prop_map(|number| Generation::new(number).expect("not 0"))),
-        extension in proptest::option::of((any::<u64>(), proptest::array::uniform4(versions_but_0()), any::<bool>())),
+        extension in proptest::option::of((any::<u64>(), proptest::array::uniform5(versions_but_0()), any::<bool>())),
     ) -> Block {
         Block {
             mbal,
@@ -133,13 +133,14 @@ prop_compose! {
             instance: Version::new(instance),
             released,
             shared,
-            extension: extension.map(|(generation, [waiting, burned, holds, receives], shares)| BlockExtension {
+            extension: extension.map(|(generation, [waiting, burned, holds, receives, withdrawn], shares)| BlockExtension {
                 generation,
                 waiting,
                 burned,
                 shares,
                 holds,
                 receives,
+                withdrawn,
             }),
         }
     }

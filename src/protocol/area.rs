@@ -42,12 +42,13 @@ impl AreaView {
     }
 
     /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no
-    /// host starts while it holds an earlier one without saying that it does.
+    /// host starts while it holds an earlier one without saying that it does. Or it gave the version up in advance.
     pub fn released(&self, owner: Owner, version: Version) -> bool {
         in_force!(ReleasedFlagFrees)
             && self.block(owner.host).is_some_and(|block| {
                 block.instance > version && holds(owner.host, &block) != Some((version, owner))
                     || block.instance == version && block.released && block.inp == Some(owner)
+                    || withdrawn(owner, &block) >= Some(version)
             })
     }
 
@@ -87,12 +88,36 @@ impl AreaView {
         })
     }
 
-    /// The version that `host` is to own next, if whoever owns the resource hands it over, and which generation of it
-    /// said so.
-    pub fn announced(&self, host: HostId) -> Option<(Version, Owner)> {
-        let extension = self.extension(host)?;
-        let owner = Owner { host, generation: Generation::new(extension.generation)? };
-        Some((extension.receives?, owner))
+    /// The version that `owner` is to own next if whoever owns the resource hands it over: it says so, and has not given
+    /// that up since.
+    pub fn asks(&self, owner: Owner) -> Option<Version> {
+        let extension = self.extension(owner.host).filter(|it| it.generation == owner.generation.get())?;
+        extension.receives.filter(|version| !self.released(owner, *version))
+    }
+
+    /// Who asks to be handed what is held at version `held`, and for which version.
+    pub fn destinations(&self, held: Version) -> impl Iterator<Item = (Owner, Version)> {
+        let latest = self.latest_instance().max(held.after(1));
+        self.blocks.keys().filter_map(move |host| {
+            let generation = Generation::new(self.extension(*host)?.generation)?;
+            let owner = Owner { host: *host, generation };
+            self.asks(owner).filter(|version| *version >= latest).map(|version| (owner, version))
+        })
+    }
+
+    /// Whether `owner` knows that it owns `version`, or did: its own block claims it, or claimed it and is of a later one.
+    pub fn took(&self, owner: Owner, version: Version) -> bool {
+        let led = self.leader.good().is_some_and(|leader| leader.version > version);
+        led || self.block(owner.host).is_some_and(|block| {
+            let past = block.instance > version && withdrawn(owner, &block) < Some(version);
+            past || block.instance == version && block.bal > 0 && block.inp == Some(owner)
+        })
+    }
+
+    /// Whether `owner` gave `version` up without ever having begun to own it.
+    pub fn withdrew(&self, owner: Owner, version: Version) -> bool {
+        let gave_up = self.block(owner.host).is_some_and(|block| withdrawn(owner, &block) >= Some(version));
+        gave_up && !self.took(owner, version)
     }
 
     /// What a host whose own block claims a version has by that.
@@ -125,9 +150,7 @@ impl AreaView {
         let shares = |block: &Block| block.extension.as_ref().is_some_and(|extension| extension.shares);
         // The block of the leader's owner is not to be seen any more.
         let unseen = leader.version > self.latest_instance();
-        // A version that was given up before any ballot for it was begun is nobody's.
-        let begun = |block: &Block| block.instance > version && block.mbal > 0;
-        unseen || self.good_blocks().any(|(host, block)| host != me && begun(block) && !shares(block))
+        unseen || self.good_blocks().any(|(host, block)| host != me && block.instance > version && !shares(block))
     }
 
     /// The generations that say they share the resource.
@@ -150,6 +173,12 @@ pub fn claimed(host: HostId, block: &Block) -> Option<Owner> {
 /// that it still holds while it hands it over.
 pub fn claim(host: HostId, block: &Block) -> Option<(Version, Owner)> {
     claimed(host, block).map(|owner| (block.instance, owner)).or_else(|| holds(host, block))
+}
+
+/// Up to which version `owner` gave up in advance what it had asked for.
+pub(super) fn withdrawn(owner: Owner, block: &Block) -> Option<Version> {
+    let extension = block.extension.as_ref().filter(|extension| extension.generation == owner.generation.get());
+    extension?.withdrawn
 }
 
 fn holds(host: HostId, block: &Block) -> Option<(Version, Owner)> {

@@ -620,7 +620,7 @@ impl Member {
 
     fn verified(&mut self, index: usize, env: &mut Env, version: Version, started: Time, view: &AreaView) {
         let (me, now) = (self.tenure.me(), env.local(index));
-        self.listen(view);
+        self.listen(view, version);
         let Some(held) = self.looked_at(version) else { return };
         held.holding.looked(started, view.fenced(me, version).is_some(), now);
         if held.holding.is_lost() {

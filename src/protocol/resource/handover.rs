@@ -15,7 +15,7 @@
 use super::judging::{OwnBlock, Plan};
 use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, BlockExtension, Leader};
-use crate::protocol::area::AreaView;
+use crate::protocol::area::{AreaView, claim};
 use crate::protocol::rules::in_force;
 use crate::types::{Owner, Time, Version};
 
@@ -25,8 +25,12 @@ impl Operation {
     /// proposed that; or with [`Outcome::Held`] of a later version, where the destination was not there any more. It can
     /// be called off: after it [has proposed](Operation::has_ceded) nothing is held then, and the destination finds out.
     pub fn hand_over(subject: Subject, own: Block, held: Version, to: Owner, now: Time) -> (Operation, Effect) {
+        let alone = claim(subject.me.host, &own) == Some((held, subject.me)) && own.shared.is_none();
         let mut operation = Operation::new(subject, Kind::HandOver { held, to }, Wish::exclusive(true), Some(own), now);
-        let effect = operation.look();
+        let effect = match alone {
+            true => operation.look(),
+            false => Effect::Done(Outcome::Refused(Refusal::NotAlone)),
+        };
         (operation, effect)
     }
 
@@ -48,7 +52,7 @@ impl Operation {
     /// Whom a ballot of `instance` proposes if nobody was accepted in it.
     pub(super) fn candidate(&self, view: &AreaView, instance: Version) -> Owner {
         match self.kind {
-            Kind::HandOver { to, .. } if announces(view, to) == Some(instance) => to,
+            Kind::HandOver { to, .. } if view.asks(to) == Some(instance) => to,
             _ => self.subject.me,
         }
     }
@@ -70,11 +74,8 @@ impl Operation {
             let blocker = Blocker { host, owner: None, version: held, free_at: None, hold: Hold::Damaged };
             return Some(Outcome::Blocked(blocker));
         }
-        let asked = announces(view, to).filter(|version| *version > held && *version >= view.latest_instance());
-        match asked {
-            None if in_force!(DestinationAsks) => Some(Outcome::Refused(Refusal::NotAsked)),
-            _ => None,
-        }
+        let asked = view.destinations(held).any(|(owner, _)| owner == to);
+        (!asked && in_force!(DestinationAsks)).then_some(Outcome::Refused(Refusal::NotAsked))
     }
 
     /// Begins the ballot, unless what is held stays so.
@@ -88,28 +89,28 @@ impl Operation {
             return self.write_own(Step::Marking(own.clone()), own);
         }
         let next = leader.version.max(view.latest_instance()).after(1);
-        let instance = announces(view, to).unwrap_or(next);
+        let instance = view.asks(to).unwrap_or(next);
         self.run(view, own, Plan::of(instance), now)
     }
 
     /// Something was proposed: what became of it, if that is known.
-    pub(super) fn ceded(&self, view: &AreaView, leader: &Leader) -> Option<Effect> {
+    pub(super) fn ceded(&self, view: &AreaView, leader: &Leader) -> Option<Outcome> {
         let (Kind::HandOver { to, .. }, Some(proposed)) = (self.kind, self.open) else { return None };
         if leader.version < proposed || leader.owner == Some(self.subject.me) {
             return None;
         }
         if leader.owner == Some(to) {
-            return self.handed_over(view, to, leader.version).map(Effect::Done);
+            return self.handed_over(view, to, leader.version);
         }
         let Leader { owner, version, .. } = *leader;
-        Some(Effect::Done(Outcome::Refused(Refusal::Overtaken { owner, version })))
+        Some(Outcome::Refused(Refusal::Overtaken { owner, version }))
     }
 
     /// `version` is decided for `owner`: whether it was handed over by that. Who gave it up in advance never had it.
     pub(super) fn handed_over(&self, view: &AreaView, owner: Owner, version: Version) -> Option<Outcome> {
         let Kind::HandOver { to, .. } = self.kind else { return None };
-        let withdrew = view.released(to, version) && view.block(to.host).is_some_and(|block| block.bal == 0);
-        (owner == to && !(withdrew && in_force!(GivenUpIsNotHeld))).then_some(Outcome::HandedOver(version))
+        let withdrew = view.withdrew(to, version) && in_force!(GivenUpIsNotHeld);
+        (owner == to && !withdrew).then_some(Outcome::HandedOver(version))
     }
 
     // The destination.
@@ -125,7 +126,9 @@ impl Operation {
         let latest = view.latest_instance();
         let proposes = |block: &Block| block.instance == latest && block.bal > 0 && block.inp == Some(me);
         let proposed = view.good_blocks().any(|(host, block)| host != me.host && proposes(block));
-        let led = leader.owner == Some(me) && !leader.is_free() && !view.released(me, leader.version);
+        // What this host gave up it knows, though its block on disk may be damaged.
+        let gave_up = |own: &Block| own.instance > leader.version || own.instance == leader.version && own.released;
+        let led = view.named(leader) == Some(me) && !self.own.as_ref().is_some_and(gave_up);
         if led || proposed && !view.released(me, latest) || !in_force!(OnlyWhatIsHandedOver) {
             return Ok(());
         }
@@ -140,6 +143,22 @@ impl Operation {
         }
     }
 
+    /// Gives up what was announced: whoever decides it for this host after all decides a free version.
+    pub(super) fn withdraw(&mut self) {
+        if in_force!(WithdrawnInAdvance) {
+            self.withdrawn = self.withdrawn.max(self.announced);
+        }
+    }
+
+    /// The own block as a ballot of `instance` begins with it: what was given up in advance stays so.
+    pub(super) fn without_withdrawn(&self, own: Block, instance: Version) -> Block {
+        match self.withdrawn {
+            Some(version) if version >= instance && own.instance == instance => Block { released: true, ..own },
+            Some(version) if version >= instance => Block { instance, released: true, ..Block::default() },
+            _ => own,
+        }
+    }
+
     /// Somebody is in the way, of whom this host hopes to be handed the resource: says so, and for which version.
     pub(super) fn announce(
         &mut self,
@@ -151,9 +170,9 @@ impl Operation {
     ) -> Effect {
         let own = self.own.clone().unwrap_or_default();
         let next = blocker.version.after(1).max(view.latest_instance());
-        // What was given up, or begun, is not asked for.
-        let spent = own.instance >= next && (own.released || own.mbal > 0);
-        let next = if spent { own.instance.after(1) } else { next };
+        // What was given up is not asked for.
+        let given_up = self.withdrawn.max((own.instance == next && own.released).then_some(next));
+        let next = given_up.map_or(next, |version| next.max(version.after(1)));
         let announced = own.extension.as_ref().and_then(|extension| extension.receives);
         let asks = announced.is_some_and(|announced| announced >= next) && !own_is_wrong;
         if blocker.hold != Hold::Exclusive || asks {
@@ -165,23 +184,4 @@ impl Operation {
         let block = Block { extension: Some(extension), ..block };
         self.write_own(Step::Marking(block.clone()), block)
     }
-
-    /// `own`, with what was announced given up: whoever decides it for this host after all decides a free version.
-    pub(super) fn withdrawn(&self, own: Block) -> Block {
-        let me = self.subject.me;
-        let Some(version) = self.announced.filter(|_| in_force!(WithdrawnInAdvance)) else { return own };
-        // In its instance another value was accepted, or this host's own: then it is the claim that is given up.
-        if own.instance > version || own.instance == version && own.bal > 0 {
-            return own;
-        }
-        let mbal = if own.instance == version { own.mbal } else { 0 };
-        let Block { shared, extension, .. } = own;
-        Block { mbal, instance: version, inp: Some(me), released: true, shared, extension, ..Block::default() }
-    }
-}
-
-/// For which version `host` asks, if it is still that generation.
-fn announces(view: &AreaView, owner: Owner) -> Option<Version> {
-    let (version, by) = view.announced(owner.host)?;
-    (by == owner && !view.released(owner, version)).then_some(version)
 }

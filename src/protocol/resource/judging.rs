@@ -8,7 +8,7 @@ use super::{
 };
 use crate::format::{Block, Leader, Writer};
 use crate::protocol::Seen;
-use crate::protocol::area::{AreaView, claim, claimed};
+use crate::protocol::area::{AreaView, claim, claimed, withdrawn};
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::{Observer, Verdict};
 use crate::protocol::rules::in_force;
@@ -73,8 +73,8 @@ impl Operation {
         {
             return self.ask(view, &leader, recalled, now);
         }
-        if let Some(effect) = self.ceded(view, &leader) {
-            return effect;
+        if let Some(outcome) = self.ceded(view, &leader) {
+            self.goal = Goal::Leave(outcome);
         }
         if !self.wants() {
             return self.undo(view, &leader, own_is_wrong);
@@ -130,6 +130,7 @@ impl Operation {
             return self.refuse(Refusal::Exhausted);
         };
         self.started = now;
+        let own = self.without_withdrawn(own, plan.instance);
         let extension = self.extension(None, plan.burned);
         let flag = self.kept_flag();
         let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, flag, extension);
@@ -160,6 +161,8 @@ impl Operation {
             (None, known) => (known.or_else(|| self.attempt.clone()), OwnBlock::Wrong),
         };
         self.own = own;
+        let before = self.own_block().and_then(|own| withdrawn(self.subject.me, own));
+        self.withdrawn = self.withdrawn.max(before);
         state
     }
 

@@ -172,6 +172,8 @@ pub enum Refusal {
     },
     /// The destination of a handover does not ask for the next version, or not any more. The version is held as before.
     NotAsked,
+    /// What is shared is not handed over. It is held as before.
+    NotAlone,
     /// A handover of what is held was begun and nothing came of it: it can't be shared any more, only released.
     HandoverBegun,
     /// Two that share both wait to hold the resource alone. This one still shares it.
@@ -289,6 +291,8 @@ pub struct Operation {
     ticket: Option<Version>,
     /// The latest version that this host has said it would own if it is handed over.
     announced: Option<Version>,
+    /// Up to which version this host has given up in advance what it announced.
+    withdrawn: Option<Version>,
     /// How often this host stood back for one that has waited longer.
     stood_back: u32,
     /// How often this host looked again because somebody held the resource for a moment only.
@@ -393,6 +397,7 @@ impl Operation {
         let mine = own.as_ref().and_then(|own| own.extension.as_ref());
         let mine = mine.filter(|extension| extension.generation == subject.me.generation.get());
         let announced = mine.and_then(|extension| extension.receives);
+        let withdrawn = mine.and_then(|extension| extension.withdrawn);
         Operation {
             subject,
             kind,
@@ -411,6 +416,7 @@ impl Operation {
             open: None,
             ticket: None,
             announced,
+            withdrawn,
             stood_back: 0,
             short_looks: 0,
             scanned: false,
@@ -439,6 +445,7 @@ impl Operation {
     /// What the host has after this operation has ended with `outcome`.
     pub fn leaves(&self, outcome: &Outcome) -> After {
         match (outcome, self.kind) {
+            (Outcome::Refused(Refusal::NotAlone), _) => After::Held(LeaseMode::Shared),
             (Outcome::Refused(Refusal::HandoverBegun), _) => After::Held(LeaseMode::Exclusive),
             (Outcome::Refused(Refusal::Overtaken { .. }), Kind::HandOver { .. }) if !self.has_ceded() => After::Lost,
             (Outcome::Held(_), _) => After::Held(self.wish.mode),
@@ -769,8 +776,9 @@ impl Operation {
 
     fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {
         let shares = self.wish.mode == LeaseMode::Shared;
-        let holds = self.still_holds();
-        BlockExtension { generation: self.subject.me.generation.get(), waiting, burned, shares, holds, receives: None }
+        let (holds, withdrawn) = (self.still_holds(), self.withdrawn);
+        let generation = self.subject.me.generation.get();
+        BlockExtension { generation, waiting, burned, shares, holds, receives: None, withdrawn }
     }
 
     /// The own block with its claim given up, and with another waiting mark.
@@ -784,7 +792,8 @@ impl Operation {
     }
 
     fn resign(&mut self, own: Block) -> Effect {
-        let block = self.withdrawn(self.given_up(own, None));
+        self.withdraw();
+        let block = self.given_up(own, None);
         self.write_own(Step::Resigning(block.clone()), block)
     }
 

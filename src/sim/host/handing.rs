@@ -3,14 +3,13 @@
 use super::{Env, Held, Member};
 use crate::protocol::area::AreaView;
 use crate::protocol::resource::{Effect, Operation};
-use crate::types::{Generation, HostId, Owner, Time};
+use crate::types::{Generation, HostId, Owner, Time, Version};
 
 impl Member {
     /// Takes in who asks for what is held.
-    pub(super) fn listen(&mut self, view: &AreaView) {
+    pub(super) fn listen(&mut self, view: &AreaView, version: Version) {
         let me = self.tenure.me().host;
-        let asks = |host: HostId| view.announced(host).map(|(_, owner)| owner).filter(|_| host != me);
-        self.asked = view.blocks.keys().find_map(|host| asks(*host));
+        self.asked = view.destinations(version).map(|(owner, _)| owner).find(|owner| owner.host != me);
     }
 
     /// Begins to hand over what is held: to who asks for it, or now and then to somebody who may not.

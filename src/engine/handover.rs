@@ -1,0 +1,122 @@
+//! Hands what is held over to another host that asks for it.
+
+use super::explain::Trouble;
+use super::member::Member;
+use super::resources::{Driven, Resource, whole_view};
+use crate::error::{AcquireError, DiskError, LossReason};
+use crate::protocol::area::AreaView;
+use crate::protocol::resource::{Operation, Outcome, Refusal};
+use crate::types::{Name, Owner, Time, Version};
+
+/// What has become of a handover.
+#[derive(Debug)]
+pub(crate) enum Ceded {
+    /// The other host owns this version.
+    Done(Version),
+    /// The other host was not there any more, and this one holds the resource at this version.
+    Back(Version),
+    /// Nothing was proposed, and the lease is held as before.
+    Kept(Kept),
+    /// It was lost before anything was proposed; or another host came in between.
+    Lost(LossReason),
+    /// It was proposed. Nothing is held here, and nobody here finds out any more whether it was decided.
+    Unknown,
+}
+
+/// Why what is held was not handed over.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each handover that fails")]
+pub(crate) enum Kept {
+    /// The other host does not ask for it.
+    NotAsked,
+    /// It is shared.
+    Shared,
+    /// Storage, or damage.
+    Failed(AcquireError),
+}
+
+/// How far the other host has come with a version that it was made the owner of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It has not shown yet that it knows.
+    Open,
+    /// It owns the version, or did.
+    Taken,
+    /// It gave the version up before it knew that it had it.
+    Withdrawn,
+}
+
+impl Member {
+    /// Who asks to be handed what is held at version `held`, for which version, and their names. Reads the blocks of all
+    /// hosts that there is room for: who has just joined may ask.
+    pub(crate) fn destinations(
+        &self,
+        resource: &Resource,
+        held: Version,
+    ) -> Result<Vec<(Owner, Option<Name>, Version)>, DiskError> {
+        let me = self.pulse.me().host;
+        let view = self.whole_area(resource)?;
+        let others = view.destinations(held).filter(|(owner, _)| owner.host != me);
+        Ok(others.map(|(owner, version)| (owner, self.hosts.name_of(owner), version)).collect())
+    }
+
+    fn whole_area(&self, resource: &Resource) -> Result<AreaView, DiskError> {
+        whole_view(&self.io, self.terms.geometry, resource, self.terms.timeouts.io())
+    }
+
+    /// Makes `to` the owner in the place of this host, which holds the resource at version `held`.
+    pub(crate) fn hand_over(&self, resource: &Resource, held: Version, to: Owner, deadline: Option<Time>) -> Ceded {
+        let timed_out = || Ceded::Kept(Kept::Failed(AcquireError::TimedOut { resource: resource.name, source: None }));
+        if let Err(reason) = self.pulse.held_here((resource.offset, held)) {
+            return Ceded::Lost(reason);
+        }
+        // A value that lands later would spoil the new owner's.
+        if !self.settle_value(resource, self.terms.timeouts.fail()) {
+            return timed_out();
+        }
+        let now = || self.io.now();
+        let patience = now() + self.terms.timeouts.fail();
+        let Some((own, _)) = self.resources.take_held(resource, held, patience, false, now) else {
+            return timed_out();
+        };
+        let (mut operation, effect) = Operation::hand_over(self.subject(resource), own, held, to, self.io.now());
+        let mut trouble = Trouble::default();
+        match self.drive(resource, &mut operation, effect, self.limits(deadline), &mut trouble) {
+            Driven::Done(outcome) => {
+                if let Err(reason) = self.ended(resource, &operation, &outcome) {
+                    return Ceded::Lost(reason);
+                }
+                match outcome {
+                    Outcome::HandedOver(version) => Ceded::Done(version),
+                    Outcome::Held(version) => Ceded::Back(version),
+                    Outcome::Refused(Refusal::NotAsked) => Ceded::Kept(Kept::NotAsked),
+                    Outcome::Refused(Refusal::NotAlone) => Ceded::Kept(Kept::Shared),
+                    Outcome::Refused(Refusal::Overtaken { owner, version }) => {
+                        Ceded::Lost(LossReason::Fenced(self.taker(owner, version)))
+                    }
+                    _ if operation.has_ceded() => Ceded::Unknown,
+                    outcome => Ceded::Kept(Kept::Failed(self.explain(resource, outcome, trouble))),
+                }
+            }
+            Driven::Lost(reason) => {
+                self.forget(resource);
+                Ceded::Lost(reason)
+            }
+            Driven::Unfinished(effect) => {
+                let ceded = operation.has_ceded();
+                self.leave_to_undo(*resource, operation, effect);
+                if ceded { Ceded::Unknown } else { timed_out() }
+            }
+        }
+    }
+
+    /// Whether `owner` shows that it knows that it owns `version`.
+    pub(crate) fn arrival(&self, resource: &Resource, owner: Owner, version: Version) -> Result<Arrival, DiskError> {
+        let view = self.whole_area(resource)?;
+        Ok(match () {
+            () if view.withdrew(owner, version) => Arrival::Withdrawn,
+            () if view.took(owner, version) => Arrival::Taken,
+            () => Arrival::Open,
+        })
+    }
+}

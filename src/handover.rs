@@ -1,0 +1,276 @@
+//! Handing a lease over to another host while the programs of both run, in three steps, so that a manager can drive it.
+//!
+//! The destination waits in [`Membership::receive`]. On the source [`Lease::prepare_handover`] waits until the destination
+//! has announced itself, while the program goes on; the program is stopped, or paused for good; [`Lease::hand_over`] makes
+//! the destination the owner; and [`Handover::finish`] waits until the destination shows that it knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::handover::{Arrival, Ceded, Kept};
+use crate::engine::member::Member;
+use crate::engine::pulse::Until;
+use crate::engine::resources::Resource;
+use crate::error::{AcquireError, DiskError, LossReason};
+use crate::lease::Lease;
+use crate::membership::{Membership, Wait};
+use crate::protocol::resource::Basis;
+use crate::types::{HostId, LeaseMode, Name, Owner, Time, Version};
+
+/// A host that asks to be handed a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Destination {
+    /// The host, and its holding of the id: another process of it would have to ask anew.
+    pub owner: Owner,
+    /// Its name, if its record was read.
+    pub name: Option<Name>,
+    /// The version that it would own.
+    pub version: Version,
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "host {} ({name}) generation {}", self.owner.host, self.owner.generation),
+            None => write!(f, "{}", self.owner),
+        }
+    }
+}
+
+/// Why a handover is not prepared. The lease is held as before, but for `Lost`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// It did not ask in time. Does it wait in [`Membership::receive`], for this resource?
+    #[error("host {to} does not ask to be handed {resource}")]
+    NotAsked {
+        /// The resource.
+        resource: Name,
+        /// The host.
+        to: HostId,
+    },
+    /// It is shared, and others may hold it, too. Convert it first.
+    #[error("{resource} is shared: only what one host holds alone is handed over")]
+    Shared {
+        /// The resource.
+        resource: Name,
+    },
+    /// It is lost.
+    #[error("the lease was lost")]
+    Lost(#[source] LossReason),
+    /// The area could not be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Why a lease was not handed over, or is not known to have been. Each says what is held.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandoverError {
+    /// The destination no longer asks. The lease is held as before: what was stopped may go on.
+    #[error("{to} does not ask to be handed {} any more", .lease.resource().name())]
+    NotAsked {
+        /// The lease.
+        lease: Lease,
+        /// The destination.
+        to: Destination,
+    },
+    /// It is shared, as before. Convert it first.
+    #[error("{} is shared: only what one host holds alone is handed over", .lease.resource().name())]
+    Shared {
+        /// The lease.
+        lease: Lease,
+    },
+    /// Nothing was proposed: storage failed, or a block is damaged. The lease is held as before: what was stopped may go on,
+    /// or hand over again.
+    #[error("{} was not handed over", .lease.resource().name())]
+    Kept {
+        /// The lease.
+        lease: Lease,
+        /// Why.
+        source: AcquireError,
+    },
+    /// The destination gave up while it was made the owner. This host has acquired the resource again, at a later version:
+    /// what was stopped may go on with that one.
+    #[error("the destination withdrew: {} is held here again, at version {}", .lease.resource().name(), .lease.version())]
+    TakenBack {
+        /// The lease, with its new version.
+        lease: Lease,
+    },
+    /// The destination gave up after it was made the owner, and this host could not acquire the resource again. Nothing is
+    /// held.
+    #[error("the destination withdrew, and the resource was not acquired again")]
+    NotTakenBack(#[source] AcquireError),
+    /// Another host took it meanwhile, or the membership is lost. Nothing is held.
+    #[error("the lease was lost")]
+    Lost(#[source] LossReason),
+    /// The deadline has passed after it was proposed. Nothing is held here. If the destination lives it owns the resource
+    /// now or soon; if it doesn't, the resource can be acquired as that of any other dead owner.
+    #[error("the outcome is not known: {to} may have been made the owner of {resource}")]
+    Unknown {
+        /// The resource.
+        resource: Name,
+        /// The destination.
+        to: Destination,
+    },
+    /// The destination owns the resource, and has not shown in time that it knows. It may have died.
+    #[error("{} has not confirmed that it owns version {}", .handover.to, .handover.version())]
+    Unconfirmed {
+        /// To go on waiting with.
+        handover: Handover,
+    },
+    /// The area could not be read. The destination owns the resource.
+    #[error("whether the destination knows could not be read")]
+    Disk {
+        /// To go on waiting with.
+        handover: Handover,
+        /// Why.
+        source: DiskError,
+    },
+}
+
+/// A lease that was handed over: the destination is its owner, for good.
+#[derive(Debug)]
+pub struct Handover {
+    member: Arc<Member>,
+    resource: Resource,
+    to: Destination,
+}
+
+impl Membership {
+    /// Asks for a resource that another host holds, and waits until its owner hands it over to this one. Nothing that the
+    /// lease protects may run before this returns; then its owner has stopped it.
+    ///
+    /// It waits through changes of the owner, and ends when nobody holds the resource any more: `NotHandedOver`. It never
+    /// acquires in any other way.
+    ///
+    /// # Errors
+    /// See [`AcquireError`]. Except after `Unknown` nothing is left behind: a source that hands over at the same moment
+    /// finds that this host withdrew.
+    pub fn receive(&self, resource: &Resource, wait: Wait) -> Result<Lease, AcquireError> {
+        let deadline = wait.deadline(self.member.io.now());
+        let acquired = self.member.acquire(resource, LeaseMode::Exclusive, Basis::HandedOver, deadline)?;
+        Ok(Lease::new(self.member.clone(), *resource, LeaseMode::Exclusive, acquired.version))
+    }
+}
+
+impl Lease {
+    /// The hosts that ask to be handed this lease. Takes one read.
+    ///
+    /// # Errors
+    /// The area can't be read.
+    pub fn destinations(&self) -> Result<Vec<Destination>, DiskError> {
+        let all = self.member().destinations(self.resource(), self.version())?;
+        Ok(all.into_iter().map(|(owner, name, version)| Destination { owner, name, version }).collect())
+    }
+
+    /// The first step of a handover: waits until the host `to` asks for this lease. Nothing changes, and the protected
+    /// program goes on.
+    ///
+    /// # Errors
+    /// See [`PrepareError`].
+    pub fn prepare_handover(&self, to: HostId, wait: Wait) -> Result<Destination, PrepareError> {
+        let resource = self.resource().name();
+        if self.mode() == LeaseMode::Shared {
+            return Err(PrepareError::Shared { resource });
+        }
+        let deadline = wait.deadline(self.member().io.now());
+        let mut found = None;
+        let waited = poll(self.member(), deadline, || {
+            self.member().pulse.held_here(self.key()).map_err(PrepareError::Lost)?;
+            found = self.destinations()?.into_iter().find(|destination| destination.owner.host == to);
+            Ok::<_, PrepareError>(found.is_some())
+        });
+        waited?;
+        found.ok_or(PrepareError::NotAsked { resource, to })
+    }
+
+    /// The second step: makes `to` the owner. The caller has made sure that everything the lease protects has stopped, and
+    /// that it stays so unless this fails in a way that says otherwise.
+    ///
+    /// From the moment in which the destination is proposed this host has no right any more, whatever becomes of it.
+    ///
+    /// # Errors
+    /// See [`HandoverError`], which says what is held then.
+    pub fn hand_over(mut self, to: Destination, wait: Wait) -> Result<Handover, HandoverError> {
+        let deadline = wait.deadline(self.member().io.now());
+        match self.member().hand_over(self.resource(), self.version(), to.owner, deadline) {
+            Ceded::Done(version) => {
+                let (member, resource) = self.spent();
+                Ok(Handover { member, resource, to: Destination { version, ..to } })
+            }
+            Ceded::Back(version) => {
+                let (member, resource) = self.spent();
+                let lease = Lease::new(member, resource, LeaseMode::Exclusive, version);
+                Err(HandoverError::TakenBack { lease })
+            }
+            Ceded::Kept(Kept::NotAsked) => Err(HandoverError::NotAsked { lease: self, to }),
+            Ceded::Kept(Kept::Shared) => Err(HandoverError::Shared { lease: self }),
+            Ceded::Kept(Kept::Failed(source)) => Err(HandoverError::Kept { lease: self, source }),
+            Ceded::Lost(reason) => Err(HandoverError::Lost(reason)),
+            Ceded::Unknown => {
+                let (_, resource) = self.spent();
+                Err(HandoverError::Unknown { resource: resource.name(), to })
+            }
+        }
+    }
+}
+
+impl Handover {
+    /// What was handed over.
+    pub const fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// To whom.
+    pub const fn destination(&self) -> &Destination {
+        &self.to
+    }
+
+    /// The version that the destination owns.
+    pub const fn version(&self) -> Version {
+        self.to.version
+    }
+
+    /// The third step: waits until the destination shows that it knows that it is the owner. What is left of the program on
+    /// this side, such as a paused guest, may be thrown away then; before that, the destination may still give up, and this
+    /// side acquire again.
+    ///
+    /// # Errors
+    /// `TakenBack` or `NotTakenBack` when the destination gave the version up; `Unconfirmed` when it has not shown anything
+    /// in time, and `Disk` when nothing could be read: with those it can be called again.
+    pub fn finish(self, wait: Wait) -> Result<(), HandoverError> {
+        let deadline = wait.deadline(self.member.io.now());
+        let mut arrival = Arrival::Open;
+        let waited = poll(&self.member, deadline, || {
+            arrival = self.member.arrival(&self.resource, self.to.owner, self.to.version)?;
+            Ok::<_, DiskError>(arrival != Arrival::Open)
+        });
+        match (waited, arrival) {
+            (Err(source), _) => Err(HandoverError::Disk { handover: self, source }),
+            (Ok(()), Arrival::Taken) => Ok(()),
+            (Ok(()), Arrival::Open) => Err(HandoverError::Unconfirmed { handover: self }),
+            (Ok(()), Arrival::Withdrawn) => {
+                let acquired = self.member.acquire(&self.resource, LeaseMode::Exclusive, Basis::Any, None);
+                let version = acquired.map_err(HandoverError::NotTakenBack)?.version;
+                let lease = Lease::new(self.member, self.resource, LeaseMode::Exclusive, version);
+                Err(HandoverError::TakenBack { lease })
+            }
+        }
+    }
+}
+
+/// Looks until there is something to see, the deadline has passed, or the membership ends. At least once.
+fn poll<E>(member: &Member, deadline: Option<Time>, mut look: impl FnMut() -> Result<bool, E>) -> Result<(), E> {
+    let pause = (member.terms.timeouts.renewal() / 8).clamp(Duration::from_millis(5), Duration::from_millis(500));
+    loop {
+        let found = look()?;
+        let now = member.io.now();
+        let end = deadline.filter(|end| *end > now);
+        match end {
+            Some(end) if !found && member.pulse.sleep((now + pause).min(end), Until::Closing) => {}
+            _ => return Ok(()),
+        }
+    }
+}
