@@ -418,7 +418,7 @@ impl Checker {
         let knows = |disk| {
             let block = storage.block(disk, to.host);
             block.good().is_none_or(|block| {
-                let asked = block.extension.as_ref().and_then(|extension| extension.receives);
+                let asked = block.extension.as_ref().and_then(|extension| extension.receives.max(extension.withdrawn));
                 block.instance >= version || asked >= Some(version)
             })
         };
