@@ -4,7 +4,7 @@
 //! They are only passed on. A bit, an event and a request have no checksum on a sanlock host's disk, so nothing that a
 //! lease depends on may follow from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::member::Member;
 use crate::disk::Lane;
@@ -32,6 +32,20 @@ pub enum Notice {
         /// Whether that version is the one that comes next. Only then is there something to do: a request for a later one
         /// would, as nobody clears it, end every owner until then.
         due: bool,
+    },
+    /// A host asks to be handed a resource that this one holds: see [`Lease::prepare_handover`]. Told once for each lease
+    /// and each process that asks.
+    ///
+    /// [`Lease::prepare_handover`]: crate::Lease::prepare_handover
+    HandoverAsked {
+        /// Who asks: the process of that host that holds its id now.
+        from: Owner,
+        /// Its name, if its record was read.
+        name: Option<Name>,
+        /// The resource.
+        resource: Name,
+        /// The version that is held.
+        held: Version,
     },
     /// A host has sent an event to this host: numbers that mean what the two agree on. Told again when that host calls
     /// anew, for whatever reason, and has not withdrawn it.
@@ -76,11 +90,13 @@ pub(crate) struct Notices {
     events: BTreeMap<HostId, HostEvent>,
     /// By the place of the resource, for the version that is held.
     requests: BTreeMap<u64, (Version, Request)>,
+    /// Who asks to be handed which lease.
+    destinations: BTreeSet<(u64, Version, Owner)>,
 }
 
 impl Notices {
     pub(crate) fn new(tell: TellNotice) -> Notices {
-        Notices { tell, events: BTreeMap::new(), requests: BTreeMap::new() }
+        Notices { tell, events: BTreeMap::new(), requests: BTreeMap::new(), destinations: BTreeSet::new() }
     }
 
     /// Takes in the calls that one scan has shown.
@@ -94,6 +110,21 @@ impl Notices {
         }
         if let Some(first) = calls.first() {
             self.look_for_requests(first, member);
+        }
+        self.look_for_destinations(member);
+    }
+
+    /// They were seen when what is held was looked at last.
+    fn look_for_destinations(&mut self, member: &Member) {
+        let asking = member.resources.asking();
+        let before = std::mem::take(&mut self.destinations);
+        for (resource, held, from) in asking {
+            let key = (resource.offset, held, from);
+            self.destinations.insert(key);
+            if !before.contains(&key) {
+                let (name, resource) = (member.hosts.name_of(from), resource.name);
+                (self.tell)(&Notice::HandoverAsked { from, name, resource, held });
+            }
         }
     }
 

@@ -53,6 +53,8 @@ struct Slot {
     own: Option<Block>,
     /// Released by its holder while a conversion is under way.
     given_up: bool,
+    /// Who asked to be handed what is held, when it was looked at last.
+    asking: Vec<Owner>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,18 +106,13 @@ impl Resources {
     /// Counts a lease as held that an earlier process of this generation acquired; `own` is its block.
     pub(crate) fn adopt(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Block) {
         let state = SlotState::Held(mode, version);
-        let slot = Slot { name: resource.name, state, own: Some(own), given_up: false };
+        let slot = Slot { own: Some(own), ..Slot::new(resource.name, state) };
         self.slots.lock().insert(resource.offset, slot);
     }
 
     fn begin(&self, resource: &Resource) -> Option<Option<Block>> {
         let mut slots = self.slots.lock();
-        let slot = slots.entry(resource.offset).or_insert_with(|| Slot {
-            name: resource.name,
-            state: SlotState::Idle,
-            own: None,
-            given_up: false,
-        });
+        let slot = slots.entry(resource.offset).or_insert_with(|| Slot::new(resource.name, SlotState::Idle));
         if slot.state != SlotState::Idle {
             return None;
         }
@@ -138,10 +135,28 @@ impl Resources {
         if let Some(slot) = self.slots.lock().get_mut(&resource.offset) {
             slot.state = state;
             slot.own = own;
+            if state == SlotState::Idle {
+                slot.asking.clear();
+            }
             given_up = std::mem::take(&mut slot.given_up) && state != SlotState::Idle;
         }
         self.changed.notify_all();
         given_up
+    }
+
+    /// Keeps who asks to be handed what is held.
+    pub(super) fn set_asking(&self, resource: &Resource, asking: Vec<Owner>) {
+        if let Some(slot) = self.slots.lock().get_mut(&resource.offset) {
+            slot.asking = asking;
+        }
+    }
+
+    /// Who asks to be handed what is held, and at which version that is.
+    pub(super) fn asking(&self) -> Vec<(Resource, Version, Owner)> {
+        let slots = self.slots.lock();
+        let held = slots.iter().filter_map(|(offset, slot)| Some((slot.held(*offset)?, &slot.asking)));
+        held.flat_map(|((resource, _, version), asking)| asking.iter().map(move |owner| (resource, version, *owner)))
+            .collect()
     }
 
     /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion of it that is
@@ -177,6 +192,10 @@ impl Resources {
 }
 
 impl Slot {
+    const fn new(name: Name, state: SlotState) -> Slot {
+        Slot { name, state, own: None, given_up: false, asking: Vec::new() }
+    }
+
     fn held(&self, offset: u64) -> Option<(Resource, LeaseMode, Version)> {
         match self.state {
             SlotState::Held(mode, version) => Some((Resource { name: self.name, offset }, mode, version)),

@@ -44,7 +44,10 @@ impl Member {
         if view.block(self.host()).is_none() {
             self.restore(resource, version);
         }
-        let taken = view.fenced(self.pulse.me(), version);
+        let me = self.pulse.me();
+        let asking = view.destinations(version).map(|(owner, _)| owner).filter(|owner| owner.host != me.host);
+        self.resources.set_asking(resource, asking.collect());
+        let taken = view.fenced(me, version);
         self.pulse.looked(key, span.started, taken.map(|(owner, version)| self.taker(owner, version)));
     }
 

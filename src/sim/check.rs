@@ -410,7 +410,8 @@ impl Checker {
         }
     }
 
-    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up.
+    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up; unless
+    /// another process of it has come since.
     pub(super) fn handed_over(&mut self, me: Owner, to: Option<Owner>, version: Version, storage: &Storage) {
         self.counters.handed_over += 1;
         let Some(to) = to else { return };
@@ -418,8 +419,11 @@ impl Checker {
         let knows = |disk| {
             let block = storage.block(disk, to.host);
             block.good().is_none_or(|block| {
-                let asked = block.extension.as_ref().and_then(|extension| extension.receives.max(extension.withdrawn));
-                block.instance >= version || asked >= Some(version)
+                block.extension.as_ref().is_none_or(|extension| {
+                    extension.generation != to.generation.get()
+                        || block.instance >= version
+                        || extension.receives.max(extension.withdrawn) >= Some(version)
+                })
             })
         };
         let copies = (0..storage.disks()).filter(|disk| knows(*disk)).count();

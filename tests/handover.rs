@@ -1,0 +1,246 @@
+//! Handing a lease over while both hosts run: what each side is told, what is held then, and what becomes of it when
+//! either gives up or dies.
+
+#![allow(clippy::unwrap_used)] // In a test these are assertions.
+
+mod common;
+
+use std::sync::mpsc::channel;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Duration;
+
+use leasehold::{
+    AcquireError, ConvertError, HandoverError, JoinOptions, Lease, LeaseMode, LossReason, Membership, Notice,
+    PrepareError, Resource, Wait,
+};
+
+use common::memory::{Scene, id};
+use common::{PATIENCE, until};
+
+const LONG: Wait = Wait::For(PATIENCE);
+
+/// Host 1 holds `demo`, and host 2 asks for it while `work` goes on with its lease and what host 2 is told.
+fn with_destination<T>(scene: &Scene, work: impl FnOnce(Lease, Answer<'_>) -> T) -> T {
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let destination = scene.other(2);
+    thread::scope(|scope| {
+        let (asking, resource) = (&destination, &scene.resource);
+        let answer = scope.spawn(move || asking.receive(resource, LONG));
+        work(lease, Answer { destination: &destination, answer })
+    })
+}
+
+struct Answer<'scope> {
+    destination: &'scope Membership,
+    answer: ScopedJoinHandle<'scope, Result<Lease, AcquireError>>,
+}
+
+#[test]
+fn the_destination_owns_the_next_version_and_the_source_nothing() {
+    let scene = Scene::new();
+    with_destination(&scene, |lease, Answer { answer, .. }| {
+        let held = lease.version();
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        assert!(lease.is_held() && to.version > held, "{to:?}");
+        assert_eq!(lease.destinations().unwrap(), std::slice::from_ref(&to));
+        assert!(!answer.is_finished(), "before it was made the owner");
+        let handover = lease.hand_over(to, LONG).unwrap();
+        let received = answer.join().unwrap().unwrap();
+        assert_eq!(received.version(), handover.version());
+        assert!(received.version() > held && received.is_held());
+        handover.finish(LONG).unwrap();
+        match scene.membership.acquire(&scene.resource, Wait::No) {
+            Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host, id(2)),
+            answer => panic!("{answer:?}"),
+        }
+        received.release().unwrap();
+        scene.membership.acquire(&scene.resource, LONG).unwrap().release().unwrap();
+    });
+}
+
+#[test]
+fn the_source_is_told_who_asks_once() {
+    let (sender, told) = channel();
+    let options = JoinOptions::new().on_notice(move |notice| drop(sender.send(notice.clone())));
+    let scene = Scene::with_options(options);
+    with_destination(&scene, |lease, Answer { destination, answer }| {
+        let Notice::HandoverAsked { from, name, resource, held } = told.recv_timeout(PATIENCE).unwrap() else {
+            panic!("another notice")
+        };
+        assert_eq!((from, resource, held), (destination.owner(), lease.resource().name(), lease.version()));
+        assert!(name.is_some());
+        // Long enough for several looks.
+        thread::sleep(scene.membership.lockspace().timeouts().renewal() * 6);
+        assert_eq!(told.try_iter().count(), 0);
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        lease.hand_over(to, LONG).unwrap();
+        answer.join().unwrap().unwrap().release().unwrap();
+    });
+}
+
+#[test]
+fn nobody_is_handed_what_nobody_holds() {
+    let scene = Scene::new();
+    let other = scene.other(2);
+    match other.receive(&scene.resource, LONG) {
+        Err(AcquireError::NotHandedOver { .. }) => {}
+        answer => panic!("{answer:?}"),
+    }
+    // And it keeps nobody away.
+    scene.membership.acquire(&scene.resource, Wait::No).unwrap().release().unwrap();
+}
+
+#[test]
+fn who_waits_to_be_handed_a_lease_does_not_take_it_when_it_is_released() {
+    let scene = Scene::new();
+    with_destination(&scene, |lease, Answer { answer, .. }| {
+        lease.prepare_handover(id(2), LONG).unwrap();
+        lease.release().unwrap();
+        match answer.join().unwrap() {
+            Err(AcquireError::NotHandedOver { .. }) => {}
+            answer => panic!("{answer:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_lease_is_prepared_only_for_who_asks_and_only_if_it_is_held_alone() {
+    let scene = Scene::new();
+    let mut lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    match lease.prepare_handover(id(2), Wait::For(Duration::from_millis(60))) {
+        Err(PrepareError::NotAsked { to, .. }) => assert_eq!(to, id(2)),
+        answer => panic!("{answer:?}"),
+    }
+    lease.convert(LeaseMode::Shared, LONG).unwrap();
+    match lease.prepare_handover(id(2), LONG) {
+        Err(PrepareError::Shared { .. }) => {}
+        answer => panic!("{answer:?}"),
+    }
+    assert!(lease.is_held());
+    lease.release().unwrap();
+}
+
+#[test]
+fn a_destination_that_gives_up_leaves_the_lease_with_the_source_and_may_ask_again() {
+    let scene = Scene::new();
+    let destination = scene.other(2);
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let held = lease.version();
+    let mut to = None;
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| destination.receive(&scene.resource, Wait::For(Duration::from_millis(300))));
+        to = Some(lease.prepare_handover(id(2), LONG).unwrap());
+        assert!(answer.join().unwrap().is_err());
+    });
+    let lease = match lease.hand_over(to.unwrap(), LONG) {
+        Err(HandoverError::NotAsked { lease, .. }) => lease,
+        answer => panic!("{answer:?}"),
+    };
+    assert!(lease.is_held() && lease.version() == held);
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| destination.receive(&scene.resource, LONG));
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        let handover = lease.hand_over(to, LONG).unwrap();
+        let received = answer.join().unwrap().unwrap();
+        assert_eq!(received.version(), handover.version());
+        handover.finish(LONG).unwrap();
+        received.release().unwrap();
+    });
+    assert_acquires(&scene.membership, &scene.resource);
+}
+
+#[test]
+fn a_handover_that_hangs_before_the_proposal_is_kept_and_after_it_is_not_known() {
+    let scene = Scene::new();
+    with_destination(&scene, |lease, Answer { answer, .. }| {
+        let held = lease.version();
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        // The first write says what is still held.
+        scene.hold_writes(scene.block_at(1));
+        let lease = match lease.hand_over(to.clone(), Wait::For(Duration::from_millis(300))) {
+            Err(HandoverError::Kept { lease, .. }) => lease,
+            answer => panic!("{answer:?}"),
+        };
+        assert!(lease.is_held() && lease.version() == held);
+        scene.thaw();
+        let handover = hand_over_again(lease, &to);
+        let received = answer.join().unwrap().unwrap();
+        assert_eq!(received.version(), handover.version());
+        handover.finish(LONG).unwrap();
+        received.release().unwrap();
+    });
+}
+
+/// Until what the first attempt left to do is done.
+fn hand_over_again(mut lease: Lease, to: &leasehold::Destination) -> leasehold::Handover {
+    loop {
+        lease = match lease.hand_over(to.clone(), LONG) {
+            Err(HandoverError::Kept { lease, .. }) => lease,
+            answer => return answer.unwrap(),
+        };
+    }
+}
+
+#[test]
+fn a_begun_handover_can_not_be_shared_but_released() {
+    let scene = Scene::new();
+    with_destination(&scene, |lease, Answer { answer, .. }| {
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        scene.hold_writes(scene.block_at(1));
+        let mut lease = match lease.hand_over(to, Wait::For(Duration::from_millis(300))) {
+            Err(HandoverError::Kept { lease, .. }) => lease,
+            answer => panic!("{answer:?}"),
+        };
+        scene.thaw();
+        until("what the handover left to do is done", || match lease.convert(LeaseMode::Shared, LONG) {
+            Err(ConvertError::Unknown { .. }) => false,
+            Err(ConvertError::HandoverBegun { .. }) => true,
+            answer => panic!("{answer:?}"),
+        });
+        assert!(lease.is_held() && lease.mode() == LeaseMode::Exclusive);
+        lease.release().unwrap();
+        assert!(matches!(answer.join().unwrap(), Err(AcquireError::NotHandedOver { .. })));
+    });
+    assert_acquires(&scene.membership, &scene.resource);
+}
+
+#[test]
+fn a_destination_that_dies_with_what_it_was_handed_is_taken_over_as_any_owner() {
+    let scene = Scene::new();
+    let dying = scene.other(2);
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let version = thread::scope(|scope| {
+        let answer = scope.spawn(|| dying.receive(&scene.resource, LONG));
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        let handover = lease.hand_over(to, LONG).unwrap();
+        std::mem::forget(answer.join().unwrap().unwrap());
+        handover.version()
+    });
+    drop(dying);
+    let again = scene.membership.acquire(&scene.resource, LONG).unwrap();
+    assert!(again.version() > version);
+    again.release().unwrap();
+}
+
+#[test]
+fn a_lease_that_was_taken_by_force_is_not_handed_over() {
+    let scene = Scene::new();
+    with_destination(&scene, |lease, Answer { answer, .. }| {
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        let taker = scene.other(3);
+        let taken = taker.take(&scene.resource, lease.version(), LONG).unwrap();
+        match lease.hand_over(to, LONG) {
+            Err(HandoverError::Lost(LossReason::Fenced(by))) => assert_eq!(by.version, taken.lease.version()),
+            answer => panic!("{answer:?}"),
+        }
+        // The destination waits for the one who has it now.
+        let to = taken.lease.prepare_handover(id(2), LONG).unwrap();
+        taken.lease.hand_over(to, LONG).unwrap().finish(LONG).unwrap();
+        answer.join().unwrap().unwrap().release().unwrap();
+    });
+}
+
+#[track_caller]
+fn assert_acquires(membership: &Membership, resource: &Resource) {
+    membership.acquire(resource, LONG).unwrap().release().unwrap();
+}
