@@ -200,6 +200,23 @@ fn what_is_left_of_a_record_says_whether_it_was_released() {
     assert_eq!(mended, Repaired::Host { generation: generation.get(), free: true });
 }
 
+/// A write that went astray: the sector says that another host was released, and nothing of its own.
+#[test]
+fn the_rest_of_another_hosts_record_says_nothing() {
+    let scene = Scene::new();
+    let (lost, other) = (scene.join(1), scene.join(2));
+    scene.disk.edit(|bytes| {
+        let [of, to] = [9, 1].map(|host| scene.geometry.delta_offset(id(host)) as usize);
+        bytes.copy_within(of..of + scene.geometry.sector_bytes(), to);
+    });
+    until("the loss", || matches!(lost.status(), Status::Lost { .. }));
+    drop(lost);
+    // Longer than a record is watched that says itself that it was released.
+    let options = RepairOptions { wait: Wait::For((long().renewal() + long().io()) * 4), ..AT_ONCE };
+    let early = other.repair(&scene.one_finding(), options);
+    assert!(matches!(early, Err(RepairError::MayLive { .. })), "{early:?}");
+}
+
 /// D is short here: the host counts as dead, and nobody vouches for it.
 #[test]
 fn the_id_of_a_record_that_was_mended_is_taken_again_only_after_its_host_was_declared_dead() {

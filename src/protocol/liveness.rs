@@ -273,6 +273,18 @@ impl Observer {
         self.views.get(&host).map(|view| &view.value)
     }
 
+    /// The longest that any host in the lockspace takes from one renewal to the end of the next: R + T.
+    pub fn longest_renewal(&self) -> Duration {
+        let renewal = |timeouts: Timeouts| timeouts.renewal() + timeouts.io();
+        self.records()
+            .map(|record| renewal(record.timeouts(self.timeouts.io())))
+            .fold(renewal(self.timeouts), Duration::max)
+    }
+
+    fn records(&self) -> impl Iterator<Item = &DeltaRecord> {
+        self.views.values().filter_map(|view| view.value.good())
+    }
+
     /// Every host that was observed.
     pub fn hosts(&self) -> impl Iterator<Item = HostId> + '_ {
         self.views.keys().copied()
@@ -289,8 +301,7 @@ impl Observer {
 
     /// The longest F and D in the lockspace: for a record that can't say its own.
     fn longest(&self) -> Spans {
-        let records = self.views.values().filter_map(|view| view.value.good());
-        let spans = records.map(|record| Spans::from(record.timeouts(self.timeouts.io())));
+        let spans = self.records().map(|record| Spans::from(record.timeouts(self.timeouts.io())));
         spans.fold(self.timeouts.into(), Spans::longest)
     }
 }

@@ -1,53 +1,87 @@
-//! What is written in the place of a damaged delta record.
-//!
-//! Not in here: when that may be done. Its holder has found the damage at its next renewal, and is lost; who mends the
-//! record waits until the generation counts as dead, so as not to be what costs it the id.
+//! What is written in the place of a damaged delta record, and when that may be done.
 //!
 //! Invariants:
+//! - A record is mended when its host counts as dead: its holder has found the damage at its next renewal, and is lost; who
+//!   mends it must not be what costs it the id. It need not be waited for where the end of the holder is known otherwise.
+//! - The write is justified by a read that started less than T before it.
 //! - What is mended is not released, unless its own checksum says that it was, or somebody vouches for its holder as for
 //!   a host that is declared dead. So nobody takes it for a proof that a generation is over.
 //! - Nobody proves to be the machine that held it: the id is taken again only after it was declared dead.
 //! - Its generation is not below any that is known of this host.
 
 use super::delta::Terms;
+use super::liveness::{Observer, Verdict};
+use super::{Defect, Seen, Span};
 use crate::format::{DeltaExtension, DeltaRecord};
-use crate::types::{HostId, Name};
+use crate::timeouts::stretched;
+use crate::types::{HostId, Name, Time};
 
-/// The record that takes the place of the damaged one of `host`. `rest` is what sanlock would read of that, if it has its
-/// checksum; `shown` the largest generation of the host that anything else on the device shows; `fenced_by` who vouches
-/// that its holder was fenced.
-pub fn mended(
+/// A damaged record as one read showed it, and who says that its holder was fenced.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Damaged {
     host: HostId,
-    terms: &Terms,
+    terms: Terms,
+    seen: Seen<DeltaRecord>,
     rest: Option<DeltaRecord>,
-    shown: u64,
     fenced_by: Option<HostId>,
-) -> DeltaRecord {
-    let rest = rest.filter(|rest| terms.own(host, rest));
-    let free = rest.as_ref().is_some_and(DeltaRecord::is_free) || fenced_by.is_some();
-    let known = rest.as_ref().map_or(0, |rest| rest.generation).max(shown);
-    // What is held has a generation, whether it is known or not.
-    let generation = if free { known } else { known.max(1) };
-    DeltaRecord {
-        geometry: terms.geometry,
-        lockspace: terms.lockspace,
-        owner_id: if generation == 0 { 0 } else { host.get() },
-        generation,
-        host_name: rest.as_ref().map_or(Name::EMPTY, |rest| rest.host_name),
-        // When it was renewed last nobody knows, and nobody asks.
-        timestamp: if free { 0 } else { 1 },
-        io_timeout: terms.timeouts.io_seconds(),
-        extension: Some(DeltaExtension {
-            nonce: terms.nonce,
-            session: 0,
-            boot: 0,
-            started_us: 0,
-            left: 0,
-            machine: 0,
-            superseded: 0,
-            confirmed: false,
-            declared_by: fenced_by,
-            timeouts: terms.timeouts,
-        }),
+}
+
+impl Damaged {
+    /// The record of `host`, which has that `defect`. `rest` is what sanlock would read of it, if it has its checksum; of
+    /// another host or lockspace it says nothing. `fenced_by` vouches that its holder was fenced.
+    pub fn new(
+        host: HostId,
+        terms: Terms,
+        defect: Defect,
+        rest: Option<DeltaRecord>,
+        fenced_by: Option<HostId>,
+    ) -> Damaged {
+        let rest = rest.filter(|rest| terms.own(host, rest));
+        Damaged { host, terms, seen: Seen::Bad(defect), rest, fenced_by }
+    }
+
+    /// Whether the holder is known to have ended: it says so itself, or somebody vouches for it.
+    fn is_free(&self) -> bool {
+        self.rest.as_ref().is_some_and(DeltaRecord::is_free) || self.fenced_by.is_some()
+    }
+
+    /// Whether the record may be mended on account of the read that showed it so, which took `span`.
+    ///
+    /// # Errors
+    /// From when on a read may show that, if the record doesn't change. `None`: that is not known yet.
+    pub fn may_mend(&self, span: Span, observer: &Observer) -> Result<(), Option<Time>> {
+        let since = observer.first_seen(self.host).filter(|_| observer.record(self.host) == Some(&self.seen));
+        let since = since.ok_or(None)?;
+        let at = match observer.judge_host(self.host) {
+            _ if self.is_free() => since + stretched(observer.longest_renewal()),
+            Verdict::Over | Verdict::Dead => since,
+            // Unless it has passed, and only a scan that confirms it is missing.
+            Verdict::Active { dead_at } => dead_at.ok_or(None)?.max(span.ended + self.terms.timeouts.renewal() / 2),
+        };
+        match at <= span.started && span.ended.since(span.started) <= self.terms.timeouts.io() {
+            true => Ok(()),
+            false => Err(Some(at)),
+        }
+    }
+
+    /// The record that takes its place. `shown` is the largest generation of the host that anything else on the device
+    /// shows.
+    pub fn mended(&self, shown: u64) -> DeltaRecord {
+        let free = self.is_free();
+        let known = self.rest.as_ref().map_or(0, |rest| rest.generation).max(shown);
+        // What is held has a generation, whether it is known or not.
+        let generation = if free { known } else { known.max(1) };
+        let Terms { geometry, lockspace, nonce, timeouts } = self.terms;
+        let never_held = DeltaRecord::free(geometry, lockspace, nonce, timeouts);
+        let declared_by = self.fenced_by;
+        DeltaRecord {
+            owner_id: if generation == 0 { 0 } else { self.host.get() },
+            generation,
+            host_name: self.rest.as_ref().map_or(Name::EMPTY, |rest| rest.host_name),
+            // When it was renewed last nobody knows, and nobody asks.
+            timestamp: if free { 0 } else { 1 },
+            extension: never_held.extension.map(|extension| DeltaExtension { declared_by, ..extension }),
+            ..never_held
+        }
     }
 }

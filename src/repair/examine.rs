@@ -28,23 +28,24 @@ impl Lockspace {
                 Some(Finding::HostRecord { host, damage })
             })
             .collect();
-        if let Some((header, index)) = self.index_or_guess()? {
+        let found = self.index_or_guess()?;
+        let resources = self.all_resources(found.as_ref().map(|(_, index)| index))?;
+        if let Some((header, index)) = found {
             findings.extend(self.examine_area(self.index_guard())?);
             let entries = self.flaws(&index)?;
             if header.is_some() || !entries.is_empty() {
                 findings.push(Finding::Index { header, entries });
             }
         }
-        for resource in self.all_resources()? {
+        for resource in resources {
             findings.extend(self.examine_area(resource)?);
         }
         Ok(findings)
     }
 
     /// Every resource that the index or a leader names.
-    fn all_resources(&self) -> Result<Vec<Resource>, DiskError> {
-        let index = self.index_or_guess()?.map(|(_, index)| index);
-        let mut all: Vec<Resource> = index.iter().flat_map(Index::resources).collect();
+    fn all_resources(&self, index: Option<&Index>) -> Result<Vec<Resource>, DiskError> {
+        let mut all: Vec<Resource> = index.into_iter().flat_map(Index::resources).collect();
         let unlisted = self.search()?.into_iter().filter(|found| all.iter().all(|known| known.offset != found.offset));
         let unlisted: Vec<Resource> = unlisted.collect();
         all.extend(unlisted);
@@ -111,8 +112,9 @@ impl Lockspace {
     /// The largest generation of a host that any leader or block shows.
     pub(super) fn generation_shown(&self, host: HostId) -> Result<u64, DiskError> {
         let mut largest = 0;
-        let guard = if self.has_index()? { Some(self.index_guard()) } else { None };
-        for resource in self.all_resources()?.into_iter().chain(guard) {
+        let index = self.index_or_guess()?.map(|(_, index)| index);
+        let guard = index.is_some().then(|| self.index_guard());
+        for resource in self.all_resources(index.as_ref())?.into_iter().chain(guard) {
             let view = match whole_view(&self.io, self.geometry(), &resource, FIRST_READ) {
                 Ok(view) => view,
                 Err(error) => {

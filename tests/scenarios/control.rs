@@ -6,10 +6,10 @@ use leasehold::format::{DeltaExtension, DeltaRecord, Geometry};
 use leasehold::protocol::declare::{Declaration, Declared, Effect, Refusal};
 use leasehold::protocol::delta::{self, Acquire, Event, Identity, Terms};
 use leasehold::protocol::liveness::Observer;
-use leasehold::protocol::mend::mended;
+use leasehold::protocol::mend::Damaged;
 use leasehold::protocol::resource::{self, Operation, Outcome};
-use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{Generation, LeaseMode, Owner, Time, Version};
+use leasehold::protocol::{Defect, Seen, Span, Written};
+use leasehold::{Generation, HostId, LeaseMode, Owner, Time, Timeouts, Version, stretched};
 
 use crate::world::*;
 
@@ -150,6 +150,11 @@ fn the_sector_says_who_declared_a_host_dead() {
     assert_eq!(dead.extension, Some(held));
 }
 
+/// The record of a host that is damaged, with what is left of it.
+fn damaged(host: u64, rest: Option<DeltaRecord>, fenced_by: Option<HostId>) -> Damaged {
+    Damaged::new(id(host), terms(), Defect::Unreadable, rest, fenced_by)
+}
+
 fn terms() -> Terms {
     Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() }
 }
@@ -157,7 +162,7 @@ fn terms() -> Terms {
 #[test]
 fn a_record_that_was_mended_ends_no_generation_and_is_nobodys() {
     let mut observer = Observer::new(timeouts());
-    let record = mended(id(B), &terms(), None, 7, None);
+    let record = damaged(B, None, None).mended(7);
     assert_eq!((record.generation, record.is_free()), (7, false));
     observer.observe(id(B), at(start()), Some(start()), Seen::Good(record.clone()));
     for generation in [6, 7, 8] {
@@ -176,23 +181,64 @@ fn a_record_that_was_mended_ends_no_generation_and_is_nobodys() {
     };
     assert!(matches!(end, delta::Effect::Done(Err(delta::Refusal::NotReleased(_)))), "{end:?}");
     // By somebody's word it is free, and says by whose.
-    let freed = mended(id(B), &terms(), None, 7, Some(id(A)));
+    let freed = damaged(B, None, Some(id(A))).mended(7);
     assert!(freed.is_free() && freed.extension.as_ref().unwrap().declared_by == Some(id(A)));
 }
 
 #[test]
 fn what_is_left_of_a_record_is_kept_when_it_is_mended() {
     let rest = |timestamp| DeltaRecord { timestamp, extension: None, ..record(owner(B, 9), timeouts()) };
-    let held = mended(id(B), &terms(), Some(rest(5)), 7, None);
+    let held = damaged(B, Some(rest(5)), None).mended(7);
     assert_eq!((held.generation, held.is_free(), held.host_name), (9, false, rest(5).host_name));
-    let left = mended(id(B), &terms(), Some(rest(0)), 7, None);
+    let left = damaged(B, Some(rest(0)), None).mended(7);
     assert_eq!((left.generation, left.is_free()), (9, true));
     // What something else shows may be later.
-    assert_eq!(mended(id(B), &terms(), Some(rest(5)), 12, None).generation, 12);
+    assert_eq!(damaged(B, Some(rest(5)), None).mended(12).generation, 12);
     // Another host's record is none of this one.
-    let astray = mended(id(C), &terms(), Some(rest(0)), 0, None);
+    let astray = damaged(C, Some(rest(0)), None).mended(0);
     assert_eq!((astray.generation, astray.is_free()), (1, false));
-    assert_eq!(mended(id(B), &terms(), None, 0, Some(id(A))).owner(), None, "nobody is known to have held it");
+    assert_eq!(damaged(B, None, Some(id(A))).mended(0).owner(), None, "nobody is known to have held it");
+}
+
+/// After D, or after R + T of whoever in the lockspace takes the longest for it where the holder's end is known.
+#[test]
+fn a_record_is_mended_when_it_has_not_changed_for_as_long_as_its_holder_could_be_there() {
+    let left = |host| DeltaRecord { timestamp: 0, extension: None, ..record(owner(host, 9), timeouts()) };
+    let renewal = |timeouts: Timeouts| stretched(timeouts.renewal() + timeouts.io());
+    let theirs = DeltaRecord { io_timeout: 10, extension: None, ..record(owner(C, 1), timeouts()) };
+    let slow = theirs.timeouts(timeouts().io());
+    for (neighbour, rest, fenced_by, expected) in [
+        (None, None, None, stretched(timeouts().dead())),
+        (None, Some(left(B)), None, renewal(timeouts())),
+        (None, None, Some(id(A)), renewal(timeouts())),
+        // It is another host that was released.
+        (None, Some(left(C)), None, stretched(timeouts().dead())),
+        (Some(&theirs), Some(left(B)), None, renewal(slow)),
+        (Some(&theirs), None, None, stretched(slow.dead())),
+    ] {
+        let damaged = damaged(B, rest, fenced_by);
+        let mut observer = Observer::new(timeouts());
+        assert_eq!(damaged.may_mend(at(start()), &observer), Err(None), "nobody has watched it");
+        let mut observe = |now: Time| {
+            let shown = neighbour.map(|record| (id(C), Seen::Good(record.clone())));
+            for (host, seen) in shown.into_iter().chain([(id(B), Seen::Bad(Defect::Unreadable))]) {
+                observer.observe(host, at(now), Some(now), seen);
+            }
+            observer.clone()
+        };
+        let early = observe(start());
+        assert_eq!(damaged.may_mend(at(start()), &early), Err(Some(start() + expected)));
+        let ready = start() + expected;
+        let late = observe(ready);
+        assert_eq!(damaged.may_mend(at(ready), &late), Ok(()));
+        let slow = Span { started: ready, ended: ready + timeouts().io() + Duration::from_nanos(1) };
+        assert!(damaged.may_mend(slow, &late).is_err(), "the read took too long");
+        let before = Span { started: start(), ended: ready };
+        assert!(damaged.may_mend(before, &late).is_err(), "the read began too early");
+        // Damage of another kind is a change.
+        let other = Damaged::new(id(B), terms(), Defect::Deleted, None, Some(id(A)));
+        assert_eq!(other.may_mend(at(ready), &late), Err(None));
+    }
 }
 
 impl World {
