@@ -323,15 +323,8 @@ impl Lockspace {
 
     /// The leader that a read of a resource's area has shown, if it is that resource's.
     pub(crate) fn leader<'view>(&self, view: &'view AreaView, resource: &Resource) -> Result<&'view Leader, Damage> {
-        let reason = match &view.leader {
-            Seen::Bad(reason) => reason.clone(),
-            Seen::Good(leader) if leader.cleared => Defect::Deleted,
-            Seen::Good(leader) if (leader.resource, leader.lockspace) != (resource.name, self.name()) => {
-                Defect::Foreign { resource: leader.resource, lockspace: leader.lockspace }
-            }
-            Seen::Good(leader) => return Ok(leader),
-        };
-        Err(self.damage(resource.offset, "leader", reason))
+        let leader = view.leader_of(self.name(), resource.name);
+        leader.map_err(|reason| self.damage(resource.offset, "leader", reason))
     }
 
     pub(crate) fn damage(&self, offset: u64, what: &'static str, reason: Defect) -> Damage {

@@ -12,7 +12,7 @@ use super::pulse::Until;
 use super::resources::Resource;
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
-use crate::format::{Block, Corrupt, Leader};
+use crate::format::Block;
 use crate::protocol::Defect;
 use crate::protocol::delta::{Event, Identity, Tenure, Terms};
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
@@ -69,12 +69,9 @@ fn attempt(io: &Io, terms: &Terms, request: &Request) -> Result<Tenure, ResumeEr
                     Event::ReadFailed
                 }
             },
-            Effect::Write(record, deadline) => {
-                let now = io.now();
-                if now >= deadline {
-                    return Err(refused(io, request, at, Refusal::TooLate { deadline, now }));
-                }
-                let writing = io.submit_write(Lane::Renewal, at, record.encode(at), deadline.since(now))?;
+            Effect::Write(record) => {
+                let left = machine.submit(io.now()).map_err(|refusal| refused(io, request, at, refusal))?;
+                let writing = io.submit_write(Lane::Renewal, at, record.encode(at), left)?;
                 let (span, result) = io.finish(&writing);
                 let written = outcome(&result);
                 failure = result.err();
@@ -116,33 +113,42 @@ impl Member {
         let version = |other| listed.map_or(other, |(_, version)| version);
         let gone = |other, reason| Err(Gone { resource: *resource, version: version(other), reason });
         let unknown = |reason| listed.map_or(Ok(None), |(_, version)| gone(version, reason));
+        // Most resources are none of this generation's, and one sector says so.
         let block_at = resource.offset + self.terms.geometry.block_offset(me.host);
-        let own = match self.read_record(block_at, "block", Block::decode) {
-            Ok(own) if !Standing::speaks(me, &own) => return unknown(GoneReason::Released),
-            Ok(own) => own,
-            // It may hold anything. Where nothing else says so there is most likely nothing.
+        let (size, timeout) = (self.terms.geometry.sector_bytes(), self.terms.timeouts.io());
+        let read = self.io.read(Lane::General, block_at, size, timeout).ok();
+        let own = read.and_then(|(_, sector)| Block::decode(&sector, block_at).ok());
+        if own.as_ref().is_some_and(|own| !Standing::speaks(me, own)) {
+            return unknown(GoneReason::Released);
+        }
+        let (span, view) = match (self.read_area(resource), own) {
+            (Ok(read), _) => read,
+            (Err(error), Some(own)) => return gone(own.instance, error.into()),
+            (Err(error), None) => return unknown(error.into()),
+        };
+        let damage = |offset, what, reason| Damage { device: self.io.device(), offset, what, reason };
+        // A leader that can't be read takes nothing away from what was held; of anything else it shows nothing.
+        if let Err(reason @ (Defect::Deleted | Defect::Foreign { .. })) =
+            view.leader_of(self.terms.lockspace, resource.name)
+        {
+            return unknown(damage(resource.offset, "leader", reason).into());
+        }
+        let (standing, own) = match Standing::of(me, &view, listed) {
+            Ok(found) => found,
             Err(reason) => {
-                let leader = self.read_record(resource.offset, "leader", Leader::decode).ok();
-                let shown = leader.filter(|leader| leader.owner == Some(me) && !leader.is_free());
-                return match shown {
+                let reason = damage(block_at, "block", reason).into();
+                // Where nothing else says that something was held there is most likely nothing.
+                return match view.leader.good().filter(|leader| leader.owner == Some(me) && !leader.is_free()) {
                     Some(leader) => gone(leader.version, reason),
                     None => unknown(reason),
                 };
             }
         };
-        let (span, view) = match self.read_area(resource) {
-            Ok(read) => read,
-            Err(error) => return gone(own.instance, error.into()),
-        };
-        // A leader that can't be read takes nothing away from what was held; of anything else it shows nothing.
-        if let Err(reason) = view.leader.good().map_or(Ok(()), |leader| self.belongs(resource, leader)) {
-            return unknown(reason);
-        }
         let go_on = |mode, version, own| {
             self.resources.adopt(resource, mode, version, own);
             self.pulse.hold(resource, mode, version, span.started);
         };
-        match Standing::of(me, &view, &own, listed) {
+        match standing {
             Standing::Held(mode, version) => {
                 go_on(mode, version, own);
                 Ok(Some((mode, version)))
@@ -159,9 +165,9 @@ impl Member {
                 Ok(acquired) => Ok(Some((LeaseMode::Exclusive, acquired.version))),
                 Err(error) => gone(version, GoneReason::CutShort(error)),
             },
-            Standing::Superseded { version, by, owner } => {
+            Standing::Superseded { mode, version, by, owner } => {
                 // The program stops within G; then it is given back, as what is taken by force always is.
-                go_on(LeaseMode::Exclusive, version, own);
+                go_on(mode, version, own);
                 let reason = LossReason::Fenced(self.taker(owner, by));
                 self.pulse.lose_hold((resource.offset, version), reason);
                 gone(version, GoneReason::Superseded { version: by, owner })
@@ -174,30 +180,6 @@ impl Member {
             }
             Standing::Nothing => unknown(GoneReason::Released),
         }
-    }
-
-    fn read_record<T>(
-        &self,
-        offset: u64,
-        what: &'static str,
-        decode: impl FnOnce(&[u8], u64) -> Result<T, Corrupt>,
-    ) -> Result<T, GoneReason> {
-        let (size, timeout) = (self.terms.geometry.sector_bytes(), self.terms.timeouts.io());
-        let (_, sectors) = self.io.read_sectors(offset, 0..1, size, timeout)?;
-        let sector = sectors.iter().next().unwrap_or(Err(Defect::Unreadable));
-        let record = sector.and_then(|sector| Ok(decode(sector, offset)?));
-        record.map_err(|reason| Damage { device: self.io.device(), offset, what, reason }.into())
-    }
-
-    fn belongs(&self, resource: &Resource, leader: &Leader) -> Result<(), GoneReason> {
-        let reason = match (leader.lockspace, leader.resource) {
-            _ if leader.cleared => Defect::Deleted,
-            (lockspace, name) if (lockspace, name) != (self.terms.lockspace, resource.name) => {
-                Defect::Foreign { resource: name, lockspace }
-            }
-            _ => return Ok(()),
-        };
-        Err(Damage { device: self.io.device(), offset: resource.offset, what: "leader", reason }.into())
     }
 
     /// Ends the membership and leaves everything on disk as it is. Nothing may be under way, and the index not be held for

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Seen;
 use super::resource::Hold;
 use super::rules::in_force;
+use super::{Defect, Seen};
 use crate::format::{Block, BlockExtension, Leader};
-use crate::types::{Generation, HostId, Owner, Version};
+use crate::types::{Generation, HostId, Name, Owner, Version};
 
 /// The leader and every block that is not empty. A host that is missing here has an empty block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +18,21 @@ pub struct AreaView {
 }
 
 impl AreaView {
+    /// The leader, if it is that of `resource` in `lockspace`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn leader_of(&self, lockspace: Name, resource: Name) -> Result<&Leader, Defect> {
+        match &self.leader {
+            Seen::Bad(defect) => Err(defect.clone()),
+            Seen::Good(leader) if leader.cleared => Err(Defect::Deleted),
+            Seen::Good(leader) if (leader.lockspace, leader.resource) != (lockspace, resource) => {
+                Err(Defect::Foreign { resource: leader.resource, lockspace: leader.lockspace })
+            }
+            Seen::Good(leader) => Ok(leader),
+        }
+    }
+
     /// The block of `host`, if it is readable; an empty one if nothing was ever written there.
     pub fn block(&self, host: HostId) -> Option<Block> {
         match self.blocks.get(&host) {

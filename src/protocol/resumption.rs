@@ -13,6 +13,8 @@
 //! - A lease is taken up only at the version that its own block claims, and only when it is known that this version was
 //!   decided: the leader shows it, or the predecessor is known to have held it.
 
+use std::time::Duration;
+
 use super::area::{AreaView, claim};
 use super::delta::{Event, Identity, Tenure, Terms};
 use super::rules::in_force;
@@ -25,8 +27,8 @@ use crate::types::{LeaseMode, Owner, Time, Version};
 pub enum Effect {
     /// Read the own sector.
     Read,
-    /// Write the own sector, unless this point has passed; wait for it until then.
-    Write(DeltaRecord, Time),
+    /// Write the own sector, if [`Resume::submit`] lets it.
+    Write(DeltaRecord),
     /// The attempt is over.
     Done(Result<Box<Tenure>, Refusal>),
 }
@@ -91,7 +93,7 @@ impl Resume {
             (Step::Reading, Event::Read(span, Seen::Good(record))) => match self.continued(span, record) {
                 Ok((record, deadline)) => {
                     self.step = Step::Writing { record: Box::new(record.clone()), deadline };
-                    Effect::Write(record, deadline)
+                    Effect::Write(record)
                 }
                 Err(refusal) => Effect::Done(Err(refusal)),
             },
@@ -107,6 +109,22 @@ impl Resume {
             (_, Event::ReadFailed | Event::Wrote(..) | Event::Woke(_) | Event::Read(..)) => {
                 Effect::Done(Err(Refusal::Storage))
             }
+        }
+    }
+
+    /// The write is submitted now, unless it is too late for it: how long it may take. Between the read and this the
+    /// process may have been paused.
+    ///
+    /// # Errors
+    /// The attempt is over: nothing is written.
+    pub fn submit(&mut self, now: Time) -> Result<Duration, Refusal> {
+        match self.step {
+            Step::Writing { deadline, .. } if now < deadline || !in_force!(ResumeInTime) => Ok(deadline.since(now)),
+            Step::Writing { deadline, .. } => {
+                self.step = Step::Over;
+                Err(Refusal::TooLate { deadline, now })
+            }
+            Step::Reading | Step::Over => Err(Refusal::Storage),
         }
     }
 
@@ -161,9 +179,11 @@ pub enum Standing {
     Upgrading(Version),
     /// It claims this version for itself alone, and whether that was ever decided is not known: an acquire was cut short.
     Open(Version),
-    /// It claims or shares this version, but another owner came after it, or may have without seeing that it shares.
+    /// It holds this version no more: another owner came after it, or may have without seeing that it shares.
     Superseded {
-        /// What it claims.
+        /// Whether its block claims the version or shares it.
+        mode: LeaseMode,
+        /// What its block says.
         version: Version,
         /// What came after it.
         by: Version,
@@ -182,8 +202,20 @@ impl Standing {
         claimed(me, own).is_some() || own.shared == Some(me.generation) || waits(me, own)
     }
 
-    /// `own` is the own block, and in `view` too; `listed` is what the predecessor is known to have held.
-    pub fn of(me: Owner, view: &AreaView, own: &Block, listed: Option<(LeaseMode, Version)>) -> Standing {
+    /// As `view` shows it, and the own block in there. `listed` is what the predecessor is known to have held.
+    ///
+    /// # Errors
+    /// The own block is damaged: it may say anything.
+    pub fn of(me: Owner, view: &AreaView, listed: Option<(LeaseMode, Version)>) -> Result<(Standing, Block), Defect> {
+        let own = match view.blocks.get(&me.host) {
+            Some(Seen::Good(own)) => own.clone(),
+            Some(Seen::Bad(defect)) => return Err(defect.clone()),
+            None => Block::default(),
+        };
+        Ok((Standing::by(me, view, &own, listed), own))
+    }
+
+    fn by(me: Owner, view: &AreaView, own: &Block, listed: Option<(LeaseMode, Version)>) -> Standing {
         let claims = claimed(me, own);
         let shares = own.shared == Some(me.generation);
         let mine = own.extension.as_ref().filter(|extension| extension.generation == me.generation.get());
@@ -207,14 +239,15 @@ impl Standing {
 
     /// The own block claims `version`.
     fn alone(me: Owner, view: &AreaView, version: Version, listed: Option<(LeaseMode, Version)>) -> Standing {
+        let superseded = |by, owner| Standing::Superseded { mode: LeaseMode::Exclusive, version, by, owner };
         if let Some((owner, by)) = view.fenced(me, version) {
-            return Standing::Superseded { version, by, owner };
+            return superseded(by, owner);
         }
         match view.leader.good() {
             Some(leader) if leader.version == version && !leader.is_free() => {
                 Standing::Held(LeaseMode::Exclusive, version)
             }
-            Some(&Leader { version: by, owner, .. }) if by >= version => Standing::Superseded { version, by, owner },
+            Some(&Leader { version: by, owner, .. }) if by >= version => superseded(by, owner),
             // It is not shown, or a late write has set the leader back. Who is known to have held it holds it: a version
             // that was decided stays so, and nobody but by force goes beyond one that a live host claims.
             _ if listed == Some((LeaseMode::Exclusive, version)) => Standing::Held(LeaseMode::Exclusive, version),
@@ -229,7 +262,7 @@ impl Standing {
             Some(_) => Standing::Held(LeaseMode::Shared, listed.unwrap_or(instance)),
             None => {
                 let (by, owner) = leader.map_or((instance, None), |leader| (leader.version, leader.owner));
-                Standing::Superseded { version: instance, by, owner }
+                Standing::Superseded { mode: LeaseMode::Shared, version: instance, by, owner }
             }
         }
     }

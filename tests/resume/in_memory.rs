@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use leasehold::disk::{Fault, FaultDisk, MemoryDisk, Plan};
 use leasehold::format::{Block, BlockExtension, Leader};
 use leasehold::{
-    AcquireError, AcquireOptions, FormatOptions, GoneReason, HostId, JoinOptions, Lease, LeaseMode, LeaveError,
+    AcquireError, AcquireOptions, FormatOptions, Gone, GoneReason, HostId, JoinOptions, Lease, LeaseMode, LeaveError,
     Lockspace, LossReason, Membership, ReleaseError, Resource, ResumeError, ResumeToken, Resumed, Status, Version,
     Wait,
 };
@@ -264,6 +264,29 @@ fn a_shared_lease_is_continued_as_one() {
     let exclusive = memory.other.acquire(&memory.resources[0], Wait::No);
     assert!(matches!(exclusive, Err(AcquireError::Shared { .. })), "{exclusive:?}");
     leases.into_iter().for_each(|lease| lease.release().unwrap());
+    assert!(memory.is_free(0));
+}
+
+/// Somebody may own it who looked before its flag was there. What is left of it is a shared hold, to the end.
+#[test]
+fn a_shared_lease_of_which_it_is_not_known_that_it_was_in_time_is_given_back() {
+    let memory = Memory::new();
+    let token = memory.membership.token();
+    let shared = AcquireOptions::new().mode(LeaseMode::Shared);
+    let lease = memory.membership.acquire(&memory.resources[0], shared).unwrap();
+    let version = lease.version();
+    memory.membership.detach().unwrap();
+    let geometry = memory.other.lockspace().geometry();
+    let at = memory.resources[0].offset() + geometry.block_offset(memory.other.owner().host);
+    let later = Block { mbal: 2, instance: version.after(1), ..Block::default() };
+    memory.change(at, |_| later.encode(geometry, at));
+    let Resumed { leases, gone, membership } = memory.resume(&token).unwrap();
+    assert!(leases.is_empty());
+    assert!(matches!(gone[..], [Gone { reason: GoneReason::Superseded { .. }, .. }]), "{gone:?}");
+    // Unless it has been given back already.
+    let kept: Vec<_> = membership.token().leases().map(|(_, mode, version)| (mode, version)).collect();
+    assert!(kept.iter().all(|kept| *kept == (LeaseMode::Shared, version)), "{kept:?}");
+    until("leaving", || membership.leave().is_ok());
     assert!(memory.is_free(0));
 }
 

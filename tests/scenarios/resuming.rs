@@ -47,7 +47,8 @@ fn attempt(me: Owner, machine: u64, boot: u32) -> Resume {
 fn resume(me: Owner, record: &DeltaRecord, read: Time, wrote: Time) -> Result<(Tenure, DeltaRecord), Refusal> {
     let mut machine = attempt(me, B, 1);
     match machine.step(Event::Read(instant(read), Seen::Good(record.clone()))) {
-        Effect::Write(written, _) => {
+        Effect::Write(written) => {
+            machine.submit(read)?;
             match machine.step(Event::Wrote(Span { started: read, ended: wrote }, Written::Done)) {
                 Effect::Done(result) => result.map(|tenure| (*tenure, written)),
                 other => panic!("{other:?}"),
@@ -101,6 +102,29 @@ fn scenario_9_what_is_not_continued_before_the_deadline_is_not_continued() {
     }
 }
 
+/// A process may be paused between its read and its write. Rule `ResumeInTime`.
+#[test]
+fn scenario_9_a_successor_that_was_paused_writes_nothing_after_the_deadline() {
+    let (before, record, renewed) = predecessor();
+    let mut machine = attempt(before.me(), B, 1);
+    let read = machine.step(Event::Read(instant(renewed), Seen::Good(record)));
+    assert!(matches!(read, Effect::Write(_)), "{read:?}");
+    let left = machine.submit(renewed + ms(1)).unwrap();
+    let deadline = renewed + ms(1) + left;
+    assert!(left < timeouts().fail());
+    assert_eq!(machine.submit(deadline), Err(Refusal::TooLate { deadline, now: deadline }));
+    assert!(machine.submit(renewed + ms(1)).is_err(), "too late stays so");
+    let late = machine.step(Event::Wrote(instant(renewed), Written::Done));
+    assert!(matches!(late, Effect::Done(Err(_))), "{late:?}");
+}
+
+#[test]
+fn a_block_that_is_damaged_says_nothing_of_what_was_held() {
+    let leader = Leader::new_free(Geometry::default(), name("ls"), name("res"), 2_000, Version::new(6));
+    let view = AreaView { leader: Seen::Good(leader), blocks: BTreeMap::from([(id(A), damage())]) };
+    assert!(Standing::of(owner(A, 3), &view, Some((LeaseMode::Exclusive, Version::new(6)))).is_err());
+}
+
 /// A renewal that hangs lands when others have counted D from the one before it, and is there for the successor to read.
 /// Rule `UnconfirmedGivesNothing`.
 #[test]
@@ -146,9 +170,15 @@ fn what_is_no_holding_of_this_machine_and_boot_is_not_continued() {
     assert_eq!(refused(joined), Refusal::NeverRenewed);
 }
 
+fn found(me: Owner, view: &AreaView, listed: Option<(LeaseMode, Version)>) -> Standing {
+    let (standing, own) = Standing::of(me, view, listed).unwrap();
+    assert_eq!(Some(own), view.block(me.host));
+    standing
+}
+
 fn standing(leader: Seen<Leader>, own: &Block, listed: Option<(LeaseMode, Version)>) -> Standing {
     let view = AreaView { leader, blocks: BTreeMap::from([(id(A), Seen::Good(own.clone()))]) };
-    Standing::of(owner(A, 3), &view, own, listed)
+    found(owner(A, 3), &view, listed)
 }
 
 #[test]
@@ -169,7 +199,7 @@ fn a_lease_is_taken_up_at_the_version_that_is_known_to_be_decided() {
     assert_eq!(standing(damage(), &own, None), Standing::Open(n));
     assert_eq!(standing(damage(), &own, Some((LeaseMode::Exclusive, n))), held);
     for by in [n, n.after(1)] {
-        let superseded = Standing::Superseded { version: n, by, owner: Some(other) };
+        let superseded = Standing::Superseded { mode: LeaseMode::Exclusive, version: n, by, owner: Some(other) };
         assert_eq!(of(&leader(other, by), &own, Some(n)), superseded, "whatever was listed");
     }
     let released = Block { released: true, ..own.clone() };
@@ -194,8 +224,9 @@ fn a_lease_that_is_taken_by_force_is_not_taken_up_though_the_leader_does_not_sho
     let taker = Block { mbal: 2_002, bal: 2_002, inp: Some(owner(B, 1)), instance: n.after(1), ..Block::default() };
     let blocks = [(id(A), own.clone()), (id(B), taker)].map(|(host, block)| (host, Seen::Good(block)));
     let view = AreaView { leader: Seen::Good(leader), blocks: blocks.into() };
-    let superseded = Standing::Superseded { version: n, by: n.after(1), owner: Some(owner(B, 1)) };
-    assert_eq!(Standing::of(me, &view, &own, Some((LeaseMode::Exclusive, n))), superseded);
+    let (mode, by) = (LeaseMode::Exclusive, n.after(1));
+    let superseded = Standing::Superseded { mode, version: n, by, owner: Some(owner(B, 1)) };
+    assert_eq!(found(me, &view, Some((LeaseMode::Exclusive, n))), superseded);
 }
 
 #[test]
@@ -206,14 +237,14 @@ fn a_shared_lease_is_taken_up_when_it_is_known_that_its_flag_was_in_time() {
     let with = |other: Block, listed| {
         let blocks = [(id(A), own.clone()), (id(B), other)].map(|(host, block)| (host, Seen::Good(block)));
         let view = AreaView { leader: Seen::Good(leader.clone()), blocks: blocks.into() };
-        Standing::of(me, &view, &own, listed)
+        found(me, &view, listed)
     };
     let shared = Some((LeaseMode::Shared, n));
     let held = Standing::Held(LeaseMode::Shared, n);
     let later = Block { mbal: 2_002, instance: n.after(1), ..Block::default() };
     assert_eq!(with(Block::default(), None), held);
     assert_eq!(with(later.clone(), shared), held, "it was looked at before");
-    let unknown = Standing::Superseded { version: n, by: n, owner: None };
+    let unknown = Standing::Superseded { mode: LeaseMode::Shared, version: n, by: n, owner: None };
     assert_eq!(with(later.clone(), None), unknown, "its owner may have looked before the flag was there");
     assert_eq!(with(later, Some((LeaseMode::Exclusive, n))), unknown, "nor that it was changed to shared");
     let claims = Block { bal: 1, released: false, ..own.clone() };

@@ -60,7 +60,10 @@ impl Host {
         };
         match resume.step(event) {
             Effect::Read => env.read(index, Tag::Resume, 0, vec![at]),
-            Effect::Write(record, _) => env.write(index, Tag::Resume, 0, at, record.encode(at)),
+            Effect::Write(record) => match resume.submit(now) {
+                Ok(_) => env.write(index, Tag::Resume, 0, at, record.encode(at)),
+                Err(refusal) => self.not_resumed(env, token, refusal),
+            },
             Effect::Done(Ok(tenure)) => {
                 env.trace(|| format!("host {index} goes on with {}", token.me));
                 env.resumed = Some(token.me);
@@ -73,13 +76,15 @@ impl Host {
                 env.signal(index, now, Signal::Scan);
                 self.process = Process::Member(Box::new(member));
             }
-            Effect::Done(Err(refusal)) => {
-                env.trace(|| format!("host {index} could not resume {}: {refusal:?}", token.me));
-                // It may still be in time to try again.
-                self.token = (refusal == Refusal::Storage).then_some(token);
-                self.ended(env, End::Refused);
-            }
+            Effect::Done(Err(refusal)) => self.not_resumed(env, token, refusal),
         }
+    }
+
+    fn not_resumed(&mut self, env: &mut Env, token: Token, refusal: Refusal) {
+        env.trace(|| format!("host {} could not resume {}: {refusal:?}", self.index, token.me));
+        // It may still be in time to try again.
+        self.token = (refusal == Refusal::Storage).then_some(token);
+        self.ended(env, End::Refused);
     }
 }
 
@@ -104,13 +109,12 @@ impl Member {
         };
         let me = self.tenure.me();
         let view = view(&offsets, &sectors);
-        let Some(own) = view.block(me.host) else {
+        let Ok((standing, own)) = Standing::of(me, &view, listed) else {
             // The program is told that its lease is gone.
             env.check.stopped(index);
             env.signal_after(index, Duration::ZERO, Signal::Act);
             return None;
         };
-        let standing = Standing::of(me, &view, &own, listed);
         env.trace(|| format!("host {index} finds {standing:?}"));
         self.own = Some(own.clone());
         let (now, subject) = (env.local(index), self.subject(env));
@@ -126,11 +130,11 @@ impl Member {
                 return self.begin(index, env, (operation, effect));
             }
             Standing::Open(version) => return self.begin(index, env, Operation::complete(subject, version, now)),
-            Standing::Superseded { version, .. } => {
+            Standing::Superseded { mode, version, .. } => {
                 // The program stops within G, then it is given back.
-                let mut holding = Holding::new(LeaseMode::Shared, started, self.timeouts.fail());
+                let mut holding = Holding::new(mode, started, self.timeouts.fail());
                 holding.lose();
-                self.held = Some(Held { mode: LeaseMode::Shared, version, holding });
+                self.held = Some(Held { mode, version, holding });
                 env.check.counters.fenced += 1;
                 self.timeouts.fence()
             }
