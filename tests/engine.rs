@@ -172,17 +172,26 @@ fn a_read_of_the_own_record_that_is_slower_than_the_io_timeout_loses_nothing() {
     assert!(!matches!(scene.membership.status(), Status::Lost { .. }));
 }
 
+/// Whichever it is: the renewal, or one to an area, which doesn't keep the host id from being renewed.
 #[test]
 fn a_host_id_is_not_given_back_while_a_write_is_in_flight() {
-    let scene = Scene::new();
-    scene.hold_writes(0);
-    assert!(scene.path.wait_held(1, PATIENCE));
-    // The renewal hangs, so leaving can only stop it; it must neither hang for longer nor write a release.
-    let left = scene.membership.leave();
-    assert!(matches!(left, Err(LeaveError::InFlight { .. } | LeaveError::Lost(_))), "{left:?}");
-    scene.thaw();
-    let hosts = Lockspace::open(Arc::new(scene.disk.reopen())).unwrap().hosts(Duration::ZERO).unwrap();
-    assert_ne!(hosts[0].timestamp, 0, "{hosts:?}");
+    let renewal = Scene::new();
+    renewal.hold_writes(0);
+    assert!(renewal.path.wait_held(1, PATIENCE));
+    let area = Scene::new();
+    let lease = area.membership.acquire(&area.resource, Wait::No).unwrap();
+    area.hold_writes(area.leader_at());
+    // What frees it is the flag in the block.
+    lease.release().unwrap();
+    assert_eq!(area.path.held(), 1);
+    for scene in [renewal, area] {
+        // It can only stop; it must neither hang for longer nor write a release.
+        let left = scene.membership.leave();
+        assert!(matches!(left, Err(LeaveError::InFlight { .. } | LeaveError::Lost(_))), "{left:?}");
+        scene.thaw();
+        let hosts = Lockspace::open(Arc::new(scene.disk.reopen())).unwrap().hosts(Duration::ZERO).unwrap();
+        assert_ne!(hosts[0].timestamp, 0, "{hosts:?}");
+    }
 }
 
 #[test]

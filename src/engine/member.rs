@@ -19,7 +19,7 @@ use crate::disk::Lane;
 use crate::error::{DiskError, JoinError, LeaveError, LossReason};
 use crate::format::DeltaRecord;
 use crate::protocol::Seen;
-use crate::protocol::delta::{Tenure, Terms};
+use crate::protocol::delta::{Tenure, Terms, may_release};
 use crate::types::{HostId, Time};
 use crate::watchdog::{Watchdog, WatchdogError};
 
@@ -272,7 +272,7 @@ impl Member {
         let host = self.host();
         let at = self.terms.geometry.delta_offset(host);
         let io_timeout = self.terms.timeouts.io();
-        if !self.io.settle(0..u64::MAX, io_timeout) {
+        if !may_release(self.io.settle(0..u64::MAX, io_timeout)) {
             return Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() });
         }
         let seen = self.read_own(io_timeout)?;

@@ -295,6 +295,12 @@ impl Acquire {
     }
 }
 
+/// Whether a host id may be given back. `settled`: no write of its holder, to any sector, is in flight. One that landed
+/// later could hit what the next holder of the id has written.
+pub fn may_release(settled: bool) -> bool {
+    settled || !in_force!(WritesEndBeforeRelease)
+}
+
 fn refuse(refusal: Refusal) -> Effect {
     Effect::Done(Err(refusal))
 }
@@ -426,8 +432,8 @@ impl Tenure {
         }
     }
 
-    /// What a release writes: the record with timestamp 0. The caller has made sure that every write of this
-    /// generation, to any sector, is over, and that everything that was protected has stopped.
+    /// What a release writes: the record with timestamp 0. The caller has made sure that it [may](may_release), and that
+    /// everything that was protected has stopped.
     ///
     /// # Errors
     /// The id is lost: nothing may be written. [`Loss::Released`]: a release that was written before has landed.

@@ -2,6 +2,9 @@
 //!
 //! With the feature `sim` one rule can be out of force in the whole process, to see that the simulator then finds a
 //! violation (`examples/mutants.rs`). Without it `in_force!` is the word `true`, and nothing of this is compiled.
+//!
+//! Two of them the system below keeps, and not this code: to switch `LocalLock` or `BootTime` off changes the
+//! environment that the simulator makes up. The engine has its local lock and its clock in force always.
 
 /// Whether a rule is in force: always, but for a test that switched it off.
 #[cfg(not(feature = "sim"))]

@@ -20,7 +20,7 @@ use super::storage::{AREA, Sector, block_at, delta_at, seen};
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::declare::Declaration;
-use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms};
+use crate::protocol::delta::{self, Acquire, Identity, Refusal, Tenure, Terms, may_release};
 use crate::protocol::holding::Holding;
 use crate::protocol::liveness::Observer;
 use crate::protocol::resource::{self, After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
@@ -474,8 +474,7 @@ impl Member {
     fn renew(&mut self, index: usize, env: &mut Env, sector: &[u8]) -> Option<End> {
         let (now, at) = (env.local(index), delta_at(self.tenure.me().host));
         let seen = seen(sector, |sector| DeltaRecord::decode(sector, at));
-        let settled = !env.storage.writing(index, |_, _| true) || !in_force!(WritesEndBeforeRelease);
-        let may_leave = self.leaving && settled;
+        let may_leave = self.leaving && may_release(!env.storage.writing(index, |_, _| true));
         let record = match may_leave {
             true => self.tenure.release(now, &seen),
             false => self.tenure.renew(now, &seen),
