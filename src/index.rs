@@ -22,6 +22,35 @@ const GUARD: Name = {
     Name::from_field(field)
 };
 
+/// What the first sector of an area shows.
+pub(crate) enum Area {
+    /// A resource of the lockspace.
+    Resource(Name),
+    /// A resource that was deleted.
+    Cleared,
+    /// Nothing, the lease that guards the index, or something of another lockspace.
+    Other,
+    Damaged,
+}
+
+impl Area {
+    /// What the area at `offset` shows. One that can't be read is damaged.
+    pub(crate) fn read(io: &Io, terms: &Terms, offset: u64, timeout: Duration) -> Result<Area, DiskError> {
+        let sector = match io.read(Lane::General, offset, terms.geometry.sector_bytes(), timeout) {
+            Ok((_, sector)) => sector,
+            Err(error) if error.is_timeout() => return Err(error),
+            Err(_) => return Ok(Area::Damaged),
+        };
+        Ok(match Leader::decode(&sector, offset) {
+            Ok(leader) if leader.lockspace != terms.lockspace || leader.resource == GUARD => Area::Other,
+            Ok(leader) if leader.cleared => Area::Cleared,
+            Ok(leader) => Area::Resource(leader.resource),
+            Err(_) if sector.iter().all(|byte| *byte == 0) => Area::Other,
+            Err(_) => Area::Damaged,
+        })
+    }
+}
+
 /// The index as it was read.
 #[derive(Debug)]
 pub(crate) struct Index {

@@ -12,7 +12,7 @@ use crate::engine::join::Cancel;
 use crate::engine::resources::{Resource, view_up_to};
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
 use crate::format::{Corrupt, DeltaRecord, Geometry, Leader, SectorSize};
-use crate::index::Index;
+use crate::index::{Area, Index};
 use crate::membership::{JoinOptions, Joining, Membership};
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::Terms;
@@ -263,15 +263,7 @@ impl Lockspace {
         let areas = (self.io.disk().len() / geometry.area_bytes()).min(Lockspace::SEARCHED_AREAS);
         let mut found = Vec::new();
         for offset in (1..areas).map(|number| number * geometry.area_bytes()) {
-            let sector = match self.io.read(Lane::General, offset, geometry.sector_bytes(), FIRST_READ) {
-                Ok((_, sector)) => sector,
-                Err(error) if error.is_timeout() => return Err(error),
-                Err(_) => continue,
-            };
-            if let Ok(Leader { cleared: false, lockspace, resource: name, .. }) = Leader::decode(&sector, offset)
-                && lockspace == self.name()
-                && name != self.index_guard().name
-            {
+            if let Area::Resource(name) = Area::read(&self.io, &self.terms, offset, FIRST_READ)? {
                 found.push(Resource { name, offset });
             }
         }

@@ -103,16 +103,20 @@ fn delta(geometry: Geometry, input: &mut Input<'_>) -> DeltaRecord {
     let owner = owner(input).filter(|owner| geometry.has_host(owner.host));
     let extension = input.flag().then(|| {
         let small = |input: &mut Input<'_>| input.number() as u32;
+        let (nonce, session, boot, started_us) = (small(input), small(input), small(input), small(input));
+        let (machine, superseded, confirmed, left) = (input.number(), small(input), input.flag(), input.byte());
+        // Of `left` only 64 values mean something.
+        let declared_by = HostId::new(u64::from(session % 6)).filter(|_| left >= 192);
         DeltaExtension {
-            nonce: small(input),
-            session: small(input),
-            boot: small(input),
-            started_us: small(input),
-            machine: input.number(),
-            superseded: small(input),
-            confirmed: input.flag(),
-            declared_by: None,
-            left: input.byte() % 64,
+            nonce,
+            session: if declared_by.is_some() { 0 } else { session },
+            boot,
+            started_us,
+            machine,
+            superseded,
+            confirmed,
+            declared_by,
+            left: left % 64,
             timeouts: match input.below(3) {
                 0 => timeouts(),
                 1 => timeouts_of([1, 1, 4, 1, 5]).expect("valid"),

@@ -1,13 +1,12 @@
 //! Drives the declaration that another host is dead, in the thread of the caller.
 
-use super::hosts::decode;
+use super::hosts::read_record;
 use super::io::outcome;
 use super::member::Member;
 use super::pulse::Until;
 use crate::control::DeclareError;
 use crate::disk::Lane;
 use crate::error::{Damage, LossReason};
-use crate::protocol::Span;
 use crate::protocol::declare::{Declaration, Declared, Effect, Refusal};
 use crate::protocol::delta::Event;
 use crate::types::Owner;
@@ -28,20 +27,20 @@ impl Member {
                 self.pulse.held().map_err(DeclareError::Lost)?;
             }
             let event = match effect {
-                Effect::Read => match self.io.read(Lane::General, at, geometry.sector_bytes(), io_timeout) {
-                    Ok((span, sector)) => Event::Read(span, decode(&sector, geometry, target.host).into()),
+                Effect::Read => match read_record(&self.io, Lane::General, geometry, target.host, io_timeout) {
+                    Ok((span, seen)) => Event::Read(span, seen),
                     Err(error) => {
                         trouble = Some(error);
                         Event::ReadFailed
                     }
                 },
                 Effect::Write(record) => {
-                    let writing = self.io.submit_write(Lane::General, at, record.encode(at), io_timeout);
-                    let (span, result) = match &writing {
-                        Ok(writing) => self.io.finish(writing),
-                        // An earlier write is in flight there.
-                        Err(error) => (Span { started: self.io.now(), ended: self.io.now() }, Err(error.clone())),
+                    let writing = match self.io.submit_write(Lane::General, at, record.encode(at), io_timeout) {
+                        Ok(writing) => writing,
+                        // A write of an earlier declaration is in flight there.
+                        Err(error) => return Err(DeclareError::Unknown { target, source: Some(error) }),
                     };
+                    let (span, result) = self.io.finish(&writing);
                     let event = Event::Wrote(span, outcome(&result));
                     trouble = result.err();
                     event

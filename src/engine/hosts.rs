@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 use super::io::Io;
 use super::notices::Call;
 use super::pulse::Pulse;
+use crate::disk::Lane;
 use crate::error::{Damage, DiskError};
 use crate::format::{DeltaRecord, Geometry};
 use crate::protocol::liveness::{HostState, Observer};
-use crate::protocol::{Defect, Seen};
+use crate::protocol::{Defect, Seen, Span};
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, Name, Owner, Time};
 
@@ -176,4 +177,16 @@ impl Hosts {
 /// The record of `host` in its sector of a lockspace at the start of its device.
 pub(crate) fn decode(sector: &[u8], geometry: Geometry, host: HostId) -> Result<DeltaRecord, Defect> {
     Ok(DeltaRecord::decode(sector, geometry.delta_offset(host))?)
+}
+
+/// Reads the record of `host`.
+pub(crate) fn read_record(
+    io: &Io,
+    lane: Lane,
+    geometry: Geometry,
+    host: HostId,
+    timeout: Duration,
+) -> Result<(Span, Seen<DeltaRecord>), DiskError> {
+    let (span, sector) = io.read(lane, geometry.delta_offset(host), geometry.sector_bytes(), timeout)?;
+    Ok((span, decode(&sector, geometry, host).into()))
 }

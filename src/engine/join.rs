@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rand::RngExt;
 
-use super::hosts::{Hosts, decode};
+use super::hosts::{Hosts, read_record};
 use super::identity::{self, HostLock, LocalLock};
 use super::io::{Io, outcome};
 use super::member::{Member, Tell};
@@ -171,20 +171,19 @@ impl Joiner<'_> {
     }
 
     fn take(&self, host: HostId) -> Result<Tenure, JoinError> {
-        let sector = self.terms.geometry.sector_bytes();
         let at = self.terms.geometry.delta_offset(host);
         lock_host(self.io, self.terms, host).map_err(|error| match error {
             LockError::HeldHere => JoinError::HeldHere { device: self.io.device(), host },
             LockError::System { what, source } => JoinError::System { what, source },
         })?;
-        let mut result = self.attempt(host, at, sector);
+        let mut result = self.attempt(host, at);
         for _ in 1..READ_ATTEMPTS {
             // A read that took too long; nothing was written, or it is over and counted for nothing.
             let slow = matches!(&result, Err(JoinError::Disk(error)) if error.is_timeout() && !error.write);
             if !slow {
                 break;
             }
-            result = self.attempt(host, at, sector);
+            result = self.attempt(host, at);
         }
         // An id that may have been written stays locked while a write is in flight.
         if result.is_err() && self.io.writes_in_flight() == 0 {
@@ -193,15 +192,15 @@ impl Joiner<'_> {
         result
     }
 
-    fn attempt(&self, host: HostId, at: u64, sector: usize) -> Result<Tenure, JoinError> {
+    fn attempt(&self, host: HostId, at: u64) -> Result<Tenure, JoinError> {
         let io_timeout = self.terms.timeouts.io();
         let mut machine = Acquire::new(host, self.identity.clone(), self.terms.clone(), rand::random());
         let mut effect = Effect::Read;
         let mut failure = None;
         loop {
             let event = match effect {
-                Effect::Read => match self.io.read(Lane::Renewal, at, sector, io_timeout) {
-                    Ok((span, bytes)) => Event::Read(span, decode(&bytes, self.terms.geometry, host).into()),
+                Effect::Read => match read_record(self.io, Lane::Renewal, self.terms.geometry, host, io_timeout) {
+                    Ok((span, seen)) => Event::Read(span, seen),
                     Err(error) => {
                         failure = Some(error);
                         Event::ReadFailed

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::feeding::Feeder;
-use super::hosts::{Hosts, decode};
+use super::hosts::{Hosts, read_record};
 use super::io::{Io, outcome};
 use super::notices::Notices;
 use super::outbox::Outbox;
@@ -147,9 +147,7 @@ impl Member {
     }
 
     fn read_own(&self, timeout: Duration) -> Result<Seen<DeltaRecord>, DiskError> {
-        let (geometry, host) = (self.terms.geometry, self.host());
-        let (_, bytes) = self.io.read(Lane::Renewal, geometry.delta_offset(host), geometry.sector_bytes(), timeout)?;
-        Ok(decode(&bytes, geometry, host).into())
+        Ok(read_record(&self.io, Lane::Renewal, self.terms.geometry, self.host(), timeout)?.1)
     }
 
     /// Renews every R, and at once when there is something to say. A read or write that is slow is waited for, up to the deadline: giving it up and starting

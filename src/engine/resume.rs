@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::hosts::{Hosts, decode};
+use super::hosts::{Hosts, read_record};
 use super::io::{Io, outcome};
 use super::join::{LockError, lock_host};
 use super::member::{Member, Tell};
@@ -54,7 +54,7 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
 
 fn attempt(io: &Io, terms: &Terms, request: &Request) -> Result<Tenure, ResumeError> {
     let host = request.owner.host;
-    let (at, sector) = (terms.geometry.delta_offset(host), terms.geometry.sector_bytes());
+    let at = terms.geometry.delta_offset(host);
     let (machine, boot) = (request.machine, request.boot);
     let identity = Identity { name: Name::EMPTY, machine, boot, session: rand::random() };
     let mut machine = Resume::new(request.owner, identity, terms.clone());
@@ -62,8 +62,8 @@ fn attempt(io: &Io, terms: &Terms, request: &Request) -> Result<Tenure, ResumeEr
     let mut failure = None;
     loop {
         let event = match effect {
-            Effect::Read => match io.read(Lane::Renewal, at, sector, terms.timeouts.fail()) {
-                Ok((span, bytes)) => Event::Read(span, decode(&bytes, terms.geometry, host).into()),
+            Effect::Read => match read_record(io, Lane::Renewal, terms.geometry, host, terms.timeouts.fail()) {
+                Ok((span, seen)) => Event::Read(span, seen),
                 Err(error) => {
                     failure = Some(error);
                     Event::ReadFailed

@@ -50,7 +50,7 @@ impl Terms {
     pub(super) fn own(&self, host: HostId, record: &DeltaRecord) -> bool {
         let named = record.owner_id == host.get() || record.owner_id == 0 && record.is_free();
         let nonce = record.extension.as_ref().is_none_or(|extension| extension.nonce == self.nonce);
-        named && nonce && record.lockspace == self.lockspace
+        named && nonce && (record.lockspace, record.geometry) == (self.lockspace, self.geometry)
     }
 }
 

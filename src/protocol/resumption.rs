@@ -134,8 +134,7 @@ impl Resume {
         let Some(extension) = &record.extension else {
             return Err(Refusal::Foreign(Box::new(record)));
         };
-        let place = (record.lockspace, record.geometry, record.owner_id, extension.nonce);
-        if place != (self.terms.lockspace, self.terms.geometry, self.me.host.get(), self.terms.nonce) {
+        if !self.terms.own(self.me.host, &record) {
             return Err(Refusal::Foreign(Box::new(record)));
         }
         if record.generation != self.me.generation.get() {

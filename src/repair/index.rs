@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use super::{RepairError, Repaired};
 use crate::disk::Lane;
 use crate::error::{Damage, DiskError};
-use crate::format::Leader;
-use crate::index::Index;
+use crate::index::{Area, Index};
 use crate::lockspace::{FIRST_READ, Lockspace};
 use crate::membership::Membership;
 use crate::types::Name;
@@ -22,16 +21,6 @@ pub struct EntryFlaw {
     pub right: Result<Option<Name>, ()>,
 }
 
-/// What the first sector of an area shows.
-enum Area {
-    Resource(Name),
-    /// A resource that was deleted.
-    Cleared,
-    /// Nothing, or something of another lockspace.
-    Other,
-    Damaged,
-}
-
 impl Lockspace {
     /// The entries that don't say what stands in their areas.
     pub(super) fn flaws(&self, index: &Index) -> Result<Vec<EntryFlaw>, DiskError> {
@@ -39,7 +28,7 @@ impl Lockspace {
         let mut areas = Vec::new();
         for (number, _) in numbered() {
             areas.push(match number < index.room() {
-                true => self.area(index.header.resource_offset(number))?,
+                true => Area::read(&self.io, &self.terms, index.header.resource_offset(number), FIRST_READ)?,
                 // The device ends before it.
                 false => Area::Other,
             });
@@ -70,21 +59,6 @@ impl Lockspace {
             }
         }
         Ok(flaws)
-    }
-
-    fn area(&self, offset: u64) -> Result<Area, DiskError> {
-        let sector = match self.io.read(Lane::General, offset, self.geometry().sector_bytes(), FIRST_READ) {
-            Ok((_, sector)) => sector,
-            Err(error) if error.is_timeout() => return Err(error),
-            Err(_) => return Ok(Area::Damaged),
-        };
-        Ok(match Leader::decode(&sector, offset) {
-            Ok(leader) if leader.lockspace != self.name() || leader.resource == self.index_guard().name => Area::Other,
-            Ok(leader) if leader.cleared => Area::Cleared,
-            Ok(leader) => Area::Resource(leader.resource),
-            Err(_) if sector.iter().all(|byte| *byte == 0) => Area::Other,
-            Err(_) => Area::Damaged,
-        })
     }
 }
 
