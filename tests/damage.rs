@@ -387,6 +387,8 @@ impl Case<'_> {
         if again.out.trim() != "[]" {
             return wrong("something is damaged after the repair", &again);
         }
+        // It looks at each record by itself, and not with the eyes of the repair.
+        until(&["dump", "disk"], &fine)?;
         let status = until(&["status", "disk", "--json", "--watch-for", "0s"], &fine)?;
 
         // Whoever held a host id can be told from a record that only itself could read.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::disk::MemoryDisk;
-use leasehold::format::{Geometry, IndexEntry, Leader};
+use leasehold::format::{Force, Geometry, IndexEntry, Leader, Request};
 use leasehold::{
     AcquireError, AcquireOptions, EntryFlaw, Finding, FormatOptions, HostId, JoinError, JoinOptions, LeaseMode,
     Lockspace, LossReason, Membership, RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
@@ -353,8 +353,13 @@ fn an_index_that_is_rebuilt_has_no_name_twice_and_invents_none() {
 #[test]
 fn a_request_that_is_damaged_asks_for_nothing_afterwards() {
     let scene = Scene::new();
-    let host = scene.join(1);
-    scene.spoil(scene.area(0) + scene.geometry.request_offset(), 4);
+    let (host, at) = (scene.join(1), (scene.area(0) + scene.geometry.request_offset()) as usize);
+    let asked = Request { version: Version::new(20), force: Force::Kill };
+    let written = asked.encode(scene.geometry);
+    scene.disk.edit(|bytes| bytes[at..at + written.len()].copy_from_slice(&written));
+    // Its bytes are still those of a request, but for the magic number.
+    scene.spoil(at as u64, 4);
     assert_eq!(host.repair(&scene.one_finding(), IN_TIME).unwrap(), Repaired::Request);
     scene.is_sound();
+    assert_eq!(Request::decode(&scene.disk.bytes()[at..at + written.len()]), Ok(Request::default()));
 }

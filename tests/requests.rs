@@ -181,12 +181,19 @@ fn scenario_38_a_request_concerns_no_later_owner() {
 fn of_several_who_ask_at_one_time_one_request_stands_and_all_call() {
     let world = World::new();
     let (owner, told) = world.join(1);
-    let askers = [world.join(2).0, world.join(3).0];
+    let askers = [(2, Force::Graceful), (3, Force::Kill)];
+    let askers = askers.map(|(host, force)| (host, world.join(host).0, force));
     let lease = owner.acquire(&world.resource, Wait::No).unwrap();
     std::thread::scope(|scope| {
-        for (asker, force) in askers.iter().zip([Force::Graceful, Force::Kill]) {
-            let resource = &world.resource;
-            scope.spawn(move || assert_eq!(asked(asker.request(resource, force).unwrap()).0, [1]));
+        for (host, asker, force) in &askers {
+            let world = &world;
+            // A call ends after a while, and this process may be slow to look.
+            scope.spawn(move || {
+                until("a call that stands", || {
+                    assert_eq!(asked(asker.request(&world.resource, *force).unwrap()).0, [1]);
+                    world.calls(*host).0.contains(id(1))
+                });
+            });
         }
     });
     let stands = world.request();

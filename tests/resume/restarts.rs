@@ -145,7 +145,9 @@ fn judge(journal: &str) -> Verdict {
             }
             "took" => {
                 verdict.taken += 1;
-                if let Some((_, taken)) = &mut held {
+                if let Some((mine, taken)) = &mut held {
+                    let until = deadlines.last().copied().unwrap_or_default();
+                    assert!(time >= until, "{line}: {mine} is held until {until}");
                     *taken = true;
                 }
             }
@@ -153,6 +155,12 @@ fn judge(journal: &str) -> Verdict {
         }
     }
     verdict
+}
+
+#[test]
+#[should_panic(expected = "is held until 300")]
+fn what_is_taken_from_a_holder_is_seen() {
+    judge("100 acquired 7 1 2\n150 until 250 7\n200 until 300 7\n260 took first 3\n");
 }
 
 #[test]
