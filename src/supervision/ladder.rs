@@ -142,17 +142,20 @@ impl Deadlines {
 pub struct Escalation {
     deadlines: Deadlines,
     reached: Option<Step>,
+    /// The program has to end, whatever the deadline is.
+    ended: bool,
 }
 
 impl Escalation {
     /// Nothing was done yet.
     pub const fn new(deadlines: Deadlines) -> Escalation {
-        Escalation { deadlines, reached: None }
+        Escalation { deadlines, reached: None, ended: false }
     }
 
-    /// A renewal was confirmed, or it is seen that none was. Without effect once the program was asked to end.
+    /// A renewal was confirmed, or it is seen that none was. Without effect once the program was asked to end, or has to
+    /// ([`Escalation::end`]).
     pub fn extend(&mut self, deadlines: Deadlines) {
-        if self.reached < Some(Step::Terminate) && deadlines != self.deadlines {
+        if !self.ended && self.reached < Some(Step::Terminate) && deadlines != self.deadlines {
             *self = Escalation::new(deadlines);
         }
     }
@@ -160,6 +163,7 @@ impl Escalation {
     /// The program has to end now, whatever the deadline is: it is asked to at once, and killed at `kill_at` unless that
     /// is due earlier.
     pub fn end(&mut self, now: Time, kill_at: Time) {
+        self.ended = true;
         self.deadlines.terminate_at = self.deadlines.terminate_at.min(now);
         self.deadlines.kill_at = self.deadlines.kill_at.min(kill_at);
     }
@@ -257,6 +261,19 @@ mod tests {
         let mut late = escalation(start);
         late.end(start + ms(450), start + ms(9_000));
         assert_eq!(late.due(start + ms(500)), Some(Step::Kill));
+    }
+
+    /// The two may be told at once, before any step is taken: to a guard that did not run for a moment.
+    #[test]
+    fn no_renewal_takes_back_that_a_program_has_to_end() {
+        let start = Time::ZERO + ms(1_000);
+        let later = Ladder::new(&timeouts()).deadlines(start + ms(700));
+        let mut escalation = escalation(start);
+        escalation.end(start + ms(10), start + ms(110));
+        escalation.extend(later);
+        assert_eq!(escalation.due(start + ms(20)), Some(Step::Terminate));
+        escalation.extend(later);
+        assert_eq!(escalation.due(start + ms(110)), Some(Step::Kill));
     }
 
     #[test]
