@@ -108,7 +108,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
             open(Path::new(DEFAULT_DEVICE), Access::ReadWrite)?
         }
     };
-    let yielding = Arc::new(Yielding::new(args.on_request, guard.clone(), lockspace.timeouts().fence() / 2));
+    let yielding = Arc::new(Yielding::new(args.on_request, guard.clone()));
     let Some(membership) = join(&lockspace, args, &signals, &yielding)? else {
         return Ok(signals.exit_code());
     };
@@ -269,7 +269,7 @@ fn supervise(
     guard
         .launch(&args.command, &environment, ladder.deadlines(until))
         .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", args.command[0])))?;
-    yielding.launched();
+    yielding.launched(ladder.grace());
     let over = AtomicBool::new(false);
     let ended = thread::scope(|scope| {
         scope.spawn(|| {

@@ -23,21 +23,29 @@ pub(crate) enum OnRequest {
 pub(crate) struct Yielding {
     on_request: OnRequest,
     guard: Arc<Guard>,
-    /// Between SIGTERM and SIGKILL, where it is to end at once.
-    grace: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The guard heeds nothing before.
-    launched: bool,
+    /// The guard has the command, and heeds nothing before: what that has between SIGTERM and SIGKILL, where it is to end
+    /// at once.
+    launched: Option<Duration>,
     asked: Option<Force>,
 }
 
+impl State {
+    /// What is asked for at once stays so, whoever asks for less afterwards.
+    fn ask(&mut self, force: Force) {
+        if self.asked != Some(Force::Kill) {
+            self.asked = Some(force);
+        }
+    }
+}
+
 impl Yielding {
-    pub(crate) fn new(on_request: OnRequest, guard: Arc<Guard>, grace: Duration) -> Yielding {
-        Yielding { on_request, guard, grace, state: Mutex::default() }
+    pub(crate) fn new(on_request: OnRequest, guard: Arc<Guard>) -> Yielding {
+        Yielding { on_request, guard, state: Mutex::default() }
     }
 
     /// Takes in what another host says.
@@ -55,7 +63,7 @@ impl Yielding {
                 ));
                 if *due && self.on_request == OnRequest::Yield {
                     let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                    state.asked = Some(*force);
+                    state.ask(*force);
                     self.act(&state);
                 }
             }
@@ -67,10 +75,11 @@ impl Yielding {
         }
     }
 
-    /// The guard has the command, and now heeds what was asked before.
-    pub(crate) fn launched(&self) {
+    /// The guard has the command, and now heeds what was asked before. The command has `grace` between SIGTERM and
+    /// SIGKILL where it is to end at once.
+    pub(crate) fn launched(&self, grace: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.launched = true;
+        state.launched = Some(grace);
         self.act(&state);
     }
 
@@ -80,11 +89,29 @@ impl Yielding {
     }
 
     fn act(&self, state: &State) {
+        let Some(grace) = state.launched else { return };
         match state.asked {
-            Some(Force::Kill) if state.launched => self.guard.terminate(self.grace),
+            Some(Force::Kill) => self.guard.terminate(grace),
             // A guard that can't be told is gone, and the command with it.
-            Some(Force::Graceful) if state.launched => drop(self.guard.ask_to_end()),
-            _ => {}
+            Some(Force::Graceful) => drop(self.guard.ask_to_end()),
+            Some(Force::None) | None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of an end that is forgotten to have been asked for `run` would say that the lease was lost.
+    #[test]
+    fn a_graceful_request_takes_back_no_other_one() {
+        let mut state = State::default();
+        for (force, asked) in
+            [(Force::Graceful, Force::Graceful), (Force::Kill, Force::Kill), (Force::Graceful, Force::Kill)]
+        {
+            state.ask(force);
+            assert_eq!(state.asked, Some(asked));
         }
     }
 }
