@@ -1,5 +1,7 @@
 //! Ending what a lease protects when the lease ends.
 
+mod cgroup;
+mod group;
 mod ladder;
 mod scope;
 mod supervisor;

@@ -2,15 +2,15 @@
 //! could have become another's.
 
 use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, getpgid, getpid, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process_group, pidfd_open, pidfd_send_signal};
 
-use super::SuperviseError;
+use super::cgroup::Cgroup;
+use super::{SuperviseError, group};
 
 /// What ends together with a supervised process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +20,10 @@ pub enum Scope {
     Process,
     /// The process group that it leads. A process that leaves the group (`setsid`) escapes. The process must not be
     /// reaped before its supervision is over: what is left of the group can't be told from a new one then, and is left
-    /// alone.
+    /// alone. Nor is anything waited for that `/proc` hides from this process (`hidepid`).
     Group,
     /// The cgroup of version 2 with this folder, and all below it. Nothing escapes that has no right to move itself. The
-    /// process must be in it, and this process must not.
+    /// process must be in it, and this process must not. Needs Linux 5.14 (`cgroup.kill`).
     Cgroup(PathBuf),
 }
 
@@ -32,7 +32,15 @@ pub enum Scope {
 pub(super) struct Target {
     pid: Pid,
     process: OwnedFd,
-    scope: Scope,
+    reach: Reach,
+}
+
+/// A [`Scope`] that is held.
+#[derive(Debug)]
+enum Reach {
+    Process,
+    Group,
+    Cgroup(Cgroup),
 }
 
 /// A stopped process acts on SIGTERM only when it goes on.
@@ -48,26 +56,30 @@ impl Target {
         if id == getpid() {
             return Err(SuperviseError::OwnProcess);
         }
-        match &scope {
-            Scope::Process => {}
+        let reach = match scope {
+            Scope::Process => Reach::Process,
             Scope::Group => {
-                if getpgid(Some(id)).map_err(|_| SuperviseError::NotFound { pid })? != id {
+                let what = "the group of the process can't be known";
+                let leads = group::is_led_by(id).map_err(|source| SuperviseError::System { what, source })?;
+                if !leads {
                     return Err(SuperviseError::NotALeader { pid });
                 }
+                Reach::Group
             }
             Scope::Cgroup(folder) => {
                 let failed = |source| SuperviseError::NotACgroup { folder: folder.clone(), source };
-                fs::OpenOptions::new().write(true).open(folder.join("cgroup.kill")).map_err(failed)?;
-                let members = members(folder).map_err(failed)?;
+                let cgroup = Cgroup::open(&folder).map_err(failed)?;
+                let members = cgroup.members().map_err(failed)?;
                 if members.contains(&getpid()) {
-                    return Err(SuperviseError::OwnCgroup { folder: folder.clone() });
+                    return Err(SuperviseError::OwnCgroup { folder });
                 }
                 if !members.contains(&id) {
-                    return Err(SuperviseError::NotInCgroup { pid, folder: folder.clone() });
+                    return Err(SuperviseError::NotInCgroup { pid, folder });
                 }
+                Reach::Cgroup(cgroup)
             }
-        }
-        Ok(Target { pid: id, process, scope })
+        };
+        Ok(Target { pid: id, process, reach })
     }
 
     /// Readable once the process has ended.
@@ -81,29 +93,27 @@ impl Target {
         matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
     }
 
-    /// Whether all of it has ended.
+    /// Whether it is certain that all of it has ended.
     pub(super) fn is_gone(&self) -> bool {
         self.has_ended()
-            && match &self.scope {
-                Scope::Process => true,
-                Scope::Group => self.is_reaped() || !group_lives(self.pid),
-                // A folder that is gone had nobody in it.
-                Scope::Cgroup(folder) => fs::read_to_string(folder.join("cgroup.events"))
-                    .map_or(true, |events| events.lines().any(|line| line == "populated 0")),
+            && match &self.reach {
+                Reach::Process => true,
+                Reach::Group => self.is_reaped() == Some(true) || group::has_ended(self.pid),
+                Reach::Cgroup(cgroup) => cgroup.is_empty(),
             }
     }
 
     /// Asks all of it to end. Who has ended, or is not this user's to signal, is left out.
     pub(super) fn terminate(&self) {
-        match &self.scope {
-            Scope::Process => send(&self.process, &ASK),
-            Scope::Group => ASK.into_iter().for_each(|signal| self.signal_group(signal)),
-            Scope::Cgroup(folder) => {
-                for pid in members(folder).unwrap_or_default() {
+        match &self.reach {
+            Reach::Process => send(&self.process, &ASK),
+            Reach::Group => ASK.into_iter().for_each(|signal| self.signal_group(signal)),
+            Reach::Cgroup(cgroup) => {
+                for pid in cgroup.members().unwrap_or_default() {
                     // The number may belong to somebody else by now: get hold of whoever has it, look again, and only
                     // then use the hold.
                     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-                    if members(folder).is_ok_and(|members| members.contains(&pid)) {
+                    if cgroup.members().is_ok_and(|members| members.contains(&pid)) {
                         send(&process, &ASK);
                     }
                 }
@@ -113,12 +123,12 @@ impl Target {
 
     /// Kills all of it.
     pub(super) fn kill(&self) {
-        match &self.scope {
-            Scope::Process => {}
-            Scope::Group => self.signal_group(Signal::KILL),
-            Scope::Cgroup(folder) => {
+        match &self.reach {
+            Reach::Process => {}
+            Reach::Group => self.signal_group(Signal::KILL),
+            Reach::Cgroup(cgroup) => {
                 // One that can't be written is tried again; the process itself is killed in any case.
-                let _ = fs::write(folder.join("cgroup.kill"), "1");
+                let _ = cgroup.kill();
             }
         }
         send(&self.process, &[Signal::KILL]);
@@ -127,16 +137,16 @@ impl Target {
     /// To every process that is in the group at that moment. As long as the leader was not reaped its number is nobody
     /// else's.
     fn signal_group(&self, signal: Signal) {
-        if !self.is_reaped() {
+        if self.is_reaped() == Some(false) {
             let _ = kill_process_group(self.pid, signal);
         }
     }
 
-    /// Whether somebody has waited for the process, so that its number is free. What can't be known counts as that.
-    fn is_reaped(&self) -> bool {
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.process.as_raw_fd())).unwrap_or_default();
-        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
-        pid != Some(self.pid.as_raw_nonzero().get())
+    /// Whether somebody has waited for the process, so that its number is free. `None`: that can't be known now.
+    fn is_reaped(&self) -> Option<bool> {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.process.as_raw_fd())).ok()?;
+        let pid: i32 = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())?;
+        Some(pid != self.pid.as_raw_nonzero().get())
     }
 }
 
@@ -146,37 +156,9 @@ fn send(process: &OwnedFd, signals: &[Signal]) {
     }
 }
 
-/// Whether any process of the group is not a zombie, which only waits for its parent.
-fn group_lives(group: Pid) -> bool {
-    let group = group.as_raw_nonzero().get();
-    fs::read_dir("/proc").is_ok_and(|processes| {
-        processes.flatten().any(|process| {
-            let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { return false };
-            // The name is in parentheses and may itself have any character.
-            let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-            let mut fields = rest.split_ascii_whitespace();
-            let alive = fields.next().is_some_and(|state| !matches!(state, "Z" | "X"));
-            // After the state come the parent and the group.
-            alive && fields.nth(1).and_then(|field| field.parse().ok()) == Some(group)
-        })
-    })
-}
-
-/// The processes of a cgroup and of those below it.
-fn members(folder: &Path) -> io::Result<Vec<Pid>> {
-    let text = fs::read_to_string(folder.join("cgroup.procs"))?;
-    let mut members: Vec<Pid> = text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
-    for entry in fs::read_dir(folder)?.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            // One that was removed meanwhile had nobody in it.
-            members.extend(self::members(&entry.path()).unwrap_or_default());
-        }
-    }
-    Ok(members)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
@@ -189,6 +171,16 @@ mod tests {
         let mut child = shell.spawn().expect("a shell");
         let out = child.stdout.as_mut().expect("piped");
         io::Read::read_exact(out, &mut [0]).expect("started");
+        child
+    }
+
+    /// A shell that leads a group in which another one, with a name that is no text, lives as long as its input does.
+    fn nameless_group() -> Child {
+        let mut shell = Command::new("sh");
+        let script = "exec 3<&0; (printf '\\377' > /proc/self/comm; echo; read end <&3) & wait";
+        shell.args(["-c", script]).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().expect("a shell");
+        io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut [0]).expect("started");
         child
     }
 
@@ -214,10 +206,10 @@ mod tests {
             }
             std::thread::yield_now();
         };
-        assert!(!target.is_reaped());
+        assert_eq!(target.is_reaped(), Some(false));
         child.kill().expect("alive");
         child.wait().expect("a child");
-        assert!(target.is_reaped());
+        assert_eq!(target.is_reaped(), Some(true));
         target.terminate();
         target.kill();
         assert!(target.is_gone());
@@ -239,6 +231,23 @@ mod tests {
         assert!(!target.is_gone(), "the sleeper lives");
         target.kill();
         // Ends when nobody has it open any more.
+        io::copy(child.stdout.as_mut().expect("piped"), &mut io::sink()).expect("read");
+        while !target.is_gone() {
+            std::thread::yield_now();
+        }
+        child.wait().expect("a child");
+    }
+
+    #[test]
+    fn a_process_counts_whatever_its_name_is() {
+        let mut child = nameless_group();
+        let target = Target::find(child.id(), Scope::Group).expect("it leads its group");
+        pidfd_send_signal(target.process(), Signal::KILL).expect("alive");
+        while !target.has_ended() {
+            std::thread::yield_now();
+        }
+        assert!(!target.is_gone(), "the nameless one lives");
+        drop(child.stdin.take());
         io::copy(child.stdout.as_mut().expect("piped"), &mut io::sink()).expect("read");
         while !target.is_gone() {
             std::thread::yield_now();
