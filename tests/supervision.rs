@@ -18,7 +18,7 @@ use leasehold::{
     FormatOptions, JoinOptions, Lockspace, Membership, Protected, Scope, Status, Step, SuperviseError, Supervision,
     Time, Timeouts,
 };
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use tempfile::TempDir;
 
 use common::devices::text;
@@ -33,6 +33,11 @@ fn brief() -> Timeouts {
 /// Not lost by the deadline while a test runs.
 fn lasting() -> Timeouts {
     timeouts([100, 500, 50_000, 3_000, 53_000])
+}
+
+/// The same, where no program has to get anywhere between SIGTERM and SIGKILL.
+fn hasty() -> Timeouts {
+    timeouts([100, 500, 50_000, 600, 50_600])
 }
 
 /// A host whose path to the disk can hang, and a folder in which its programs leave files.
@@ -63,9 +68,26 @@ impl Scene {
 
     /// A script, once it has written the file `ready`.
     fn start(&self, script: &str) -> Child {
-        let child = self.script(script).spawn().unwrap();
-        until("the program", || self.exists("ready"));
+        self.start_in("", script)
+    }
+
+    /// The same, in a folder of its own.
+    fn start_in(&self, folder: &str, script: &str) -> Child {
+        let folder = self.folder.path().join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        let child = self.script(script).current_dir(&folder).spawn().unwrap();
+        until("the program", || folder.join("ready").exists());
         child
+    }
+
+    /// Asserts that the program in that folder, which is [`STUBBORN`], was not asked to end: it answers, and would have
+    /// heard of that first.
+    #[track_caller]
+    fn was_left_alone(&self, folder: &str) {
+        let file = |name: &str| self.folder.path().join(folder).join(name);
+        fs::write(file("ping"), "").unwrap();
+        until("an answer of the program", || file("pong").exists());
+        assert!(!file("term").exists(), "it was asked to end");
     }
 
     fn supervise(&self, child: &Child, scope: Scope) -> Supervision {
@@ -93,8 +115,11 @@ impl Scene {
     }
 }
 
-/// Leaves a file when it is asked to end, and doesn't end.
-const STUBBORN: &str = "trap 'echo > term' TERM; echo > ready; while :; do sleep 0.02; done";
+/// Leaves a file when it is asked to end, and doesn't end. Answers when it is asked whether it lives.
+const STUBBORN: &str =
+    "trap 'echo > term' TERM; echo > ready; while :; do if test -e ping; then echo > pong; fi; sleep 0.02; done";
+/// Ends when it is asked to.
+const OBEDIENT: &str = "trap 'exit 5' TERM; echo > ready; while :; do sleep 0.02; done";
 /// Ends when it is asked to; what it starts does what it can to get away.
 const ESCAPERS: &str = "
     (setsid sleep 1001 &)
@@ -141,7 +166,7 @@ fn a_program_is_warned_then_asked_then_killed_when_no_renewal_is_confirmed() {
 #[test]
 fn a_program_is_ended_as_soon_as_the_host_id_is_somebody_elses() {
     let scene = Scene::new(lasting());
-    let mut child = scene.start("trap 'exit 5' TERM; echo > ready; while :; do sleep 0.02; done");
+    let mut child = scene.start(OBEDIENT);
     let Status::Held { until: deadline } = scene.membership.status() else { panic!("late already") };
     let program = Protected::new(child.id()).on_step(|_| thread::sleep(PATIENCE));
     let supervision = scene.membership.supervise(program).unwrap();
@@ -179,7 +204,14 @@ fn worker() {
     let Some(task) = processes::task() else { return };
     // No worker outlives its test.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    let ["manage", device] = task.split('\n').collect::<Vec<_>>()[..] else { panic!("no such task: {task:?}") };
+    match task.split('\n').collect::<Vec<_>>()[..] {
+        ["manage", device] => manage(device),
+        ["starve"] => starve(),
+        _ => panic!("no such task: {task:?}"),
+    }
+}
+
+fn manage(device: &str) {
     let disk = Arc::new(DirectDisk::open(Path::new(device), Access::ReadWrite).unwrap());
     let membership = Lockspace::open(disk).unwrap().join(JoinOptions::new()).unwrap();
     let mut child = Command::new("sh").args(["-c", STUBBORN]).spawn().unwrap();
@@ -189,6 +221,31 @@ fn worker() {
     while !supervision.wait(PATIENCE) {}
     println!("\ngone {:?}", supervision.reached());
     child.wait().unwrap();
+}
+
+/// Supervises two programs whose first process ends while another one lives on, and can open no file then.
+fn starve() {
+    let scene = Scene::new(lasting());
+    let cgroup = Cgroup::new(scene.mark.name());
+    let script = |before: &str| format!("{before} (trap '' TERM; exec sleep 1001) & echo > ready; exec sleep 1003");
+    let join = format!("echo $$ > {};", text(&cgroup.0.join("cgroup.procs")));
+    let mut children = [scene.start_in("group", &script("")), scene.start_in("cgroup", &script(&join))];
+    let scopes = [Scope::Group, Scope::Cgroup(cgroup.0.clone())];
+    let supervisions: Vec<Supervision> =
+        children.iter().zip(scopes).map(|(child, scope)| scene.supervise(child, scope)).collect();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
+    for child in &mut children {
+        child.kill().unwrap();
+    }
+    let gone: Vec<bool> = supervisions.iter().map(|supervision| supervision.wait(Duration::from_millis(500))).collect();
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(gone, [false, false], "it was taken for gone");
+    assert!(supervisions.iter().all(|supervision| supervision.wait(PATIENCE)));
+    for child in &mut children {
+        child.wait().unwrap();
+    }
+    println!("\nstarved");
 }
 
 #[test]
@@ -232,24 +289,65 @@ fn a_process_group_ends_with_its_leader() {
     child.wait().unwrap();
 }
 
+/// Of the witnesses one stands beside the program that is ended, in its process group; the other one was supervised.
 #[test]
-fn the_program_of_another_membership_lives_on() {
-    let (lost, kept) = (Scene::new(lasting()), Scene::new(lasting()));
-    let mut children = [lost.start(STUBBORN), kept.start(STUBBORN)];
-    let over = lost.supervise(&children[0], Scope::Process);
-    let goes_on = kept.supervise(&children[1], Scope::Process);
+fn nothing_else_ends_with_a_program() {
+    let (lost, kept) = (Scene::new(hasty()), Scene::new(hasty()));
+    let mut doomed = lost.start(STUBBORN);
+    let mut beside = kept.script(STUBBORN);
+    let mut beside = beside.process_group(doomed.id() as i32).spawn().unwrap();
+    until("the witness", || kept.exists("ready"));
+    let over = lost.supervise(&doomed, Scope::Process);
+    let goes_on = kept.supervise(&beside, Scope::Process);
     lost.overwrite();
     assert!(over.wait(PATIENCE));
-    children[0].wait().unwrap();
+    doomed.wait().unwrap();
+    kept.was_left_alone("");
     assert_eq!(goes_on.reached(), None);
-    assert!(children[1].try_wait().unwrap().is_none());
-    // No longer the supervision's business: a loss ends it no more.
+    // No longer the supervision's business: a loss ends it no more, but what is supervised still.
+    let mut doomed = kept.start_in("doomed", STUBBORN);
+    let over = kept.supervise(&doomed, Scope::Process);
     goes_on.stop();
+    fs::remove_file(kept.folder.path().join("pong")).unwrap();
     kept.overwrite();
-    until("the loss", || matches!(kept.membership.status(), Status::Lost { .. }));
-    assert!(!kept.exists("term"));
-    let again = kept.membership.supervise(Protected::new(children[1].id()));
+    assert!(over.wait(PATIENCE));
+    doomed.wait().unwrap();
+    kept.was_left_alone("");
+    let again = kept.membership.supervise(Protected::new(beside.id()));
     assert!(matches!(again, Err(SuperviseError::Lost(_))), "{again:?}");
+    beside.kill().unwrap();
+    beside.wait().unwrap();
+}
+
+/// While this process can't open another file it can't know what is left of a program.
+#[test]
+fn what_can_not_be_read_is_not_gone() {
+    let folder = common::devices::folder();
+    let mark = Mark::new();
+    let mut process = Process::start(processes::worker(&["starve"]).current_dir(folder.path()), &mark);
+    assert_eq!(process.code(), 0, "{} {}", process.said(), process.complained());
+    assert!(process.said().contains("starved"));
+}
+
+/// A folder is no name for what was in it: another one may have it by now.
+#[test]
+fn a_cgroup_that_was_made_anew_is_another_one() {
+    let scene = Scene::new(lasting());
+    let cgroup = Cgroup::new(scene.mark.name());
+    let mut child = scene.start(&format!("echo $$ > {}; {STUBBORN}", text(&cgroup.0.join("cgroup.procs"))));
+    let supervision = scene.supervise(&child, Scope::Cgroup(cgroup.0.clone()));
+    // Its only process moves out, and another one moves in.
+    fs::write(cgroup.0.parent().unwrap().join("cgroup.procs"), child.id().to_string()).unwrap();
+    until("an empty cgroup", || fs::remove_dir(&cgroup.0).is_ok());
+    fs::create_dir(&cgroup.0).unwrap();
+    let mut stranger =
+        scene.start_in("stranger", &format!("echo $$ > {}; {STUBBORN}", text(&cgroup.0.join("cgroup.procs"))));
+    supervision.end(Duration::ZERO);
+    assert!(supervision.wait(PATIENCE));
+    child.wait().unwrap();
+    scene.was_left_alone("stranger");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
 }
 
 #[test]
