@@ -10,6 +10,7 @@ use crate::engine::resources::Resource;
 use crate::error::{ConvertError, ReleaseError};
 use crate::lease_state::LeaseState;
 use crate::membership::Wait;
+use crate::supervision::{Protected, SuperviseError, Supervision};
 use crate::types::{LeaseMode, Owner, Version};
 
 /// A lease on a resource, exclusive or shared. It lasts as long as its host's membership: until it is released, or the
@@ -102,6 +103,37 @@ impl Lease {
     /// Waits until the status is another than `seen`, at most `timeout`. Storage can't hold this up.
     pub fn status_change(&self, seen: &Status, timeout: Duration) -> Status {
         self.member.pulse.hold_changed(self.key(), seen, timeout)
+    }
+
+    /// Ends this program when the lease is lost, with the membership or alone, step by step, so that all of it is gone by
+    /// the lease's deadline + G. A program that depends on several leases can be supervised by each. A conversion changes
+    /// nothing of that.
+    ///
+    /// A lease that is released or dropped ends the program too, but then it is late: before that it is to be gone
+    /// ([`Supervision::end`], [`Supervision::wait`]), or left alone ([`Supervision::stop`]).
+    ///
+    /// For the rest as [`Membership::supervise`](crate::Membership::supervise). The watchdog is fed as long as the
+    /// membership is held: it is not for a program that outlives a lease lost alone.
+    ///
+    /// ```no_run
+    /// # fn run(lease: leasehold::Lease) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::process::Command;
+    /// use std::time::Duration;
+    /// use leasehold::Protected;
+    ///
+    /// let mut program = Command::new("server").spawn()?;
+    /// let supervision = lease.supervise(Protected::new(program.id()))?;
+    /// while !supervision.wait(Duration::from_secs(60)) {}
+    /// println!("{}, and the lease is {:?}", program.wait()?, lease.status());
+    /// lease.release()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`SuperviseError`].
+    pub fn supervise(&self, program: Protected) -> Result<Supervision, SuperviseError> {
+        Supervision::start(&self.member, self.member.pulse.subject(self.key()), program)
     }
 
     /// Changes how it is held, without a moment in which it is not held at all. To the mode that it has: does nothing.

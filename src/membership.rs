@@ -14,7 +14,7 @@ use crate::engine::identity;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::{Member, Tell};
 use crate::engine::notices::{Notice, TellNotice};
-use crate::engine::pulse::{LeaseLoss, Status};
+use crate::engine::pulse::{LeaseLoss, Status, Subject};
 use crate::engine::resources::{Resource, whole_view};
 use crate::error::{AcquireError, CreateError, DiskError, FindError, JoinError, LeaveError};
 use crate::format::{IndexEntry, IndexHeader, Leader};
@@ -253,15 +253,14 @@ impl Membership {
     /// When a program that depends on the leases is warned, asked to end and killed: [`Ladder::new`] for the timeouts of
     /// the lockspace, and ahead of the watchdog if there is one.
     pub fn ladder(&self) -> Ladder {
-        let ladder = Ladder::new(&self.lockspace.timeouts());
-        self.member.feeder().map_or(ladder, |feeder| ladder.ahead_of(feeder.pace.earliest))
+        self.member.ladder()
     }
 
     /// Ends this program when the host id is lost, or given back, step by step, so that all of it is gone by the
     /// deadline + G: for a manager that starts programs of its own and names them. Any number can be supervised.
     ///
-    /// A single lease that is lost alone, by force, ends nothing here: its status says so, and [`Supervision::end`] ends
-    /// the program that depended on it.
+    /// A single lease that is lost alone, by force, ends nothing here: [`Lease::supervise`](crate::Lease::supervise)
+    /// is for the program that depends on it.
     ///
     /// As the steps are taken by a thread of this process, nobody takes them while the process is stopped, or when it is
     /// gone: a [`Watchdog`] is for that, or a process in between, as `leasehold run` has one.
@@ -269,7 +268,7 @@ impl Membership {
     /// # Errors
     /// See [`SuperviseError`].
     pub fn supervise(&self, program: Protected) -> Result<Supervision, SuperviseError> {
-        Supervision::start(&self.member, self.ladder(), program)
+        Supervision::start(&self.member, Subject::Membership, program)
     }
 
     /// Why the watchdog could not be fed the last time; `None` when it was, or there is none. One that is not fed for

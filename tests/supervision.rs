@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use leasehold::disk::{Access, BootClock, Clock, DirectDisk, FaultDisk, MemoryDisk, Plan};
 use leasehold::{
-    FormatOptions, JoinOptions, Lockspace, Membership, Protected, Scope, Status, Step, SuperviseError, Supervision,
-    Time, Timeouts,
+    AcquireOptions, FormatOptions, JoinOptions, Lease, LeaseMode, Lockspace, LossReason, Membership, Protected, Scope,
+    Status, Step, SuperviseError, Supervision, Time, Timeouts, Wait,
 };
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use tempfile::TempDir;
@@ -88,6 +88,18 @@ impl Scene {
         fs::write(file("ping"), "").unwrap();
         until("an answer of the program", || file("pong").exists());
         assert!(!file("term").exists(), "it was asked to end");
+    }
+
+    fn lease(&self, name: &str, mode: LeaseMode) -> Lease {
+        let resource = self.membership.create(name, Wait::No).unwrap();
+        self.membership.acquire(&resource, AcquireOptions::new().mode(mode)).unwrap()
+    }
+
+    /// Another host takes what this one holds.
+    fn take(&self, lease: &Lease) -> (Membership, Lease) {
+        let other = Lockspace::open(Arc::new(self.disk.reopen())).unwrap().join(JoinOptions::new()).unwrap();
+        let taken = other.take(lease.resource(), lease.version(), Wait::For(PATIENCE)).unwrap();
+        (other, taken.lease)
     }
 
     fn supervise(&self, child: &Child, scope: Scope) -> Supervision {
@@ -317,6 +329,71 @@ fn nothing_else_ends_with_a_program() {
     assert!(matches!(again, Err(SuperviseError::Lost(_))), "{again:?}");
     beside.kill().unwrap();
     beside.wait().unwrap();
+}
+
+/// Long before the deadline, and the membership goes on with its other leases and programs.
+#[test]
+fn a_program_ends_when_its_lease_is_taken_by_force() {
+    let scene = Scene::new(lasting());
+    let mut leases = ["taken", "kept"].map(|name| scene.lease(name, LeaseMode::Shared));
+    let mut children = [("taken", OBEDIENT), ("kept", STUBBORN), ("other", STUBBORN)]
+        .map(|(name, script)| scene.start_in(name, script));
+    let program = |of: usize| Protected::new(children[of].id());
+    let [taken, kept] = [0, 1].map(|of| leases[of].supervise(program(of)).unwrap());
+    let other = scene.membership.supervise(program(2)).unwrap();
+    // A conversion changes the version, but not what the program depends on.
+    for mode in [LeaseMode::Exclusive, LeaseMode::Shared, LeaseMode::Exclusive] {
+        for lease in &mut leases {
+            let version = lease.version();
+            lease.convert(mode, Wait::For(PATIENCE)).unwrap();
+            assert_eq!(lease.version() > version, mode == LeaseMode::Exclusive);
+        }
+    }
+    assert_eq!(taken.reached(), None);
+    let Status::Held { until: deadline } = leases[0].status() else { panic!("late already") };
+    let by = scene.take(&leases[0]);
+    assert!(taken.wait(PATIENCE));
+    assert!(BootClock.now() < deadline, "it waited for the deadline");
+    assert_eq!(children[0].wait().unwrap().code(), Some(5));
+    assert!(matches!(leases[0].status(), Status::Lost { reason: LossReason::Fenced(_) }));
+    let again = leases[0].supervise(Protected::new(children[1].id()));
+    assert!(matches!(again, Err(SuperviseError::Lost(LossReason::Fenced(_)))), "{again:?}");
+    for folder in ["kept", "other"] {
+        scene.was_left_alone(folder);
+    }
+    assert_eq!((kept.reached(), other.reached()), (None, None));
+    // Who gives up a lease before its program has ended ends it.
+    let [_, lease] = leases;
+    lease.release().unwrap();
+    assert!(kept.wait(PATIENCE));
+    assert!(BootClock.now() < deadline, "it waited for the deadline");
+    assert_eq!(children[1].wait().unwrap().signal(), Some(9));
+    assert_eq!(other.reached(), None);
+    other.end(Duration::ZERO);
+    assert!(other.wait(PATIENCE));
+    children[2].wait().unwrap();
+    drop(by);
+}
+
+/// The host id is renewed, but whether the lease was taken can't be looked at: it has a deadline of its own.
+#[test]
+fn a_program_is_warned_then_asked_then_killed_when_its_lease_can_not_be_verified() {
+    let scene = Scene::new(brief());
+    let lease = scene.lease("demo", LeaseMode::Exclusive);
+    let mut child = scene.start(STUBBORN);
+    let (sender, told) = channel();
+    let program = Protected::new(child.id()).on_step(move |step| sender.send(step).unwrap_or_default());
+    let supervision = lease.supervise(program).unwrap();
+    let area = lease.resource().offset();
+    scene.path.set_rule(move |request| if request.offset >= area { Plan::Hold } else { Plan::Pass });
+    assert!(supervision.wait(PATIENCE));
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [Step::Warn, Step::Terminate, Step::Kill]);
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(scene.exists("term"), "it was killed and not asked");
+    assert!(matches!(lease.status(), Status::Lost { reason: LossReason::Unverified { .. } }));
+    assert!(matches!(scene.membership.status(), Status::Held { .. }));
+    scene.path.clear_rule();
+    scene.path.release();
 }
 
 /// While this process can't open another file it can't know what is left of a program.

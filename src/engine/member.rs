@@ -20,6 +20,7 @@ use crate::error::{DiskError, JoinError, LeaveError, LossReason};
 use crate::format::DeltaRecord;
 use crate::protocol::Seen;
 use crate::protocol::delta::{Tenure, Terms, may_release};
+use crate::supervision::Ladder;
 use crate::types::{HostId, Time};
 use crate::watchdog::{Watchdog, WatchdogError};
 
@@ -123,13 +124,19 @@ impl Member {
     /// Starts a watchdog, which is fed from now on.
     pub(crate) fn watch_over(self: &Arc<Self>, watchdog: Box<dyn Watchdog>) -> Result<(), WatchdogError> {
         let feeder = Feeder::start(self, watchdog)?;
-        // There is one at most: only the join calls this.
+        // There is one at most: only what starts a membership calls this.
         let _ = self.feeder.set(feeder);
         Ok(())
     }
 
     pub(crate) fn feeder(&self) -> Option<&Feeder> {
         self.feeder.get()
+    }
+
+    /// When a program that depends on the membership is ended, ahead of the watchdog.
+    pub(crate) fn ladder(&self) -> Ladder {
+        let ladder = Ladder::new(&self.terms.timeouts);
+        self.feeder().map_or(ladder, |feeder| ladder.ahead_of(feeder.pace.earliest))
     }
 
     /// Everything that depended on the leases has stopped.

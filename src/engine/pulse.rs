@@ -59,6 +59,26 @@ pub(crate) enum Until {
     Stopped,
 }
 
+/// What a supervised program depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Subject {
+    Membership,
+    /// The lease at that place which began at that version; a conversion may have given it a later one since.
+    Lease {
+        offset: u64,
+        began: Version,
+    },
+}
+
+/// How it stands with what a program depends on.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// The last deadline, whether it has passed or not; now, of a lease that was given up.
+    pub(crate) until: Time,
+    /// Since when it is lost, as far as that is known, and why.
+    pub(crate) loss: Option<(Time, LossReason)>,
+}
+
 #[derive(Debug)]
 struct State {
     tenure: Tenure,
@@ -76,6 +96,8 @@ struct State {
 #[derive(Debug)]
 struct Hold {
     name: Name,
+    /// The version that it had before it was converted for the first time.
+    began: Version,
     holding: Holding,
     /// What the last look failed with.
     trouble: Option<Arc<DiskError>>,
@@ -94,6 +116,14 @@ pub struct LeaseLoss {
     pub version: Version,
     /// Why.
     pub reason: LossReason,
+}
+
+impl Hold {
+    /// The last deadline: its own, or that of the host id.
+    fn deadline(&self, tenure: &Tenure) -> Time {
+        let host = tenure.deadline();
+        self.holding.deadline().map_or(host, |own| own.min(host))
+    }
 }
 
 impl State {
@@ -115,8 +145,8 @@ impl State {
         }
     }
 
-    fn hold(&mut self, resource: &Resource, version: Version, holding: Holding) {
-        let hold = Hold { name: resource.name, holding, trouble: None, loss: None, told: false };
+    fn hold(&mut self, resource: &Resource, began: Version, version: Version, holding: Holding) {
+        let hold = Hold { name: resource.name, began, holding, trouble: None, loss: None, told: false };
         self.holds.insert((resource.offset, version), hold);
     }
 
@@ -127,8 +157,10 @@ impl State {
         if let Some((_, reason)) = &hold.loss {
             return Status::Lost { reason: reason.clone() };
         }
-        let (Status::Held { until } | Status::Late { until }) = whole else { return whole };
-        let until = hold.holding.deadline().map_or(until, |own| until.min(own));
+        if let Status::Lost { .. } = whole {
+            return whole;
+        }
+        let until = hold.deadline(&self.tenure);
         hold.holding.tick(now);
         if hold.holding.is_lost() {
             let reason = LossReason::Unverified { cause: hold.trouble.take() };
@@ -139,6 +171,13 @@ impl State {
             true => Status::Late { until },
             false => Status::Held { until },
         }
+    }
+
+    /// The lease that began like this, as it is called now.
+    fn key(&self, offset: u64, began: Version) -> (u64, Version) {
+        let later = self.holds.range((offset, began)..).take_while(|((at, _), _)| *at == offset);
+        let mut found = later.filter(|(_, hold)| hold.began == began).map(|(key, _)| *key);
+        found.next().unwrap_or((offset, began))
     }
 
     /// When something changes that nobody does: a lease becomes late, or is lost.
@@ -190,9 +229,28 @@ impl Pulse {
         self.wakes.lock().iter().filter_map(Weak::upgrade).for_each(|descriptor| wake(&descriptor));
     }
 
-    /// The last deadline, whether it has passed or not.
-    pub(crate) fn deadline(&self) -> Time {
-        self.state.lock().tenure.deadline()
+    /// This lease, whatever its versions will be.
+    pub(crate) fn subject(&self, key: (u64, Version)) -> Subject {
+        let (offset, version) = key;
+        let began = self.state.lock().holds.get(&key).map_or(version, |hold| hold.began);
+        Subject::Lease { offset, began }
+    }
+
+    pub(crate) fn standing(&self, subject: Subject) -> Standing {
+        let mut state = self.state.lock();
+        let (now, late_after) = (self.clock.now(), self.fail - self.late);
+        let (status, until, since) = match subject {
+            Subject::Membership => (state.status(now, late_after), state.tenure.deadline(), None),
+            Subject::Lease { offset, began } => {
+                let key = state.key(offset, began);
+                let status = state.hold_status(key, now, late_after);
+                let hold = state.holds.get(&key);
+                let since = hold.and_then(|hold| hold.loss.as_ref()).map(|(since, _)| *since);
+                (status, hold.map_or(now, |hold| hold.deadline(&state.tenure)), since)
+            }
+        };
+        let loss = self::until(status).err().map(|reason| (since.unwrap_or(now), reason));
+        Standing { until, loss }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -234,7 +292,7 @@ impl Pulse {
 
     /// Begins to answer for a lease. The read that showed it to be held began at `looked`.
     pub(crate) fn hold(&self, resource: &Resource, mode: LeaseMode, version: Version, looked: Time) {
-        self.state.lock().hold(resource, version, Holding::new(mode, looked, self.fail));
+        self.state.lock().hold(resource, version, version, Holding::new(mode, looked, self.fail));
         self.tell_waiters();
     }
 
@@ -254,7 +312,7 @@ impl Pulse {
         let (key, now) = ((resource.offset, before), self.clock.now());
         until(state.hold_status(key, now, Duration::ZERO))?;
         if let Some(hold) = state.holds.remove(&key) {
-            state.hold(resource, version, hold.holding.converted(mode, looked, now));
+            state.hold(resource, hold.began, version, hold.holding.converted(mode, looked, now));
         }
         drop(state);
         self.tell_waiters();
@@ -305,6 +363,7 @@ impl Pulse {
     /// Ceases to answer for a lease.
     pub(crate) fn let_go(&self, key: (u64, Version)) {
         self.state.lock().holds.remove(&key);
+        self.tell_waiters();
     }
 
     /// Whether a lease was lost alone for at least `span`.

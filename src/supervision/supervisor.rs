@@ -15,7 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::ladder::{Escalation, Ladder, Step};
 use super::scope::{Scope, Target};
 use crate::engine::member::{LostOnPanic, Member};
-use crate::engine::pulse::{LONGEST_WAIT, Status};
+use crate::engine::pulse::{LONGEST_WAIT, Standing, Subject};
 use crate::error::LossReason;
 
 /// What the program left behind has this long between SIGTERM and SIGKILL.
@@ -43,8 +43,7 @@ impl fmt::Debug for Protected {
 
 impl Protected {
     /// The process with this id, alone: a child of this process that was not waited for, or one that the caller knows
-    /// to live until the call of [`Membership::supervise`](crate::Membership::supervise) returns. From then on the number
-    /// doesn't matter.
+    /// to live until the call that supervises it returns. From then on the number doesn't matter.
     pub fn new(pid: u32) -> Protected {
         Protected { pid, scope: Scope::Process, ladder: None, tell: None }
     }
@@ -75,8 +74,8 @@ impl Protected {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SuperviseError {
-    /// The membership is lost: the program must not go on.
-    #[error("the membership is lost")]
+    /// The lease, or the membership, is lost: the program must not go on.
+    #[error("what the program depends on is lost")]
     Lost(#[source] LossReason),
     /// There is no such process, or it has ended and was waited for.
     #[error("there is no process {pid}")]
@@ -127,8 +126,8 @@ pub enum SuperviseError {
     },
 }
 
-/// A program that is supervised: the steps of its [`Ladder`] are taken when its lease ends, whatever else this process
-/// does. When the program ends by itself, what it left in its scope is ended too.
+/// A program that is supervised: the steps of its [`Ladder`] are taken when its lease, or the membership, ends, whatever
+/// else this process does. When the program ends by itself, what it left in its scope is ended too.
 ///
 /// Dropping it changes nothing of that; [`Supervision::stop`] does. It neither releases leases nor waits for the process
 /// (`waitpid`): that is its parent's to do.
@@ -157,10 +156,13 @@ struct State {
 impl Supervision {
     pub(crate) fn start(
         member: &Arc<Member>,
-        ladder: Ladder,
+        subject: Subject,
         program: Protected,
     ) -> Result<Supervision, SuperviseError> {
-        member.pulse.held().map_err(SuperviseError::Lost)?;
+        let Standing { until, loss } = member.pulse.standing(subject);
+        if let Some((_, reason)) = loss {
+            return Err(SuperviseError::Lost(reason));
+        }
         let refused = |what: &'static str| move |source: io::Error| SuperviseError::System { what, source };
         let target = Target::find(program.pid, program.scope)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -171,11 +173,11 @@ impl Supervision {
             None => None,
         };
         member.pulse.wake_by(&wake);
-        let ladder = program.ladder.unwrap_or(ladder);
-        let climber = Climber { member: member.clone(), target, ladder, shared: shared.clone(), told };
+        let ladder = program.ladder.unwrap_or_else(|| member.ladder());
+        let climber = Climber { member: member.clone(), subject, target, ladder, shared: shared.clone(), told };
         thread::Builder::new()
             .name("leasehold-super".into())
-            .spawn(move || climber.run())
+            .spawn(move || climber.run(Escalation::new(ladder.deadlines(until))))
             .map_err(refused("the supervising thread could not be started"))?;
         Ok(Supervision { shared })
     }
@@ -230,6 +232,7 @@ fn spawn_teller(tell: Box<dyn Fn(Step) + Send>) -> io::Result<Sender<Step>> {
 
 struct Climber {
     member: Arc<Member>,
+    subject: Subject,
     target: Target,
     ladder: Ladder,
     shared: Arc<Shared>,
@@ -237,15 +240,15 @@ struct Climber {
 }
 
 impl Climber {
-    fn run(&self) {
+    fn run(&self, mut escalation: Escalation) {
         let _guard = LostOnPanic(&self.member.pulse);
-        let pulse = &self.member.pulse;
-        let mut escalation = Escalation::new(self.ladder.deadlines(pulse.deadline()));
         while !self.shared.state.lock().stop {
             let now = self.member.io.now();
-            escalation.extend(self.ladder.deadlines(pulse.deadline()));
-            if matches!(pulse.status(), Status::Lost { .. }) {
-                escalation.end(now, now + self.ladder.grace());
+            let Standing { until, loss } = self.member.pulse.standing(self.subject);
+            escalation.extend(self.ladder.deadlines(until));
+            // Not from now on: a lease that was lost alone is given back G after its loss.
+            if let Some((since, _)) = loss {
+                escalation.end(now, since + self.ladder.grace());
             }
             if let Some(grace) = self.shared.state.lock().end.take() {
                 escalation.end(now, now + grace);
@@ -292,5 +295,41 @@ impl Climber {
         // An interrupted wait is a short one.
         let _ = poll(&mut fds, Timespec::try_from(pause).ok().as_ref());
         let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use crate::{FormatOptions, JoinOptions, Timeouts, Wait};
+
+    /// As one that did not run in between. With the steps counted from the moment at which it sees the loss, the engine
+    /// would give the lease back while the program runs.
+    #[test]
+    fn a_supervisor_that_learns_late_of_the_loss_of_a_lease_kills_at_once() {
+        let [renewal, io, fail, fence, dead] = [100, 500, 50_000, 100, 50_100].map(Duration::from_millis);
+        let timeouts = Timeouts::new(renewal, io, fail, fence, dead).expect("valid");
+        let options = FormatOptions { timeouts, ..FormatOptions::default() };
+        let disk = Arc::new(MemoryDisk::new(8 << 20, None));
+        let membership = crate::format(disk, &options).expect("formatted").join(JoinOptions::new()).expect("joined");
+        let resource = membership.create("demo", Wait::No).expect("created");
+        let lease = membership.acquire(&resource, Wait::No).expect("acquired");
+        let mut child = Command::new("sleep").arg("1004").stdout(Stdio::null()).spawn().expect("a sleeper");
+        let member = membership.member.clone();
+        let key = (resource.offset, lease.version());
+        let (subject, ladder) = (member.pulse.subject(key), member.ladder());
+        let escalation = Escalation::new(ladder.deadlines(member.pulse.standing(subject).until));
+        member.pulse.lose_hold(key, LossReason::Unverified { cause: None });
+        thread::sleep(ladder.grace());
+        let (told, steps) = channel();
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor"));
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake });
+        let target = Target::find(child.id(), Scope::Process).expect("a child");
+        Climber { member, subject, target, ladder, shared, told: Some(told) }.run(escalation);
+        assert_eq!(steps.into_iter().collect::<Vec<_>>(), [Step::Kill]);
+        child.wait().expect("a child");
     }
 }
