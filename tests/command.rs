@@ -166,19 +166,40 @@ fn a_signal_ends_the_wait_for_a_resource() {
     let scene = Scene::with(&["db"]);
     let _holder = scene.hold(&["db"]);
     let mut waiting = scene.start(&["run", "--device", "disk", "--wait", "forever", "db", "--", "touch", "ran"]);
-    // Its block says so once it has joined and waits.
-    let waits = || {
-        let dump = scene.run(&["dump", "disk", "--json"]).expect(0, &[]).json();
-        dump.as_array().unwrap().iter().any(|record| record["fields"]["waiting"].as_u64() > Some(0))
-    };
-    until("the waiting host", || waits() || waiting.ended().is_some());
+    until("the waiting host", || somebody_waits(&scene) || waiting.ended().is_some());
     waiting.signal(Signal::TERM);
     ended(waiting).expect(128 + 15, &[]);
     assert!(!scene.path("ran").exists());
-    assert!(!waits(), "it still stands in the queue");
-    let status = scene.status();
-    let held = status["hosts"].as_array().unwrap().iter().filter(|host| host["state"] != "free");
-    assert_eq!(held.count(), 1, "the host id was not given back: {status}");
+    only_the_holder_is_left(&scene);
+}
+
+/// Whether the block of a host says that it waits for a resource.
+fn somebody_waits(scene: &Scene) -> bool {
+    let dump = scene.run(&["dump", "disk", "--json"]).json();
+    dump.as_array().unwrap().iter().any(|record| record["fields"]["waiting"].as_u64() > Some(0))
+}
+
+#[track_caller]
+fn only_the_holder_is_left(scene: &Scene) {
+    assert!(!somebody_waits(scene), "it still stands in the queue");
+    let hosts = scene.run(&["hosts", "disk", "--json", "--watch-for", "0s"]).expect(0, &[]).json();
+    let held = hosts["hosts"].as_array().unwrap().iter().filter(|host| host["state"] != "free");
+    assert_eq!(held.count(), 1, "the host id was not given back: {hosts}");
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_the_index() {
+    let scene = Scene::with(&["a"]);
+    // Something to repair.
+    scene.overwrite((1 << 20) + 512, &[0xff; 64]);
+    let _holder = scene.hold(&[&format!("rindex_lease@{}", 2 << 20)]);
+    for args in [&["create", "disk", "b"][..], &["repair", "disk", "--index"]] {
+        let mut waiting = scene.start(args);
+        until("the waiting host", || somebody_waits(&scene) || waiting.ended().is_some());
+        waiting.signal(Signal::INT);
+        ended(waiting).expect(128 + 2, &[]);
+        only_the_holder_is_left(&scene);
+    }
 }
 
 #[test]

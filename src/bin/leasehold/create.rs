@@ -2,14 +2,16 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{CreateError, JoinOptions};
+use leasehold::{CreateError, Membership};
 
 use crate::failure::Failure;
 use crate::output::{tell, written};
 use crate::prepare::{index_patience, open};
+use crate::session::{Identity, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -26,12 +28,15 @@ pub(crate) struct CreateArgs {
     pub(crate) names: Vec<String>,
 }
 
-pub(crate) fn create(args: &CreateArgs) -> Result<(), Failure> {
+pub(crate) fn create(args: &CreateArgs) -> Result<ExitCode, Failure> {
     let lockspace = open(&args.device, Access::ReadWrite)?;
-    let membership = lockspace.join(JoinOptions::new())?;
+    with_membership(&lockspace, &Identity::default(), |membership, _| create_all(membership, &args.names))
+}
+
+fn create_all(membership: &Membership, names: &[String]) -> Result<(), Failure> {
     let mut refused = None;
-    for name in &args.names {
-        match membership.create(name, index_patience(&lockspace)) {
+    for name in names {
+        match membership.create(name, index_patience(membership.lockspace())) {
             Ok(resource) => {
                 let line = format!("created {} at offset {}", resource.name(), resource.offset());
                 written(writeln!(io::stdout(), "{line}"))?;
@@ -44,9 +49,6 @@ pub(crate) fn create(args: &CreateArgs) -> Result<(), Failure> {
             }
             Err(error) => return Err(error.into()),
         }
-    }
-    if let Err(error) = membership.leave() {
-        tell(format_args!("the host id was not given back: {error}"));
     }
     refused.map_or(Ok(()), Err)
 }

@@ -2,15 +2,17 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{DeclareError, Declared, Generation, HostId, JoinOptions};
+use leasehold::{DeclareError, Declared, Generation, HostId};
 
 use crate::args::host_id;
 use crate::failure::{DATA, Failure, HELD, IO, LOST, REFUSED, USAGE};
-use crate::output::{tell, written};
+use crate::output::written;
 use crate::prepare::open;
+use crate::session::{Identity, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -42,18 +44,15 @@ fn generation(text: &str) -> Result<Generation, String> {
     generation.ok_or_else(|| "a generation is a number from 1 on".into())
 }
 
-pub(crate) fn declare_dead(args: &DeclareDeadArgs) -> Result<(), Failure> {
+pub(crate) fn declare_dead(args: &DeclareDeadArgs) -> Result<ExitCode, Failure> {
     let lockspace = open(&args.device, Access::ReadWrite)?;
-    let membership = lockspace.join(JoinOptions::new())?;
-    let declared = membership.declare_dead(args.host, args.generation);
-    if let Err(error) = membership.leave() {
-        tell(format_args!("the host id was not given back: {error}"));
-    }
-    let how = match declared? {
-        Declared::Dead => "is declared dead",
-        Declared::WasOver => "was over already",
-    };
-    written(writeln!(io::stdout(), "host {} generation {} {how}", args.host, args.generation))
+    with_membership(&lockspace, &Identity::default(), |membership, _| {
+        let how = match membership.declare_dead(args.host, args.generation)? {
+            Declared::Dead => "is declared dead",
+            Declared::WasOver => "was over already",
+        };
+        written(writeln!(io::stdout(), "host {} generation {} {how}", args.host, args.generation))
+    })
 }
 
 impl From<DeclareError> for Failure {

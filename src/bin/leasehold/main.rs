@@ -51,14 +51,14 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Format(args) => format::format(&args).map(|()| ExitCode::SUCCESS),
-        Command::Create(args) => create::create(&args).map(|()| ExitCode::SUCCESS),
+        Command::Create(args) => create::create(&args),
         Command::Run(args) => run::run(&args),
         Command::Request(args) => request::request(&args),
         Command::Status(args) => status::status(&args).map(|()| ExitCode::SUCCESS),
         Command::Hosts(args) => hosts::hosts(&args).map(|()| ExitCode::SUCCESS),
         Command::Value(args) => value::value(&args),
-        Command::DeclareDead(args) => declare_dead::declare_dead(&args).map(|()| ExitCode::SUCCESS),
-        Command::Repair(args) => repair::repair(&args).map(|()| ExitCode::SUCCESS),
+        Command::DeclareDead(args) => declare_dead::declare_dead(&args),
+        Command::Repair(args) => repair::repair(&args),
         Command::Dump(args) => dump::dump(&args).map(|()| ExitCode::SUCCESS),
         Command::Watchdog { command } => watchdog::watchdog(&command).map(|()| ExitCode::SUCCESS),
     };

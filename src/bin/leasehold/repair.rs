@@ -2,16 +2,20 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{Finding, HostId, JoinOptions, Lockspace, Membership, RepairError, RepairOptions, Repaired, Resource};
+use leasehold::{
+    Finding, HostId, JoinOptions, Lockspace, Membership, RepairError, RepairOptions, Repaired, Resource, Status,
+};
 use serde_json::{Value, json};
 
 use crate::args::{Target, host_id};
 use crate::failure::{DATA, Failure, HELD, IO, LOST};
 use crate::output::{tell, written};
 use crate::prepare::{index_patience, open};
+use crate::session::{Identity, Interrupted, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -78,45 +82,60 @@ impl RepairArgs {
     }
 }
 
-pub(crate) fn repair(args: &RepairArgs) -> Result<(), Failure> {
+pub(crate) fn repair(args: &RepairArgs) -> Result<ExitCode, Failure> {
     let access = if args.dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let lockspace = open(&args.device, access)?;
-    let wanted = || args.findings(&lockspace);
     let mut report = Report { json: args.json, lines: Vec::new() };
-    let findings = wanted()?;
+    let findings = args.findings(&lockspace)?;
     if args.dry_run || findings.is_empty() {
         findings.iter().try_for_each(|finding| report.add(finding, None))?;
-        return report.end(findings.iter().any(|finding| !finding.damages().is_empty()));
+        report.end(findings.iter().any(|finding| !finding.damages().is_empty()))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let membership = lockspace.join(JoinOptions::new())?;
+    with_membership(&lockspace, &Identity::default(), |membership, interrupted| {
+        repair_all(args, membership, interrupted, findings, report)
+    })
+}
+
+fn repair_all(
+    args: &RepairArgs,
+    membership: &Membership,
+    interrupted: &Interrupted,
+    findings: Vec<Finding>,
+    mut report: Report,
+) -> Result<(), Failure> {
     // When one thing is whole, more may be seen: the resources that the index lists, above all.
     let (mut rest, mut tried, mut failed) = (findings, Vec::new(), false);
     while !rest.is_empty() {
         for finding in rest {
-            let repaired = one(&membership, &finding, args.fenced);
+            let repaired = one(membership, interrupted, &finding, args.fenced);
             failed |= repaired.is_err();
             report.add(&finding, Some(&repaired))?;
             tried.push(finding);
+            // Nothing more can be repaired, and each would be said to have failed.
+            if let Status::Lost { reason } = membership.status() {
+                return Err(Failure::from(reason).with_code(IO));
+            }
         }
-        rest = wanted()?.into_iter().filter(|finding| !tried.contains(finding)).collect();
-    }
-    if let Err(error) = membership.leave() {
-        tell(format_args!("the host id was not given back: {error}"));
+        rest = args.findings(membership.lockspace())?.into_iter().filter(|finding| !tried.contains(finding)).collect();
     }
     report.end(failed)
 }
 
-fn one(membership: &Membership, finding: &Finding, fenced: bool) -> Result<Repaired, Failure> {
+fn one(
+    membership: &Membership,
+    interrupted: &Interrupted,
+    finding: &Finding,
+    fenced: bool,
+) -> Result<Repaired, Failure> {
     let lockspace = membership.lockspace();
     let options = RepairOptions { wait: index_patience(lockspace), fenced };
     match finding {
         Finding::Block { host, .. } if *host != membership.owner().host => {
-            let owner = lockspace.join(JoinOptions::new().host_id(*host))?;
-            let repaired = owner.repair(finding, options);
-            owner.leave().map_err(|error| {
-                Failure::new(IO, format!("host id {host}, which was held for it, was not given back: {error}"))
-            })?;
-            Ok(repaired?)
+            let owner = JoinOptions::new().host_id(*host);
+            let repaired =
+                interrupted.with_membership(lockspace, owner, |owner| Ok(owner.repair(finding, options)?))?;
+            repaired.ok_or_else(|| Failure::new(IO, "interrupted"))
         }
         _ => Ok(membership.repair(finding, options)?),
     }

@@ -8,13 +8,13 @@ use std::time::Instant;
 use clap::Args;
 use leasehold::disk::Access;
 use leasehold::format::Force;
-use leasehold::{Membership, RequestError, Requested, Resource, Status, Version};
+use leasehold::{Membership, RequestError, Requested, Resource, Status};
 
 use crate::args::{Patience, Target};
 use crate::failure::{Failure, HELD, IO};
 use crate::output::written;
 use crate::prepare::{existing, open};
-use crate::session::{Identity, Interrupted, with_membership};
+use crate::session::{Identity, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -45,15 +45,10 @@ pub(crate) struct RequestArgs {
 pub(crate) fn request(args: &RequestArgs) -> Result<ExitCode, Failure> {
     let lockspace = open(&args.device, Access::ReadWrite)?;
     let resource = existing(&lockspace, &args.name)?;
-    with_membership(&lockspace, &args.identity, |membership, interrupted| ask(args, membership, &resource, interrupted))
+    with_membership(&lockspace, &args.identity, |membership, _| ask(args, membership, &resource))
 }
 
-fn ask(
-    args: &RequestArgs,
-    membership: &Membership,
-    resource: &Resource,
-    interrupted: &Interrupted,
-) -> Result<ExitCode, Failure> {
+fn ask(args: &RequestArgs, membership: &Membership, resource: &Resource) -> Result<(), Failure> {
     let force = if args.force { Force::Kill } else { Force::Graceful };
     let name = resource.name();
     let mut out = io::stdout();
@@ -64,31 +59,23 @@ fn ask(
             let patience = args.wait.unwrap_or(Patience::For(stands));
             (version, patience)
         }
-        Requested::NotHeld | Requested::Cleared => {
-            written(writeln!(out, "{name} is not held"))?;
-            return Ok(ExitCode::SUCCESS);
-        }
+        Requested::NotHeld | Requested::Cleared => return written(writeln!(out, "{name} is not held")),
     };
-    let started = Instant::now();
-    while still_held(membership, resource, version)? {
+    let (started, mut status) = (Instant::now(), membership.status());
+    loop {
+        match membership.still_held(resource, version) {
+            Ok(false) => return written(writeln!(out, "{name} was given up")),
+            // A read that fails shows nothing, and the next one may succeed.
+            Ok(true) | Err(RequestError::Disk(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
         if matches!(patience, Patience::For(span) if started.elapsed() >= span) {
             return Err(Failure::new(HELD, format!("{name} is still held")).hint("--force asks for it at once"));
         }
-        if let Some(code) = interrupted.sleep(membership.lockspace().timeouts().renewal()) {
-            return Ok(code);
-        }
-    }
-    written(writeln!(out, "{name} was given up"))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// While it is not lost: a read that fails shows nothing, and the next one may succeed.
-fn still_held(membership: &Membership, resource: &Resource, version: Version) -> Result<bool, Failure> {
-    match membership.still_held(resource, version) {
-        Err(RequestError::Disk(_)) => match membership.status() {
-            Status::Lost { reason } => Err(Failure::from(reason).with_code(IO)),
-            _ => Ok(true),
-        },
-        answer => Ok(answer?),
+        // With each renewal it looks again.
+        status = match membership.status_change(&status, membership.lockspace().timeouts().renewal()) {
+            Status::Lost { reason } => return Err(Failure::from(reason).with_code(IO)),
+            status => status,
+        };
     }
 }

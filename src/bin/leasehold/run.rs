@@ -14,15 +14,16 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{HostId, JoinOptions, Ladder, LeaseMode, Lockspace, Membership, Resource, Status, Version};
+use leasehold::{Ladder, LeaseMode, Lockspace, Membership, Resource, Status, Version};
 
-use crate::args::{Patience, Target, host_id};
+use crate::args::{Patience, Target};
 use crate::descendants::Outcome;
 use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Guard, GuardEvent, Signals};
 use crate::leases::{How, Leases};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
+use crate::session::{Identity, leave_and_tell};
 use crate::watchdog::Choice;
 use crate::yielding::{OnRequest, Yielding};
 
@@ -56,12 +57,8 @@ pub(crate) struct RunArgs {
     /// Create resources that the index doesn't have (always so with the default device)
     #[arg(long)]
     pub(crate) create: bool,
-    /// Host id to join with [default: chosen automatically]
-    #[arg(long, value_name = "N", value_parser = host_id)]
-    pub(crate) host_id: Option<HostId>,
-    /// Name under which other hosts see this one [default: the machine's host name]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) host_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
     /// How long to wait for a resource that is held
     #[arg(long, value_name = "DUR|forever", default_value = "0s")]
     pub(crate) wait: Patience,
@@ -113,11 +110,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
         return Ok(signals.exit_code());
     };
     let result = hold_and_run(args, &guard, &membership, &signals, &yielding);
-    if !matches!(membership.status(), Status::Lost { .. })
-        && let Err(error) = membership.leave()
-    {
-        tell(format_args!("the host id was not given back: {error}"));
-    }
+    leave_and_tell(&membership);
     result
 }
 
@@ -204,13 +197,7 @@ fn join(
     signals: &Signaled,
     yielding: &Arc<Yielding>,
 ) -> Result<Option<Membership>, Failure> {
-    let mut options = JoinOptions::new();
-    if let Some(host) = args.host_id {
-        options = options.host_id(host);
-    }
-    if let Some(name) = &args.host_name {
-        options = options.host_name(name);
-    }
+    let mut options = args.identity.options();
     if let Some(watchdog) = &args.watchdog {
         options = watchdog.add_to(options);
     }

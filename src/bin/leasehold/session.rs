@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use leasehold::{HostId, JoinOptions, Lockspace, Membership, Status};
+use leasehold::{HostId, JoinOptions, LeaveError, Lockspace, Membership, Status};
 use rustix::process::Signal;
 
 use crate::args::host_id;
@@ -15,7 +15,7 @@ use crate::failure::{Failure, IO};
 use crate::output::tell;
 
 /// As whom to join.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Identity {
     /// Host id to join with [default: chosen automatically]
     #[arg(long, value_name = "N", value_parser = host_id)]
@@ -25,35 +25,48 @@ pub(crate) struct Identity {
     pub(crate) host_name: Option<String>,
 }
 
+impl Identity {
+    pub(crate) fn options(&self) -> JoinOptions {
+        let mut options = JoinOptions::new();
+        if let Some(host) = self.host_id {
+            options = options.host_id(host);
+        }
+        if let Some(name) = &self.host_name {
+            options = options.host_name(name);
+        }
+        options
+    }
+}
+
 /// How often a signal is looked for.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Joins, does the work, and leaves. A signal that would end this process ends waits, so that the host id is given back.
+/// Joins, does the work, and leaves. A signal that would end this process calls the work off, so that the host id is
+/// given back, and whatever is held for the work before it.
 pub(crate) fn with_membership(
     lockspace: &Lockspace,
     identity: &Identity,
-    work: impl FnOnce(&Membership, &Interrupted) -> Result<ExitCode, Failure>,
+    work: impl FnOnce(&Membership, &Interrupted) -> Result<(), Failure> + Send,
 ) -> Result<ExitCode, Failure> {
     let interrupted = Interrupted::listen()?;
-    let mut options = JoinOptions::new();
-    if let Some(host) = identity.host_id {
-        options = options.host_id(host);
+    let done = interrupted.with_membership(lockspace, identity.options(), |membership| work(membership, &interrupted));
+    match interrupted.exit_code() {
+        Some(code) => Ok(code),
+        None => done.map(|_| ExitCode::SUCCESS),
     }
-    if let Some(name) = &identity.host_name {
-        options = options.host_name(name);
+}
+
+/// Gives the host id back, unless it is lost.
+pub(crate) fn leave_and_tell(membership: &Membership) {
+    if !matches!(membership.status(), Status::Lost { .. }) {
+        tell_left(membership.leave());
     }
-    let joining = lockspace.start_join(options)?;
-    if let Some(code) = interrupted.wait(|| joining.is_done()) {
-        return Ok(code);
-    }
-    let membership = joining.wait()?;
-    let result = work(&membership, &interrupted);
-    if !matches!(membership.status(), Status::Lost { .. })
-        && let Err(error) = membership.leave()
-    {
+}
+
+fn tell_left(left: Result<(), LeaveError>) {
+    if let Err(error) = left {
         tell(format_args!("the host id was not given back: {error}"));
     }
-    result
 }
 
 /// A signal that would end this process, once it has come.
@@ -69,21 +82,51 @@ impl Interrupted {
         Ok(Interrupted(came))
     }
 
-    /// Waits until `done`; the exit code when a signal comes first.
-    pub(crate) fn wait(&self, mut done: impl FnMut() -> bool) -> Option<ExitCode> {
+    /// Joins, does the work, and leaves. When a signal comes first it leaves at once, which ends all that waits with an
+    /// error, and answers `None`.
+    pub(crate) fn with_membership<T: Send>(
+        &self,
+        lockspace: &Lockspace,
+        options: JoinOptions,
+        work: impl FnOnce(&Membership) -> Result<T, Failure> + Send,
+    ) -> Result<Option<T>, Failure> {
+        let joining = lockspace.start_join(options)?;
+        if !self.wait(|| joining.is_done()) {
+            return Ok(None);
+        }
+        let membership = joining.wait()?;
+        let done = thread::scope(|scope| {
+            let working = scope.spawn(|| work(&membership));
+            let mut ended = self.wait(|| working.is_finished());
+            while !ended {
+                match membership.leave() {
+                    // The work is about to release that, and ends when it acquires the next.
+                    Err(LeaveError::LeasesHeld { .. }) => thread::sleep(TICK),
+                    left => {
+                        tell_left(left);
+                        break;
+                    }
+                }
+                ended = working.is_finished();
+            }
+            working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        leave_and_tell(&membership);
+        match self.exit_code() {
+            Some(_) => Ok(None),
+            None => done.map(Some),
+        }
+    }
+
+    /// Waits until `done`; false when a signal comes first.
+    fn wait(&self, mut done: impl FnMut() -> bool) -> bool {
         while !done() {
-            if let Some(code) = self.exit_code() {
-                return Some(code);
+            if self.exit_code().is_some() {
+                return false;
             }
             thread::sleep(TICK);
         }
-        None
-    }
-
-    /// Sleeps; the exit code when a signal comes first.
-    pub(crate) fn sleep(&self, span: Duration) -> Option<ExitCode> {
-        let started = Instant::now();
-        self.wait(|| started.elapsed() >= span)
+        true
     }
 
     fn exit_code(&self) -> Option<ExitCode> {

@@ -4,19 +4,18 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 
 use clap::{Args, Subcommand};
 use leasehold::disk::Access;
 use leasehold::format::{Value, ValueOrigin};
-use leasehold::{Membership, Name, Resource, StoredValue, Wait};
+use leasehold::{Name, StoredValue, Wait};
 use serde_json::json;
 
 use crate::args::{Patience, Target};
 use crate::failure::{DATA, Failure, REFUSED, USAGE};
 use crate::output::{tell, written};
 use crate::prepare::{existing, open};
-use crate::session::{Identity, Interrupted, with_membership};
+use crate::session::{Identity, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -171,8 +170,10 @@ fn set(args: &SetArgs) -> Result<ExitCode, Failure> {
     if data.len() > room {
         return Err(Failure::new(REFUSED, format!("a value has at most {room} bytes here, this one has more")));
     }
-    with_membership(&lockspace, &args.identity, |membership, interrupted| {
-        write(membership, interrupted, &resource, args.wait, &data)
+    with_membership(&lockspace, &args.identity, |membership, _| {
+        let lease = membership.acquire(&resource, Wait::from(args.wait))?;
+        lease.set_value(&data)?;
+        Ok(lease.release()?)
     })
 }
 
@@ -185,30 +186,4 @@ fn read(file: &Path, at_most: usize) -> Result<Vec<u8>, Failure> {
     let mut data = Vec::new();
     input.take(at_most as u64).read_to_end(&mut data).map_err(failed)?;
     Ok(data)
-}
-
-fn write(
-    membership: &Membership,
-    interrupted: &Interrupted,
-    resource: &Resource,
-    wait: Patience,
-    data: &[u8],
-) -> Result<ExitCode, Failure> {
-    let lease = thread::scope(|scope| {
-        let acquiring = scope.spawn(|| membership.acquire(resource, Wait::from(wait)));
-        let code = interrupted.wait(|| acquiring.is_finished());
-        if code.is_some() {
-            // Which ends a wait.
-            let _ = membership.leave();
-        }
-        let acquired = acquiring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        code.map_or_else(|| acquired.map(Ok), |code| Ok(Err(code)))
-    });
-    let lease = match lease? {
-        Ok(lease) => lease,
-        Err(code) => return Ok(code),
-    };
-    lease.set_value(data)?;
-    lease.release()?;
-    Ok(ExitCode::SUCCESS)
 }
