@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+
 use crate::engine::member::Member;
 use crate::engine::pulse::Status;
 use crate::engine::resources::Resource;
@@ -21,17 +23,25 @@ use crate::types::{LeaseMode, Owner, Version};
 pub struct Lease {
     member: Arc<Member>,
     resource: Resource,
+    held: Mutex<Held>,
+    /// Taken by a conversion, and by what relies on how the lease is held until it has ended.
+    changing: RwLock<()>,
+    released: bool,
+}
+
+/// How it is held, and at which version.
+#[derive(Clone, Copy)]
+struct Held {
     mode: LeaseMode,
     version: Version,
-    released: bool,
 }
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
             .field("resource", &self.resource)
-            .field("mode", &self.mode)
-            .field("version", &self.version)
+            .field("mode", &self.mode())
+            .field("version", &self.version())
             .field("status", &self.status())
             .finish_non_exhaustive()
     }
@@ -39,11 +49,17 @@ impl fmt::Debug for Lease {
 
 impl Lease {
     pub(crate) const fn new(member: Arc<Member>, resource: Resource, mode: LeaseMode, version: Version) -> Lease {
-        Lease { member, resource, mode, version, released: false }
+        let held = Mutex::new(Held { mode, version });
+        Lease { member, resource, held, changing: RwLock::new(()), released: false }
     }
 
-    pub(crate) const fn key(&self) -> (u64, Version) {
-        (self.resource.offset, self.version)
+    pub(crate) fn key(&self) -> (u64, Version) {
+        (self.resource.offset, self.version())
+    }
+
+    /// While this is there, no conversion begins.
+    pub(crate) fn unchanging(&self) -> RwLockReadGuard<'_, ()> {
+        self.changing.read()
     }
 
     /// Nothing is left to release.
@@ -62,21 +78,21 @@ impl Lease {
     }
 
     /// Whether others may share it.
-    pub const fn mode(&self) -> LeaseMode {
-        self.mode
+    pub fn mode(&self) -> LeaseMode {
+        self.held.lock().mode
     }
 
     /// The version of this ownership: the fencing token. Larger than that of every ownership before it. A shared lease
     /// has the version that its host owned to set it up.
-    pub const fn version(&self) -> Version {
-        self.version
+    pub fn version(&self) -> Version {
+        self.held.lock().version
     }
 
     /// What to acquire it by again if nobody has owned it in between: see [`AcquireOptions::unchanged`].
     ///
     /// [`AcquireOptions::unchanged`]: crate::AcquireOptions::unchanged
-    pub const fn state(&self) -> LeaseState {
-        LeaseState::new(self.resource.name(), self.version)
+    pub fn state(&self) -> LeaseState {
+        LeaseState::new(self.resource.name(), self.version())
     }
 
     /// Who holds it: this host.
@@ -143,21 +159,22 @@ impl Lease {
     ///
     /// To [`LeaseMode::Exclusive`] it waits for the others who share, as an acquire does, and gets a new version.
     ///
+    /// Other threads may look at the lease meanwhile: its status holds for what it is converted from and to. A second
+    /// conversion waits for the first, and so does a write of the value.
+    ///
     /// # Errors
     /// See [`ConvertError`], which says what is held then.
-    pub fn convert(&mut self, to: LeaseMode, wait: Wait) -> Result<(), ConvertError> {
-        match self.member.convert(&self.resource, to, self.version, wait.deadline(self.member.io.now())) {
-            Ok(version) => {
-                (self.mode, self.version) = (to, version);
-                Ok(())
-            }
-            Err(error) => {
-                if let ConvertError::Unknown { .. } = error {
-                    self.mode = LeaseMode::Shared;
-                }
-                Err(error)
-            }
+    pub fn convert(&self, to: LeaseMode, wait: Wait) -> Result<(), ConvertError> {
+        let deadline = wait.deadline(self.member.io.now());
+        let _alone = self.changing.write();
+        let converted = self.member.convert(&self.resource, to, self.version(), deadline);
+        let mut held = self.held.lock();
+        match &converted {
+            Ok(version) => *held = Held { mode: to, version: *version },
+            Err(ConvertError::Unknown { .. }) => held.mode = LeaseMode::Shared,
+            Err(_) => {}
         }
+        converted.map(|_| ())
     }
 
     /// Releases it. The caller has made sure that everything it protected has stopped. Waits at most F.
@@ -166,20 +183,20 @@ impl Lease {
     /// See [`ReleaseError`]. The lease is gone in any case.
     pub fn release(mut self) -> Result<(), ReleaseError> {
         self.released = true;
-        self.member.release(&self.resource, self.version, self.member.terms.timeouts.fail())
+        self.member.release(&self.resource, self.version(), self.member.terms.timeouts.fail())
     }
 
     /// Has the engine release it once no write of this host is in flight, whatever it was for.
     pub(crate) fn release_when_settled(mut self) {
         self.released = true;
-        self.member.release_when_settled(&self.resource, self.version);
+        self.member.release_when_settled(&self.resource, self.version());
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.released {
-            self.member.release_later(&self.resource, self.version);
+            self.member.release_later(&self.resource, self.version());
         }
         self.member.pulse.let_go(self.key());
     }

@@ -71,6 +71,8 @@ impl Lease {
         let (member, resource) = (self.member(), self.resource());
         let geometry = member.terms.geometry;
         let at = place(geometry, resource)?;
+        // Who shares must not see a write land.
+        let _held = self.unchanging();
         let sector = Value::encode(data, self.version(), self.owner(), geometry, at)
             .ok_or(ValueError::TooLong { bytes: data.len(), max: Value::capacity(geometry) })?;
         if self.mode() == LeaseMode::Shared {

@@ -161,7 +161,7 @@ fn a_lease_is_not_released_while_its_value_is_being_written() {
 fn a_value_is_written_by_who_holds_alone_and_read_by_all() {
     let world = World::new();
     let (first, second) = (world.join(1), world.join(2));
-    let mut lease = first.acquire(&world.resource, Wait::No).unwrap();
+    let lease = first.acquire(&world.resource, Wait::No).unwrap();
     lease.set_value(b"alone").unwrap();
     lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
     let sharer = second
@@ -178,7 +178,7 @@ fn a_value_is_written_by_who_holds_alone_and_read_by_all() {
 fn a_lease_is_not_shared_while_its_value_is_being_written() {
     let world = World::new();
     let membership = world.join(1);
-    let mut lease = membership.acquire(&world.resource, Wait::No).unwrap();
+    let lease = membership.acquire(&world.resource, Wait::No).unwrap();
     world.hold_writes();
     lease.set_value(b"slow").unwrap_err();
     let refused = lease.convert(LeaseMode::Shared, Wait::No).unwrap_err();

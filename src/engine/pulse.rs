@@ -153,7 +153,11 @@ impl State {
     /// The status of a lease: it ends with the membership, or by its own deadline.
     fn hold_status(&mut self, key: (u64, Version), now: Time, late_after: Duration) -> Status {
         let whole = self.status(now, late_after);
-        let Some(hold) = self.holds.get_mut(&key) else { return Status::Lost { reason: LossReason::Left } };
+        // A conversion moves it to a later version before its holder knows of that.
+        let later = (key.0, Version::new(u64::MAX));
+        let Some((_, hold)) = self.holds.range_mut(key..=later).next() else {
+            return Status::Lost { reason: LossReason::Left };
+        };
         if let Some((_, reason)) = &hold.loss {
             return Status::Lost { reason: reason.clone() };
         }

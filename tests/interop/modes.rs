@@ -53,7 +53,7 @@ fn both_share_and_neither_gets_it_alone() {
     let first = ours.lockspace().find("first").unwrap();
     let (alone, together) = (device.resource("first", 3), device.shared("first", 3));
 
-    let mut lease = ours.acquire(&first, shared()).unwrap();
+    let lease = ours.acquire(&first, shared()).unwrap();
     assert_eq!(device.sanlock_takes(&theirs, &alone), Err(-11), "{}", theirs.log());
     let holder = device.sanlock_holds(&theirs, &together);
     let convert = |to: &str| theirs.ask(&["convert", "-r", to, "-p", &holder.pid().to_string()]).code;
@@ -76,7 +76,6 @@ fn both_share_and_neither_gets_it_alone() {
     assert!(lease.version() > version);
     assert_eq!(sharers(ours.acquire(&first, Wait::No).unwrap_err()), [1, 3]);
     drop(holder);
-    let mut lease = lease;
     lease.convert(LeaseMode::Exclusive, Wait::For(PATIENCE)).unwrap();
     assert_eq!(device.sanlock_takes(&theirs, &together), Err(-243), "{}", theirs.log());
     lease.release().unwrap();
@@ -91,7 +90,7 @@ fn a_conversion_is_seen_by_sanlock() {
     let first = ours.lockspace().find("first").unwrap();
     let (alone, together) = (device.resource("first", 3), device.shared("first", 3));
 
-    let mut lease = ours.acquire(&first, Wait::No).unwrap();
+    let lease = ours.acquire(&first, Wait::No).unwrap();
     let version = lease.version();
     assert_eq!(leader(&alone), (2, version.get(), false));
     assert_eq!(device.sanlock_takes(&theirs, &together), Err(-243));

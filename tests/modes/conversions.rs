@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use leasehold::disk::{Fault, Plan};
-use leasehold::{AcquireError, LeaseMode, Wait};
+use leasehold::{AcquireError, LeaseMode, Status, Wait};
 
 use super::common::PATIENCE;
 use super::common::memory::Scene;
@@ -20,7 +20,7 @@ fn a_contender_never_gets_in_between() {
     const ROUNDS: usize = 50;
     let scene = Scene::new();
     let other = scene.other(2);
-    let mut lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
     // So that there is time to look between any two writes of a conversion.
     let area = scene.area();
     scene.path.set_rule(move |request| match request.is_write() && area.contains(&request.offset) {
@@ -48,6 +48,12 @@ fn a_contender_never_gets_in_between() {
                 thread::yield_now();
             }
         };
+        // Who watches it meanwhile never sees it as anything but held.
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                assert!(!matches!(lease.status(), Status::Lost { .. }), "{:?}", lease.status());
+            }
+        });
         for round in 0..ROUNDS {
             let before = lease.version();
             lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
@@ -79,7 +85,7 @@ fn a_contender_never_gets_in_between() {
 fn who_is_refused_to_hold_it_alone_still_shares_it() {
     let scene = Scene::new();
     let [second, third] = scene.others([2, 3]);
-    let mut lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
+    let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
     let other = second.acquire(&scene.resource, shared(Wait::No)).unwrap();
     let version = lease.version();
     assert_eq!(sharers(not_acquired(lease.convert(LeaseMode::Exclusive, Wait::No))), [2]);
@@ -102,7 +108,7 @@ fn of_two_that_wait_to_hold_it_alone_one_gives_in_and_the_other_gets_it() {
     let latest = leases.iter().map(|lease| lease.version()).max().unwrap();
     let (sender, answers) = channel();
     thread::scope(|scope| {
-        for mut lease in leases {
+        for lease in leases {
             let sender = sender.clone();
             scope.spawn(move || {
                 let answer = lease.convert(LeaseMode::Exclusive, Wait::For(PATIENCE));
@@ -136,7 +142,7 @@ fn a_write_that_fails_leaves_held_what_the_answer_says() {
                 let scene = Scene::new();
                 let other = scene.other(2);
                 let from = if to == LeaseMode::Exclusive { LeaseMode::Shared } else { LeaseMode::Exclusive };
-                let mut lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
+                let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
                 let failed = AtomicUsize::new(0);
                 for number in 0..writes {
                     lease.convert(from, Wait::For(PATIENCE)).unwrap();

@@ -171,7 +171,7 @@ fn an_owner_that_can_not_look_has_lost_the_lease_and_its_late_write_changes_no_a
     let [taker, third] = owner.scene.others([2, 3]);
     let area = owner.scene.area();
     owner.scene.path.set_rule(move |request| if area.contains(&request.offset) { Plan::Hold } else { Plan::Pass });
-    let Owner { scene, mut lease, second, told } = owner;
+    let Owner { scene, lease, second, told } = owner;
     let version = lease.version();
     let answer = lease.convert(LeaseMode::Shared, Wait::For(Duration::from_millis(1)));
     assert!(matches!(answer, Err(ConvertError::Unknown { .. })), "{answer:?}");

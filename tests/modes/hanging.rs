@@ -12,7 +12,7 @@ use super::common::{PATIENCE, until};
 use super::{release, shared, sharers, together};
 
 /// What a conversion answers that is not waited for long; again where a busy machine did not get as far as the write.
-fn convert(lease: &mut Lease, to: LeaseMode) -> Result<(), ConvertError> {
+fn convert(lease: &Lease, to: LeaseMode) -> Result<(), ConvertError> {
     let mut answer = Ok(());
     until("the write of a conversion", || {
         answer = lease.convert(to, Wait::For(Duration::from_millis(20)));
@@ -40,10 +40,10 @@ fn conversions_whose_writes_hang() {
 fn a_conversion_to_shared_whose_write_hangs_ends_shared() {
     let scene = Scene::new();
     let [second, third] = scene.others([2, 3]);
-    let mut lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
     let version = lease.version();
     scene.hold_writes(scene.block_at(1));
-    unknown(convert(&mut lease, LeaseMode::Shared));
+    unknown(convert(&lease, LeaseMode::Shared));
     assert_eq!((lease.mode(), lease.version()), (LeaseMode::Shared, version));
     scene.thaw();
     let other = second.acquire(&scene.resource, shared(Wait::For(PATIENCE))).unwrap();
@@ -60,7 +60,7 @@ fn a_conversion_to_shared_whose_write_hangs_ends_shared() {
 fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
     let scene = Scene::new();
     let other = scene.other(2);
-    let mut lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
     scene.hold_writes(scene.block_at(1));
     let answer = lease.convert(LeaseMode::Shared, Wait::No);
     assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
@@ -77,13 +77,13 @@ fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
 fn a_conversion_to_exclusive_whose_ballot_hangs_stays_shared() {
     let scene = Scene::new();
     let other = scene.other(2);
-    let mut lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
+    let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
     let version = lease.version();
     scene.hold_writes(scene.block_at(1));
-    unknown(convert(&mut lease, LeaseMode::Exclusive));
+    unknown(convert(&lease, LeaseMode::Exclusive));
     assert_eq!((lease.mode(), lease.version()), (LeaseMode::Shared, version));
     // One that waits for the first in vain changes nothing, and gives nothing up.
-    unknown(convert(&mut lease, LeaseMode::Exclusive));
+    unknown(convert(&lease, LeaseMode::Exclusive));
     assert!(lease.is_held());
     scene.thaw();
     assert_eq!(sharers(other.acquire(&scene.resource, Wait::No).unwrap_err()), [1]);
@@ -100,7 +100,7 @@ fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
         let options = JoinOptions::new().on_lease_loss(move |loss| drop(sender.send(loss.clone())));
         let scene = Scene::with_options(options);
         let other = scene.other(2);
-        let mut lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
+        let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
         let version = lease.version();
         let (leader, block, led) = (scene.leader_at(), scene.block_at(1), AtomicBool::new(false));
         scene.path.set_rule(move |request| {
@@ -108,7 +108,7 @@ fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
             let flag = request.is_write() && request.offset == block && led.load(Ordering::SeqCst);
             if flag { Plan::Hold } else { Plan::Pass }
         });
-        let answer = convert(&mut lease, LeaseMode::Exclusive);
+        let answer = convert(&lease, LeaseMode::Exclusive);
         assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
         let loss = told.recv_timeout(PATIENCE).unwrap();
         assert_eq!((loss.version, loss.reason), (version, LossReason::Unverified { cause: None }));
@@ -130,9 +130,9 @@ fn a_lease_that_is_dropped_while_a_conversion_hangs_is_released() {
         let scene = Scene::new();
         let other = scene.other(2);
         let options = leasehold::AcquireOptions::new().mode(from);
-        let mut lease = scene.membership.acquire(&scene.resource, options).unwrap();
+        let lease = scene.membership.acquire(&scene.resource, options).unwrap();
         scene.hold_writes(scene.block_at(1));
-        unknown(convert(&mut lease, to));
+        unknown(convert(&lease, to));
         drop(lease);
         assert!(other.acquire(&scene.resource, Wait::No).is_err());
         scene.thaw();

@@ -84,7 +84,7 @@ impl Host<'_> {
     fn once(&self, membership: &Membership, resource: &Resource, random: &mut StdRng) {
         let mode = if random.random_range(0..3) == 0 { LeaseMode::Exclusive } else { LeaseMode::Shared };
         let wait = Wait::For(Duration::from_millis(random.random_range(0..500)));
-        let mut lease = match membership.acquire(resource, AcquireOptions::new().mode(mode).wait(wait)) {
+        let lease = match membership.acquire(resource, AcquireOptions::new().mode(mode).wait(wait)) {
             Ok(lease) => lease,
             Err(error) => return expected(&error),
         };
