@@ -224,7 +224,7 @@ impl Lockspace {
         match Index::read(&self.io, &self.terms) {
             Ok(index) => {
                 resources.extend(index.resources());
-                let guard = self.resource_info(self.index_guard(), highest);
+                let guard = self.info_up_to(self.index_guard(), highest);
                 damages.extend(index.damages().chain(guard.ownership.err()).chain(guard.damages));
             }
             Err(FindError::NoIndex { .. }) => {}
@@ -232,7 +232,7 @@ impl Lockspace {
         }
         let listed: BTreeSet<u64> = resources.iter().map(|resource| resource.offset).collect();
         resources.extend(found.iter().filter(|resource| !listed.contains(&resource.offset)));
-        let infos = resources.into_iter().map(|resource| self.resource_info(resource, highest));
+        let infos = resources.into_iter().map(|resource| self.info_up_to(resource, highest));
         // What was found without an entry may have been deleted since.
         let deleted = |info: &ResourceInfo| {
             let reason = info.ownership.as_ref().err().map(|damage| &damage.reason);
@@ -289,7 +289,12 @@ impl Lockspace {
         Ok(sectors.iter().map(|sector| sector.map(<[u8]>::to_vec)).collect())
     }
 
-    fn resource_info(&self, resource: Resource, highest: u64) -> ResourceInfo {
+    /// Who holds a resource, as its leader and the hosts' blocks say. Needs no host id. Takes one read.
+    pub fn resource_info(&self, resource: &Resource) -> ResourceInfo {
+        self.info_up_to(*resource, self.geometry().max_hosts())
+    }
+
+    fn info_up_to(&self, resource: Resource, highest: u64) -> ResourceInfo {
         let geometry = self.terms.geometry;
         let damage = |offset, what, reason: &Defect| self.damage(offset, what, reason.clone());
         let Ok((_, view)) = view_up_to(&self.io, geometry, &resource, highest, FIRST_READ) else {

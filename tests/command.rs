@@ -19,7 +19,7 @@ use common::until;
 fn every_command_helps_with_examples() {
     let scene = Scene::empty();
     let help = scene.run(&["--help"]).expect(0, &[]);
-    for command in ["format", "create", "run", "status", "hosts", "dump"] {
+    for command in ["format", "create", "run", "convert", "status", "hosts", "dump"] {
         assert!(help.out.contains(command), "{help:?}");
         let help = scene.run(&[command, "--help"]).expect(0, &[]);
         assert!(help.out.contains("Examples:") && help.out.contains(&format!("leasehold {command} ")), "{help:?}");
@@ -54,6 +54,9 @@ fn wrong_arguments_are_usage_errors() {
         &["run", "--device", "disk", "db", "db", "--", "true"],
         &["run", "--device", "disk", "db@12", "--", "true"],
         &["run", "--device", "disk", "db@104857600", "--", "true"],
+        &["convert", "disk", "db"],
+        &["convert", "disk", "db", "--to", "alone"],
+        &["convert", "disk", "db", "--to", "shared", "--host-id", "0"],
         &["status"],
         &["status", "disk", "--watch-for", "long"],
         &["status", "disk", "--interval", "1s"],

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use leasehold::format::{AreaSize, SectorSize};
 use leasehold::{HostId, Profile, Wait};
 
+use crate::convert::ConvertArgs;
 use crate::create::CreateArgs;
 use crate::declare_dead::DeclareDeadArgs;
 use crate::dump::DumpArgs;
@@ -26,9 +27,10 @@ Exit codes:
   64   usage: an argument is wrong
   65   not a lockspace, or what is on the device is damaged
   66   no such resource
-  69   `run`: the lease was lost while the command ran
+  69   `run`: the lease was lost while the command ran; `convert`: it was lost meanwhile
   73   refused: `format` would overwrite a lockspace, `create` a resource; there is no room; a watchdog was left
-       counting; `declare-dead` is for another generation
+       counting; `declare-dead` is for another generation; nobody holds what `convert` is for, or it takes no orders
+       from who asks
   74   an I/O error
   75   held by another host; trying again later may succeed";
 
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     Create(CreateArgs),
     /// Run a command while holding leases
     Run(RunArgs),
+    /// Change how a running `run` of this machine holds a resource: shared or alone
+    Convert(ConvertArgs),
     /// Ask the owner of a resource to yield it, and wait until it does
     Request(RequestArgs),
     /// Show the hosts and resources of a lockspace

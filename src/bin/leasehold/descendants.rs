@@ -15,6 +15,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::process::{
@@ -28,6 +29,17 @@ pub(crate) enum Outcome {
     Code(i32),
     /// This signal killed it.
     Signal(i32),
+}
+
+impl Outcome {
+    /// As a shell gives it.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        let code = match self {
+            Outcome::Code(code) => code,
+            Outcome::Signal(signal) => 128 + signal,
+        };
+        ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+    }
 }
 
 /// From now on, orphaned descendants become children of this process.
@@ -54,6 +66,21 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     let mut fields = text.split_ascii_whitespace();
     let alive = !matches!(fields.next()?, "Z" | "X" | "x");
     Some(Stat { parent: fields.next()?.parse().ok()?, alive })
+}
+
+/// Whether a process is this one or was started by it, or by what it started. `None`: it has ended, or can't be seen.
+///
+/// A process could pass for another one only by ending, and having its number given away, while this looks.
+pub(crate) fn descends(mut pid: i32) -> Option<bool> {
+    let own = getpid().as_raw_nonzero().get();
+    while pid != own {
+        // The first process of all, or of this namespace, has none.
+        match stat(pid)?.parent {
+            0 => return Some(false),
+            parent => pid = parent,
+        }
+    }
+    Some(true)
 }
 
 /// Calls `found` for each descendant, parents mostly before children, while it reads the list of processes.

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 
 use leasehold::{
-    AcquireError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError, ReleaseError,
-    RequestError, ValueError, WatchdogError, disk,
+    AcquireError, ConvertError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError,
+    ReleaseError, RequestError, ValueError, WatchdogError, disk,
 };
 
 /// An argument is wrong.
@@ -24,7 +24,7 @@ pub(crate) const IO: u8 = 74;
 pub(crate) const HELD: u8 = 75;
 
 /// What to do about damage.
-const REPAIR: &str = "`leasehold repair` writes it anew, when that is safe";
+pub(crate) const REPAIR: &str = "`leasehold repair` writes it anew, when that is safe";
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -73,6 +73,11 @@ impl Failure {
     /// What went wrong and why, without what to do next.
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What to do next.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     pub(crate) const fn code(&self) -> u8 {
@@ -239,6 +244,17 @@ impl From<AcquireError> for Failure {
             AcquireError::AlreadyHeld { .. } | AcquireError::HostIdTooLarge { .. } => Failure::of(USAGE, &error),
             AcquireError::Lost(_) => Failure::of(LOST, &error),
             _ => Failure::of(IO, &error),
+        }
+    }
+}
+
+impl From<ConvertError> for Failure {
+    fn from(error: ConvertError) -> Failure {
+        match error {
+            ConvertError::NotAcquired(error) => error.into(),
+            ConvertError::Lost(reason) => Failure::from(reason).within("the lease was lost"),
+            ConvertError::HandoverBegun { .. } => Failure::of(REFUSED, &error),
+            error => Failure::of(IO, &error).hint("doing it again is safe"),
         }
     }
 }

@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use leasehold::{AcquireError, AcquireOptions, Holder, Lease, LeaseMode, Membership, Resource, Status, Version, Wait};
+use leasehold::{
+    AcquireError, AcquireOptions, ConvertError, Holder, Lease, LeaseMode, Membership, Resource, Status, Timeouts,
+    Version, Wait,
+};
 
 use crate::args::Patience;
-use crate::failure::{Failure, IO};
+use crate::channel::{Answer, Holding, Request};
+use crate::failure::{Failure, IO, REFUSED};
 use crate::output::tell;
 
 /// How resources are to be held.
@@ -89,6 +93,19 @@ impl Leases {
         environment
     }
 
+    /// Does what another command of this machine asks for.
+    pub(crate) fn answer(&self, request: &Request, timeouts: &Timeouts) -> Answer {
+        let Request::Convert { resource, offset, to, wait } = request;
+        let found = self.all.iter().find(|lease| {
+            let held = lease.resource();
+            (held.name().to_string(), held.offset()) == (resource.clone(), *offset)
+        });
+        match found {
+            Some(lease) => convert(lease, *to, (*wait).min(piece(timeouts))),
+            None => Answer::Failed(Failure::new(REFUSED, format!("that `run` does not hold {resource} any more"))),
+        }
+    }
+
     /// Releases all; tells what fails.
     pub(crate) fn release(self) -> Result<(), Failure> {
         let mut result = Ok(());
@@ -101,6 +118,37 @@ impl Leases {
             }
         }
         result
+    }
+}
+
+/// The longest that one request to convert waits for others. The release of the leases would wait for it.
+fn piece(timeouts: &Timeouts) -> Duration {
+    (timeouts.io() * 2).max(Duration::from_secs(1))
+}
+
+fn convert(lease: &Lease, to: LeaseMode, wait: Duration) -> Answer {
+    let name = lease.resource().name();
+    let (before, wait) = (lease.mode(), if wait.is_zero() { Wait::No } else { Wait::For(wait) });
+    match lease.convert(to, wait) {
+        Ok(()) => {
+            let version = lease.version();
+            if before != to {
+                tell(format_args!("{name} was converted to {to}, and is held at version {version}"));
+            }
+            Answer::Done(Holding::new(name.to_string(), to, version, lease.owner()))
+        }
+        Err(error) => {
+            let blocked = matches!(
+                &error,
+                ConvertError::NotAcquired(
+                    AcquireError::Held { .. }
+                        | AcquireError::Shared { .. }
+                        | AcquireError::TimedOut { source: None, .. }
+                )
+            );
+            let failure = Failure::from(error);
+            if blocked { Answer::Blocked(failure) } else { Answer::Failed(failure) }
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 #![deny(missing_docs, unsafe_code)]
 
 mod args;
+mod channel;
+mod convert;
 mod create;
 mod declare_dead;
 mod descendants;
@@ -23,6 +25,7 @@ mod run;
 mod screen;
 mod session;
 mod status;
+mod supervise;
 mod value;
 mod watchdog;
 mod yielding;
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Format(args) => format::format(&args).map(|()| ExitCode::SUCCESS),
         Command::Create(args) => create::create(&args),
         Command::Run(args) => run::run(&args),
+        Command::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
         Command::Request(args) => request::request(&args),
         Command::Status(args) => status::status(&args).map(|()| ExitCode::SUCCESS),
         Command::Hosts(args) => hosts::hosts(&args).map(|()| ExitCode::SUCCESS),

@@ -7,23 +7,24 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{Ladder, LeaseMode, Lockspace, Membership, Resource, Status, Version};
+use leasehold::{LeaseMode, Lockspace, Membership, Resource, Version};
 
 use crate::args::{Patience, Target};
+use crate::channel::Server;
 use crate::descendants::Outcome;
-use crate::failure::{Failure, IO, LOST, USAGE};
-use crate::guard::{Guard, GuardEvent, Signals};
+use crate::failure::{Failure, IO, USAGE};
+use crate::guard::{Guard, Signals};
 use crate::leases::{How, Leases};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
 use crate::session::{Identity, leave_and_tell};
+use crate::supervise::Supervisor;
 use crate::watchdog::Choice;
 use crate::yielding::{OnRequest, Yielding};
 
@@ -39,7 +40,8 @@ Examples:
   leasehold run --device /dev/vg/leases --watchdog /dev/watchdog vm-1 -- ./start-vm vm-1
 
 The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its
-environment; with several names the first two are lists with commas. The version is the fencing token.
+environment; with several names the first two are lists with commas. The version is the fencing token; it stands there
+as it was at the start, and `leasehold convert --to exclusive` makes it a larger one.
 
 With --take-version the owner's own command is ended within F + G, and exits with 69: for how long it may still act
 is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one given is refused (exit code 75).
@@ -83,13 +85,14 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// By convention: the command was not found, or can't be executed.
-const NOT_FOUND: u8 = 127;
-const NOT_EXECUTABLE: u8 = 126;
+impl RunArgs {
+    fn device(&self) -> &Path {
+        self.device.as_deref().unwrap_or(Path::new(DEFAULT_DEVICE))
+    }
+}
+
 /// How often what is awaited is looked at while a signal may come.
 const TICK: Duration = Duration::from_millis(2);
-/// What all of it may take to be gone after SIGKILL, before the supervisor itself steps in.
-const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     check_names(&args.names)?;
@@ -98,13 +101,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     }
     let guard = Arc::new(Guard::start().map_err(|error| Failure::new(IO, format!("no guard process: {error}")))?);
     let signals = Signaled::listen(guard.clone())?;
-    let lockspace = match &args.device {
-        Some(device) => open(device, Access::ReadWrite)?,
-        None => {
-            make_default(Path::new(DEFAULT_DEVICE))?;
-            open(Path::new(DEFAULT_DEVICE), Access::ReadWrite)?
-        }
-    };
+    if args.device.is_none() {
+        make_default(args.device())?;
+    }
+    let lockspace = open(args.device(), Access::ReadWrite)?;
     let yielding = Arc::new(Yielding::new(args.on_request, guard.clone()));
     let Some(membership) = join(&lockspace, args, &signals, &yielding)? else {
         return Ok(signals.exit_code());
@@ -173,21 +173,13 @@ impl Signaled {
     }
 
     fn exit_code(&self) -> ExitCode {
-        code_of(Outcome::Signal(self.first.get().unwrap_or_default()))
+        Outcome::Signal(self.first.get().unwrap_or_default()).exit_code()
     }
 }
 
 fn ends_a_process(signal: i32) -> bool {
     use rustix::process::Signal;
     [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM].map(Signal::as_raw).contains(&signal)
-}
-
-fn code_of(outcome: Outcome) -> ExitCode {
-    let code = match outcome {
-        Outcome::Code(code) => code,
-        Outcome::Signal(signal) => 128 + signal,
-    };
-    ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
 /// `None`: a signal came.
@@ -235,151 +227,7 @@ fn hold_and_run(
     let Some(leases) = leases else {
         return Ok(signals.exit_code());
     };
-    supervise(args, guard, membership, leases, yielding)
-}
-
-fn supervise(
-    args: &RunArgs,
-    guard: &Arc<Guard>,
-    membership: &Membership,
-    leases: Leases,
-    yielding: &Yielding,
-) -> Result<ExitCode, Failure> {
-    let timeouts = membership.lockspace().timeouts();
-    let ladder = membership.ladder();
-    let status = leases.status();
-    let until = match &status {
-        Status::Held { until } | Status::Late { until } => *until,
-        Status::Lost { reason } => return Err(reason.clone().into()),
-    };
-    let environment = leases.environment(membership);
-    guard
-        .launch(&args.command, &environment, ladder.deadlines(until))
-        .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", args.command[0])))?;
-    yielding.launched(ladder.grace());
-    let over = AtomicBool::new(false);
-    let ended = thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut seen, mut renewed) = (status, membership.status());
-            while !over.load(Ordering::Relaxed) {
-                // Whatever changes, the membership renews soon.
-                renewed = membership.status_change(&renewed, timeouts.renewal());
-                let now = leases.status();
-                match &now {
-                    _ if now == seen => continue,
-                    // A guard that can't be told keeps to the deadline that it has.
-                    Status::Held { until } | Status::Late { until } => {
-                        let _ = guard.extend(ladder.deadlines(*until));
-                    }
-                    Status::Lost { .. } => {
-                        guard.terminate(ladder.grace());
-                        return;
-                    }
-                }
-                seen = now;
-            }
-        });
-        let ended = await_end(guard, membership, &leases, &ladder, yielding);
-        over.store(true, Ordering::Relaxed);
-        ended
-    });
-    match ended {
-        End::NotStarted(failure) => {
-            leases.release()?;
-            Err(failure)
-        }
-        End::Ended(outcome) => {
-            leases.release()?;
-            Ok(code_of(outcome))
-        }
-        End::Lost => {
-            // Nothing of it is left. Where the host id is still held, leaving switches the watchdog off, and the lease is
-            // given up when it is dropped.
-            if matches!(membership.status(), Status::Lost { .. })
-                && let Err(error) = membership.disarm_watchdog()
-            {
-                tell(format_args!("the watchdog was not switched off: {error}"));
-            }
-            Err(lost(&leases))
-        }
-        End::Failed(failure) => {
-            // Nothing of it is left: others may have the resources at once.
-            leases.release()?;
-            Err(failure)
-        }
-        End::Left(pids) => Err(Failure::new(
-            IO,
-            format!("processes {pids:?} can't be killed; the leases are not released, and run out when renewing ends"),
-        )),
-    }
-}
-
-/// How it ended.
-enum End {
-    NotStarted(Failure),
-    Ended(Outcome),
-    /// The command was ended because the lease was lost.
-    Lost,
-    /// The guard failed, and what it guarded was killed.
-    Failed(Failure),
-    /// The guard failed, and these are left.
-    Left(Vec<i32>),
-}
-
-fn await_end(guard: &Guard, membership: &Membership, leases: &Leases, ladder: &Ladder, yielding: &Yielding) -> End {
-    let interval = membership.lockspace().timeouts().renewal();
-    let mut lost_since = None;
-    let mut trouble_told = false;
-    loop {
-        match guard.next_event(interval) {
-            Some(GuardEvent::Started) => {}
-            Some(GuardEvent::SpawnFailed { error, not_found }) => {
-                let code = if not_found { NOT_FOUND } else { NOT_EXECUTABLE };
-                return End::NotStarted(Failure::new(code, format!("the command can't be started: {error}")));
-            }
-            Some(GuardEvent::Expired) => return End::Lost,
-            Some(GuardEvent::Ended { by_deadline: false, by_loss: false, status }) => return End::Ended(status),
-            Some(GuardEvent::Ended { by_deadline: false, status, .. })
-                if yielding.at_once() && !matches!(leases.status(), Status::Lost { .. }) =>
-            {
-                return End::Ended(status);
-            }
-            Some(GuardEvent::Ended { .. }) => return End::Lost,
-            Some(GuardEvent::Stuck { pids }) => {
-                tell(format_args!("processes {pids:?} don't end after SIGKILL; the leases stay until they do"));
-            }
-            Some(GuardEvent::Gone) => {
-                let left = guard.enforce(KILL_PATIENCE);
-                return match left.is_empty() {
-                    true => End::Failed(Failure::new(IO, "the guard process was killed; so was the command")),
-                    false => End::Left(left),
-                };
-            }
-            None => {}
-        }
-        if !trouble_told && let Some(error) = membership.watchdog_trouble() {
-            trouble_told = true;
-            tell(Failure::from(error).within("the watchdog is about to fire"));
-        }
-        if matches!(leases.status(), Status::Lost { .. }) {
-            // A guard that neither ends the command nor says that it can't is itself stopped or stuck.
-            let since = *lost_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > ladder.grace() {
-                let left = guard.enforce(KILL_PATIENCE);
-                return if left.is_empty() { End::Lost } else { End::Left(left) };
-            }
-        }
-    }
-}
-
-fn lost(leases: &Leases) -> Failure {
-    match leases.status() {
-        Status::Lost { reason } => {
-            Failure::from(reason).within("the lease was lost while the command ran, which was ended")
-        }
-        // The guard went by the last deadline that reached it.
-        Status::Held { .. } | Status::Late { .. } => {
-            Failure::new(LOST, "the command was ended: the guard was not told of a renewal in time")
-        }
-    }
+    let channel = Server::listen(args.device(), membership.lockspace(), membership.owner().host)
+        .inspect_err(|error| tell(format_args!("no other command can ask this one for anything: {error}")));
+    Supervisor { guard, membership, leases, yielding, channel: channel.ok() }.run(&args.command)
 }

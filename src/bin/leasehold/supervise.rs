@@ -1,0 +1,200 @@
+//! What `run` does while its command runs: it moves the guard's deadline with each renewal, answers other commands of
+//! this machine, and when the command is gone it releases.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leasehold::{Ladder, Membership, Status};
+
+use crate::channel::Server;
+use crate::descendants::Outcome;
+use crate::failure::{Failure, IO, LOST, USAGE};
+use crate::guard::{Guard, GuardEvent};
+use crate::leases::Leases;
+use crate::output::tell;
+use crate::yielding::Yielding;
+
+/// By convention: the command was not found, or can't be executed.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+/// What all of it may take to be gone after SIGKILL, before the supervisor itself steps in.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a command runs under.
+pub(crate) struct Supervisor<'run> {
+    pub(crate) guard: &'run Guard,
+    pub(crate) membership: &'run Membership,
+    pub(crate) leases: Leases,
+    pub(crate) yielding: &'run Yielding,
+    /// Where other commands ask.
+    pub(crate) channel: Option<Server>,
+}
+
+impl Supervisor<'_> {
+    /// Runs the command to its end, and releases.
+    pub(crate) fn run(self, command: &[OsString]) -> Result<ExitCode, Failure> {
+        let ladder = self.membership.ladder();
+        let status = self.leases.status();
+        let until = match &status {
+            Status::Held { until } | Status::Late { until } => *until,
+            Status::Lost { reason } => return Err(reason.clone().into()),
+        };
+        self.guard
+            .launch(command, &self.leases.environment(self.membership), ladder.deadlines(until))
+            .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", command[0])))?;
+        self.yielding.launched(ladder.grace());
+        let ended = self.watch(&ladder, status);
+        self.conclude(ended)
+    }
+
+    /// Until the command is over; the leases were last seen as `seen`.
+    fn watch(&self, ladder: &Ladder, seen: Status) -> End {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| self.extend(ladder, seen, &over));
+            if let Some(channel) = &self.channel {
+                let timeouts = self.membership.lockspace().timeouts();
+                scope.spawn(move || channel.serve(|request| self.leases.answer(&request, &timeouts)));
+            }
+            let ended = self.await_end(ladder);
+            over.store(true, Ordering::Relaxed);
+            // What it does for somebody at this moment is waited for: the leases are about to be released.
+            if let Some(channel) = &self.channel {
+                channel.stop();
+            }
+            ended
+        })
+    }
+
+    /// Moves the guard's deadline with each renewal, until the command is over or the leases are lost.
+    fn extend(&self, ladder: &Ladder, mut seen: Status, over: &AtomicBool) {
+        let Supervisor { guard, membership, leases, .. } = self;
+        let mut renewed = membership.status();
+        while !over.load(Ordering::Relaxed) {
+            // Whatever changes, the membership renews soon.
+            renewed = membership.status_change(&renewed, membership.lockspace().timeouts().renewal());
+            let now = leases.status();
+            match &now {
+                _ if now == seen => continue,
+                // A guard that can't be told keeps to the deadline that it has.
+                Status::Held { until } | Status::Late { until } => {
+                    let _ = guard.extend(ladder.deadlines(*until));
+                }
+                Status::Lost { .. } => {
+                    guard.terminate(ladder.grace());
+                    return;
+                }
+            }
+            seen = now;
+        }
+    }
+
+    fn await_end(&self, ladder: &Ladder) -> End {
+        let Supervisor { guard, membership, leases, yielding, .. } = self;
+        let interval = membership.lockspace().timeouts().renewal();
+        let mut lost_since = None;
+        let mut trouble_told = false;
+        loop {
+            match guard.next_event(interval) {
+                Some(GuardEvent::Started) => {}
+                Some(GuardEvent::SpawnFailed { error, not_found }) => {
+                    let code = if not_found { NOT_FOUND } else { NOT_EXECUTABLE };
+                    return End::NotStarted(Failure::new(code, format!("the command can't be started: {error}")));
+                }
+                Some(GuardEvent::Expired) => return End::Lost,
+                Some(GuardEvent::Ended { by_deadline: false, by_loss: false, status }) => return End::Ended(status),
+                Some(GuardEvent::Ended { by_deadline: false, status, .. })
+                    if yielding.at_once() && !matches!(leases.status(), Status::Lost { .. }) =>
+                {
+                    return End::Ended(status);
+                }
+                Some(GuardEvent::Ended { .. }) => return End::Lost,
+                Some(GuardEvent::Stuck { pids }) => {
+                    tell(format_args!("processes {pids:?} don't end after SIGKILL; the leases stay until they do"));
+                }
+                Some(GuardEvent::Gone) => {
+                    let left = guard.enforce(KILL_PATIENCE);
+                    return match left.is_empty() {
+                        true => End::Failed(Failure::new(IO, "the guard process was killed; so was the command")),
+                        false => End::Left(left),
+                    };
+                }
+                None => {}
+            }
+            if !trouble_told && let Some(error) = membership.watchdog_trouble() {
+                trouble_told = true;
+                tell(Failure::from(error).within("the watchdog is about to fire"));
+            }
+            if matches!(leases.status(), Status::Lost { .. }) {
+                // A guard that neither ends the command nor says that it can't is itself stopped or stuck.
+                let since = *lost_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > ladder.grace() {
+                    let left = guard.enforce(KILL_PATIENCE);
+                    return if left.is_empty() { End::Lost } else { End::Left(left) };
+                }
+            }
+        }
+    }
+
+    fn conclude(self, ended: End) -> Result<ExitCode, Failure> {
+        let Supervisor { membership, leases, .. } = self;
+        match ended {
+            End::NotStarted(failure) => {
+                leases.release()?;
+                Err(failure)
+            }
+            End::Ended(outcome) => {
+                leases.release()?;
+                Ok(outcome.exit_code())
+            }
+            End::Lost => {
+                // Nothing of it is left. Where the host id is still held, leaving switches the watchdog off, and the lease is
+                // given up when it is dropped.
+                if matches!(membership.status(), Status::Lost { .. })
+                    && let Err(error) = membership.disarm_watchdog()
+                {
+                    tell(format_args!("the watchdog was not switched off: {error}"));
+                }
+                Err(lost(&leases))
+            }
+            End::Failed(failure) => {
+                // Nothing of it is left: others may have the resources at once.
+                leases.release()?;
+                Err(failure)
+            }
+            End::Left(pids) => Err(Failure::new(
+                IO,
+                format!(
+                    "processes {pids:?} can't be killed; the leases are not released, and run out when renewing ends"
+                ),
+            )),
+        }
+    }
+}
+
+/// How it ended.
+enum End {
+    NotStarted(Failure),
+    Ended(Outcome),
+    /// The command was ended because the lease was lost.
+    Lost,
+    /// The guard failed, and what it guarded was killed.
+    Failed(Failure),
+    /// The guard failed, and these are left.
+    Left(Vec<i32>),
+}
+
+fn lost(leases: &Leases) -> Failure {
+    match leases.status() {
+        Status::Lost { reason } => {
+            Failure::from(reason).within("the lease was lost while the command ran, which was ended")
+        }
+        // The guard went by the last deadline that reached it.
+        Status::Held { .. } | Status::Late { .. } => {
+            Failure::new(LOST, "the command was ended: the guard was not told of a renewal in time")
+        }
+    }
+}
