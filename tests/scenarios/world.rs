@@ -104,6 +104,14 @@ impl World {
         }
     }
 
+    /// Host A runs sanlock, and owns the resource at version 1.
+    pub(crate) fn of_a_sanlock_owner() -> World {
+        let mut world = World::new();
+        world.records.get_mut(&id(A)).unwrap().extension = None;
+        world.is_taken_by_sanlock(A, 1);
+        world
+    }
+
     pub(crate) fn subject(me: Owner) -> Subject {
         let geometry = Geometry::default();
         Subject { me, geometry, lockspace: name("ls"), resource: name("res"), timeouts: timeouts(), disks: 1 }
