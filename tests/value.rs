@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, Lane, MemoryDisk, Op, Plan, Request};
 use leasehold::format::{AreaSize, Geometry, SectorSize, Value, ValueOrigin};
@@ -227,10 +228,10 @@ fn scenario_14_where_an_area_has_no_room_for_a_value_nothing_is_written() {
         let resource = membership.create("demo", Wait::No).unwrap();
         let lease = membership.acquire(&resource, Wait::No).unwrap();
         let offset = resource.offset() + 2002 * 4096;
-        let touched = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let touched = Arc::new(AtomicBool::new(false));
         let seen = touched.clone();
         path.set_rule(move |request| {
-            seen.fetch_or(request.offset == offset, std::sync::atomic::Ordering::SeqCst);
+            seen.fetch_or(request.offset == offset, Ordering::SeqCst);
             Plan::Pass
         });
         let wrote = lease.set_value(b"here");
@@ -242,13 +243,14 @@ fn scenario_14_where_an_area_has_no_room_for_a_value_nothing_is_written() {
                 assert_eq!(read.unwrap().unwrap().data, b"here");
                 assert_eq!(outside.unwrap().value.unwrap().data, b"here");
                 lease.set_value(&[1; 4056]).unwrap();
+                assert!(touched.load(Ordering::SeqCst), "the value is not where it was looked for");
             }
             _ => {
                 for refused in [wrote.unwrap_err(), read.unwrap_err(), outside.unwrap_err()] {
                     assert!(matches!(refused, ValueError::NoRoom { .. }), "{refused}");
                     assert!(refused.to_string().contains(&geometry.to_string()), "{refused}");
                 }
-                assert!(!touched.load(std::sync::atomic::Ordering::SeqCst));
+                assert!(!touched.load(Ordering::SeqCst));
             }
         }
     }

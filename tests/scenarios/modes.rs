@@ -180,8 +180,10 @@ fn scenario_46_of_two_upgrades_one_would_deadlock_and_the_other_succeeds() {
 #[test]
 fn an_upgrade_that_is_called_off_before_it_dropped_its_flag_shares_as_before() {
     let steps: [fn(&Effect) -> bool; 3] = [writes_phase_1, writes_phase_2, writes_leader];
-    for at in steps {
-        for done in [false, true] {
+    // When it is about to do that, and when it has done it: with the leader written it drops its flag.
+    let exposed = [[false, false], [false, false], [false, true]];
+    for (at, exposed) in steps.into_iter().zip(exposed) {
+        for (done, exposed) in [false, true].into_iter().zip(exposed) {
             let mut world = World::new();
             world.share(A);
             let mut a = world.convert(A, LeaseMode::Exclusive, true);
@@ -189,7 +191,8 @@ fn an_upgrade_that_is_called_off_before_it_dropped_its_flag_shares_as_before() {
             if done {
                 world.step(&mut a);
             }
-            if a.operation.is_exposed() {
+            assert_eq!(a.operation.is_exposed(), exposed, "{:?}", a.effect);
+            if exposed {
                 continue;
             }
             assert!(world.block_of(A).shared.is_some(), "it shares until it owns");
