@@ -21,13 +21,14 @@ use leasehold::disk::{BootClock, Clock};
 /// For what must come at some time. Only a failing test waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until it is so.
+/// Waits until it is so. It looks less often the longer it waits: many tests wait at once, and some look at every process.
 #[track_caller]
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        let waited = start.elapsed();
+        assert!(waited < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep((waited / 64).clamp(Duration::from_millis(2), Duration::from_millis(50)));
     }
 }
 

@@ -1,10 +1,5 @@
 //! Asking an owner to yield, and events: what reaches whom, and what becomes of the owner's command.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,9 +15,9 @@ use leasehold::{
 };
 use tempfile::TempDir;
 
-use common::devices::{folder, text};
-use common::processes::{Mark, Process, leasehold};
-use common::{PATIENCE, timeouts, until};
+use crate::common::devices::{folder, text};
+use crate::common::processes::{Mark, Process, leasehold};
+use crate::common::{PATIENCE, timeouts, until};
 
 /// So that a busy machine doesn't cost a holder its lease.
 fn steady() -> Timeouts {

@@ -1,10 +1,5 @@
 //! The live views of the command: on a terminal, and as text and JSON for others.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -18,10 +13,10 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::Value;
 
-use common::devices::{Frozen, Loop, Mounted, text};
-use common::processes::{Process, await_end, signal_process};
-use common::scene::{Scene, ended, keys};
-use common::until;
+use crate::common::devices::{Frozen, Loop, Mounted, text};
+use crate::common::processes::{Process, await_end, signal_process};
+use crate::common::scene::{Scene, ended, keys};
+use crate::common::until;
 
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";

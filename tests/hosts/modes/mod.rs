@@ -1,31 +1,13 @@
 //! Shared leases, conversions, taking by force, and states to acquire from: what each answers, and what is held then, on
 //! paths that misbehave and between processes that are killed.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
-
-mod common;
-#[path = "modes/conversions.rs"]
 mod conversions;
-#[path = "modes/force.rs"]
 mod force;
-#[path = "modes/hanging.rs"]
 mod hanging;
-#[path = "modes/processes.rs"]
-mod processes;
-#[path = "modes/sharing.rs"]
+pub(crate) mod processes;
 mod sharing;
 
 use leasehold::{AcquireError, AcquireOptions, ConvertError, Lease, LeaseMode, Membership, Resource, Wait};
-use rustix::process::{Signal, set_parent_process_death_signal};
-
-/// Not a test: what this program does in the processes that the tests start.
-#[test]
-fn worker() {
-    let Some(task) = common::processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    processes::work(&task.split('\n').collect::<Vec<_>>());
-}
 
 fn shared(wait: Wait) -> AcquireOptions {
     AcquireOptions::new().mode(LeaseMode::Shared).wait(wait)

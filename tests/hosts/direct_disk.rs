@@ -1,9 +1,5 @@
 //! [`DirectDisk`] on real files, loop devices, and a file system that hangs.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
-
-mod common;
-
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -20,7 +16,7 @@ use leasehold::format::SectorSize;
 
 use rustix::process::{Resource, Rlimit};
 
-use common::devices::{Frozen, Loop, Mounted, file, run, text};
+use crate::common::devices::{Frozen, Loop, Mounted, file, run, text};
 
 /// Long enough for the slowest machine: a test that passes never waits for it.
 const LONG: Duration = Duration::from_secs(120);
@@ -396,7 +392,7 @@ fn asks_without_room_for_a_thread() {
 #[test]
 fn a_request_that_no_thread_can_be_had_for_is_an_error_at_once() {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "asks_without_room_for_a_thread", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "direct_disk::asks_without_room_for_a_thread", "--nocapture", "--test-threads=1"])
         .env(ASK, "1")
         .output()
         .unwrap();

@@ -9,9 +9,9 @@ use std::time::Duration;
 use leasehold::disk::{Fault, Plan};
 use leasehold::{AcquireError, LeaseMode, Status, Wait};
 
-use super::common::PATIENCE;
-use super::common::memory::Scene;
 use super::{held_by, not_acquired, release, shared, sharers};
+use crate::common::PATIENCE;
+use crate::common::memory::Scene;
 
 const EIO: i32 = 5;
 

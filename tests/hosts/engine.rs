@@ -1,9 +1,5 @@
 //! The engine on a disk that misbehaves for one host: what it answers, and what becomes of it afterwards.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
-
-mod common;
-
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -17,8 +13,8 @@ use leasehold::{
     Status, Time, Timeouts, Wait, format,
 };
 
-use common::memory::{Scene, id, timeouts};
-use common::{PATIENCE, until};
+use crate::common::memory::{Scene, id, timeouts};
+use crate::common::{PATIENCE, until};
 
 const EIO: i32 = 5;
 const SAY_DEADLINE: &str = "LEASEHOLD_TEST_SAY_DEADLINE";
@@ -336,7 +332,7 @@ fn a_lease_is_counted_by_the_clock_that_goes_on_in_suspend() {
     let output = Command::new("unshare")
         .args(["--time", "--boottime", &suspended.as_secs().to_string()])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "deadline", "--nocapture"])
+        .args(["--exact", "engine::deadline", "--nocapture"])
         .env(SAY_DEADLINE, "1")
         .output()
         .unwrap();

@@ -1,11 +1,6 @@
 //! Forced handover between processes that reach one disk by paths of their own: the source's hangs, the destination's
 //! does not.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)] // In a test these are assertions.
-
-mod common;
-
 use std::process::Command;
 use std::sync::Arc;
 
@@ -13,10 +8,10 @@ use leasehold::disk::{Access, DirectDisk};
 use leasehold::{FormatOptions, JoinOptions, Lockspace, Mode, Timeouts, Version, Wait};
 use tempfile::TempDir;
 
-use common::devices::{file, text};
-use common::host_path::HostPath;
-use common::processes::{Mark, Process, command_line, leasehold};
-use common::{timeouts, until};
+use crate::common::devices::{file, text};
+use crate::common::host_path::HostPath;
+use crate::common::processes::{Mark, Process, command_line, leasehold};
+use crate::common::{timeouts, until};
 
 const RESOURCE: &str = "vm";
 

@@ -1,10 +1,5 @@
 //! Declaring hosts dead: in memory with a path that hangs, and with several processes on a loop device.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
-
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +9,11 @@ use leasehold::{
     AcquireError, DeclareError, Declared, FormatOptions, Generation, HostId, HostState, JoinError, JoinOptions,
     Lockspace, LossReason, Membership, Status, Timeouts, Wait,
 };
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 
-use common::devices::{Loop, file, text};
-use common::processes::{self, Mark, Process, leasehold};
-use common::{PATIENCE, timeouts, until};
+use crate::common::devices::{Loop, file, text};
+use crate::common::processes::{self, Mark, Process, leasehold};
+use crate::common::{PATIENCE, timeouts, until};
 
 /// D is longer than any of these tests lasts: what is free before was not waited for.
 fn long() -> Timeouts {
@@ -48,13 +43,8 @@ fn in_memory(disk: &MemoryDisk, host: u64) -> Membership {
     join(&Lockspace::open(Arc::new(disk.reopen())).unwrap(), host)
 }
 
-/// Not a test: what this program does in the processes that the tests start.
-#[test]
-fn worker() {
-    let Some(task) = processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    let ["hold", device, host] = task.split('\n').collect::<Vec<_>>()[..] else { panic!("no such task: {task:?}") };
+pub(crate) fn work(task: &[&str]) {
+    let ["hold", device, host] = task else { panic!("no such task: {task:?}") };
     hold(Path::new(device), host.parse().unwrap());
 }
 
@@ -91,7 +81,7 @@ fn a_stopped_holder_that_is_declared_dead_is_replaced_at_once_and_lost_when_it_g
     let mark = Mark::new();
     let (path, lockspace) = (text(&node.0), open(&node.0));
     until("the resource", || leasehold(&mark, &["create", path, "demo"]).0 == 0 || lockspace.find("demo").is_ok());
-    let mut holder = Process::start(&mut processes::worker(&["hold", path, "7"]), &mark);
+    let mut holder = Process::start(&mut processes::worker(&["control", "hold", path, "7"]), &mark);
     until("the holder", || said(&holder, "owner").is_some() || holder.ended().is_some());
     let owner = said(&holder, "owner").unwrap_or_else(|| panic!("{}", holder.complained()));
     let (version, generation) = owner.split_once(' ').unwrap();

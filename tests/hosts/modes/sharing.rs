@@ -3,9 +3,9 @@
 
 use leasehold::{AcquireError, AcquireOptions, LeaseState, Wait};
 
-use super::common::PATIENCE;
-use super::common::memory::Scene;
 use super::{release, shared, sharers};
+use crate::common::PATIENCE;
+use crate::common::memory::Scene;
 
 #[test]
 fn all_who_share_are_named_to_who_wants_it_alone() {

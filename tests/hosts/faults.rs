@@ -19,11 +19,6 @@
 //! `LEASEHOLD_FAULT_SECONDS`: how long (4). `LEASEHOLD_FAULT_HOSTS`: how many hosts (5). `LEASEHOLD_SEED`: repeats the
 //! plan of a run; what the machine makes of it differs.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::fs::{self, File, OpenOptions};
@@ -43,12 +38,12 @@ use leasehold::{
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use common::devices::{Loop, Mounted, folder, run, text};
-use common::processes::{self, Mark, Process, read};
-use common::{PATIENCE, boottime, timeouts, until};
+use crate::common::devices::{Loop, Mounted, folder, run, text};
+use crate::common::processes::{self, Mark, Process, read};
+use crate::common::{PATIENCE, boottime, timeouts, until};
 
 /// Renewal, io, fail, fence, dead: short, so that much happens; the machine may be busy, which is one more fault.
 fn times() -> Timeouts {
@@ -317,14 +312,9 @@ impl Journal {
 
 // ---- The hosts ----
 
-/// Not a test: what this program does in the processes that the test starts.
-#[test]
-fn worker() {
-    let Some(task) = processes::task() else { return };
-    match task.split('\n').collect::<Vec<_>>()[..] {
+pub(crate) fn work(task: &[&str]) {
+    match *task {
         ["host", index, id, seed, node, journal, stop] => {
-            // No host outlives its test.
-            set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
             let host = Host {
                 index: index.parse().unwrap(),
                 id: HostId::new(id.parse().unwrap()),
@@ -521,7 +511,7 @@ struct Keeper(Child);
 
 impl Keeper {
     fn start(mark: &Mark, disk: &SharedDisk) -> Keeper {
-        let task = ["keeper", mark.name(), text(disk.folder.path()), text(&disk.mounted.point)];
+        let task = ["faults", "keeper", mark.name(), text(disk.folder.path()), text(&disk.mounted.point)];
         // In a group of its own, so that an interrupt at the terminal ends the test only.
         let mut command = processes::worker(&task);
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -682,7 +672,7 @@ impl Stage {
                 let id = if host + 1 == self.hosts.len() { 0 } else { host + 2 };
                 let [index, id, seed] = [host as u64, id as u64, self.random.random()].map(|word| word.to_string());
                 let stop = self.stop_file();
-                let task = ["host", &index, &id, &seed, text(node), text(&self.path), text(&stop)];
+                let task = ["faults", "host", &index, &id, &seed, text(node), text(&self.path), text(&stop)];
                 self.hosts[host] = Some(Process::start(&mut processes::worker(&task), &self.mark));
                 self.starts += 1;
             }
@@ -763,7 +753,7 @@ fn nothing_that_fails_makes_two_holders_and_all_go_on_when_it_is_over() {
     let hosts = number("LEASEHOLD_FAULT_HOSTS").unwrap_or(5).clamp(2, 64) as usize;
     println!(
         "LEASEHOLD_SEED={seed} LEASEHOLD_FAULT_SECONDS={seconds} LEASEHOLD_FAULT_HOSTS={hosts} \
-         cargo test --test faults -- --nocapture"
+         cargo test --features cli --test hosts faults:: -- --nocapture"
     );
     let mut random = StdRng::seed_from_u64(seed);
     let plan = plan(&mut random, hosts, seconds * 1_000);

@@ -24,10 +24,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
-use super::common::devices::{Loop, file, text};
-use super::common::memory::id;
-use super::common::processes::{Mark, Process, read, worker};
-use super::common::{boottime, timeouts, until};
+use crate::common::devices::{Loop, file, text};
+use crate::common::memory::id;
+use crate::common::processes::{Mark, Process, read, worker};
+use crate::common::{boottime, timeouts, until};
 
 /// In milliseconds.
 const HOLD: std::ops::Range<u64> = 1..25;
@@ -45,7 +45,7 @@ fn number(variable: &str) -> Option<u64> {
 // ---- The hosts ----
 
 pub(crate) fn work(task: &[&str]) {
-    let ["host", host, seed, node, journal, stop] = task else { panic!("no such task: {task:?}") };
+    let [host, seed, node, journal, stop] = task else { panic!("no such task: {task:?}") };
     let host = Host {
         id: id(host.parse().unwrap()),
         journal: OpenOptions::new().append(true).open(journal).unwrap(),
@@ -216,7 +216,7 @@ fn begun(holdings: &[Holding], since: u64) -> BTreeMap<(bool, bool), BTreeSet<u6
 fn processes_share_hold_alone_and_convert_while_some_are_killed() {
     const HOSTS: u64 = 4;
     let seed = number("LEASEHOLD_SEED").unwrap_or_else(rand::random);
-    println!("again: LEASEHOLD_SEED={seed} cargo test --features cli --test modes processes");
+    println!("again: LEASEHOLD_SEED={seed} cargo test --features cli --test hosts modes::processes");
     let (folder, backing) = file(16 << 20);
     let node = Loop::new(&backing, &["--direct-io=on"]);
     let disk = Arc::new(DirectDisk::open(&node.0, Access::ReadWrite).unwrap());
@@ -229,7 +229,7 @@ fn processes_share_hold_alone_and_convert_while_some_are_killed() {
     let mark = Mark::new();
     let start = |host: u64| {
         let seed = seed.wrapping_add(host).to_string();
-        let task = ["host", &host.to_string(), &seed, text(&node.0), text(&journal), text(&stop)];
+        let task = ["modes", &host.to_string(), &seed, text(&node.0), text(&journal), text(&stop)];
         Process::start(&mut worker(&task), &mark)
     };
     let mut hosts: BTreeMap<u64, Process> = (1..=HOSTS).map(|host| (host, start(host))).collect();

@@ -1,7 +1,5 @@
 //! What an observer from outside makes of what it sees, with a clock that moves only when told to.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::time::Duration;
 

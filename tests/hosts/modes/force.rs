@@ -10,9 +10,9 @@ use leasehold::{
     Taken, Wait, stretched,
 };
 
-use super::common::memory::{Scene, timeouts};
-use super::common::{PATIENCE, until};
 use super::{held_by, release, together};
+use crate::common::memory::{Scene, timeouts};
+use crate::common::{PATIENCE, until};
 
 /// Host 1 holds `demo` and `second`; and what it is told of leases that are lost.
 struct Owner {

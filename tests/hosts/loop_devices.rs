@@ -3,11 +3,6 @@
 //! Processes log what they do with times of the clock that they all share; the tests judge the logs from outside. They
 //! assert what happened in which order, and print how long it took.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
-
-mod common;
-
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,16 +16,12 @@ use leasehold::{
     AcquireError, CreateError, FormatOptions, HostId, HostState, JoinError, JoinOptions, Lockspace, LossReason,
     Membership, Name, Profile, Resource, Status, Timeouts, Wait,
 };
-use parking_lot::RwLock;
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use common::devices::{Frozen, Loop, Mounted, file, folder, run, text};
-use common::processes::{self, Mark, Process, leasehold, signal_process, variable};
-use common::{PATIENCE, boottime, timeouts, until};
-
-/// Tests whose times are of interest run alone.
-static MACHINE: RwLock<()> = RwLock::new(());
+use crate::common::devices::{Frozen, Loop, Mounted, file, folder, run, text};
+use crate::common::processes::{self, Mark, Process, leasehold, signal_process, variable};
+use crate::common::{PATIENCE, boottime, timeouts, until};
 
 const RESOURCE: &str = "demo";
 
@@ -134,16 +125,11 @@ fn id(number: u64) -> HostId {
 }
 
 fn start_worker(mark: &Mark, task: &[&str]) -> Process {
-    Process::start(&mut processes::worker(task), mark)
+    Process::start(&mut processes::worker(&[&["loop_devices"], task].concat()), mark)
 }
 
-/// Not a test: what this program does in the processes that the tests start.
-#[test]
-fn worker() {
-    let Some(task) = processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    match task.split('\n').collect::<Vec<_>>()[..] {
+pub(crate) fn work(task: &[&str]) {
+    match *task {
         ["contend", device, name, go] => contend(Path::new(device), name, Path::new(go)),
         ["hold", device, host] => hold(Path::new(device), host.parse().unwrap()),
         ["command", log] => command(Path::new(log)),
@@ -277,7 +263,7 @@ impl<'device> Scene<'device> {
     fn run_on(&self, node: &Path, options: &[&str]) -> Process {
         let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
         run.args(["run", "--device", text(node), "--wait", "forever"]).args(options).args([RESOURCE, "--"]);
-        Process::start(processes::run_worker(&mut run, &["command", text(&self.log)]), &self.mark)
+        Process::start(processes::run_worker(&mut run, &["loop_devices", "command", text(&self.log)]), &self.mark)
     }
 
     fn starts(&self) -> Vec<Start> {
@@ -328,7 +314,6 @@ fn seconds() -> u64 {
 }
 
 fn contention(sector: usize) {
-    let _shared = MACHINE.read();
     let device = Device::new(sector, timeouts([500, 2_000, 10_000, 2_000, 13_000]));
     let seconds = seconds();
     let mark = Mark::new();
@@ -377,7 +362,6 @@ fn contending_processes_take_turns_on_large_sectors() {
 }
 
 fn takeover(sector: usize, rounds: usize) {
-    let _alone = MACHINE.write();
     let timeouts = Profile::Fast.timeouts();
     let device = Device::new(sector, timeouts);
     let scene = Scene::new(&device);
@@ -447,7 +431,6 @@ fn a_killed_holder_is_replaced_on_large_sectors() {
 }
 
 fn stopped(sector: usize) {
-    let _shared = MACHINE.read();
     let device = Device::new(sector, steady());
     let scene = Scene::new(&device);
     let observer = device.join("observer");
@@ -490,7 +473,6 @@ fn a_stopped_holder_has_lost_on_large_sectors() {
 }
 
 fn hanging(sector: usize) {
-    let _shared = MACHINE.read();
     let device = Device::that_can_hang(sector, steady());
     let scene = Scene::new(&device);
     let (mut first, former) = scene.holder(1, &["--host-name", "first"]);
@@ -531,7 +513,6 @@ fn a_device_that_hangs_costs_the_lease_on_large_sectors() {
 
 #[test]
 fn a_device_that_is_gone_costs_the_lease() {
-    let _shared = MACHINE.read();
     for sector in [512, 4096] {
         let device = Device::new(sector, steady());
         let scene = Scene::new(&device);
@@ -553,7 +534,6 @@ fn a_device_that_is_gone_costs_the_lease() {
 
 #[test]
 fn a_device_that_is_detached_while_open_stays_until_its_holder_ends() {
-    let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let scene = Scene::new(&device);
     let (mut holder, _) = scene.holder(1, &[]);
@@ -566,7 +546,6 @@ fn a_device_that_is_detached_while_open_stays_until_its_holder_ends() {
 
 #[test]
 fn one_host_id_is_not_held_twice_whatever_the_device_is_called() {
-    let _shared = MACHINE.read();
     for sector in [512, 4096] {
         let device = Device::new(sector, steady());
         let scene = Scene::new(&device);
@@ -591,7 +570,6 @@ fn one_host_id_is_not_held_twice_whatever_the_device_is_called() {
 
 #[test]
 fn a_device_in_use_is_not_formatted() {
-    let _shared = MACHINE.read();
     for sector in [512, 4096] {
         let device = Device::new(sector, steady());
         let scene = Scene::new(&device);
@@ -617,7 +595,6 @@ fn a_device_in_use_is_not_formatted() {
 
 #[test]
 fn two_memberships_of_one_process_are_lost_one_by_one() {
-    let _shared = MACHINE.read();
     let (lost, kept) = (Device::new(512, steady()), Device::new(4096, steady()));
     let hosts = [&lost, &kept].map(|device| device.join("both"));
     let [on_lost, on_kept] =
@@ -644,7 +621,6 @@ fn two_memberships_of_one_process_are_lost_one_by_one() {
 
 #[test]
 fn leaving_ends_an_acquire_that_waits() {
-    let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let (holder, leaver) = (device.join("holder"), device.join("leaver"));
     let resource = device.resource();
@@ -668,7 +644,6 @@ fn leaving_ends_an_acquire_that_waits() {
 
 #[test]
 fn a_dropped_lease_is_released_while_its_host_lives_on() {
-    let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let (holder, other) = (device.join("holder"), device.join("other"));
     let resource = device.resource();
@@ -686,7 +661,6 @@ fn a_dropped_lease_is_released_while_its_host_lives_on() {
 
 #[test]
 fn a_killed_processs_host_id_and_lease_are_free_after_the_dead_time_and_not_before() {
-    let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let waiting = device.join("waiting");
     let lockspace = device.open();
@@ -731,7 +705,6 @@ fn a_killed_processs_host_id_and_lease_are_free_after_the_dead_time_and_not_befo
 
 #[test]
 fn one_process_does_not_hold_a_host_id_twice() {
-    let _shared = MACHINE.read();
     let device = Device::new(512, steady());
     let first = device.open().join(JoinOptions::new().host_id(id(5))).unwrap();
     for lockspace in [first.lockspace().clone(), device.open()] {

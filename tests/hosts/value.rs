@@ -1,10 +1,5 @@
 //! The value block: what is written with a lease is what the next owner reads, or it is told that it may not be.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -21,9 +16,9 @@ use leasehold::{
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use common::devices::{folder, text};
-use common::processes::{Mark, leasehold};
-use common::{PATIENCE, timeouts, until};
+use crate::common::devices::{folder, text};
+use crate::common::processes::{Mark, leasehold};
+use crate::common::{PATIENCE, timeouts, until};
 
 fn quick() -> Timeouts {
     timeouts([50, 200, 2_000, 300, 2_400])

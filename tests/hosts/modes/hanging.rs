@@ -7,9 +7,9 @@ use std::time::Duration;
 use leasehold::disk::Plan;
 use leasehold::{AcquireError, ConvertError, JoinOptions, Lease, LeaseMode, LossReason, ReleaseError, Status, Wait};
 
-use super::common::memory::Scene;
-use super::common::{PATIENCE, until};
 use super::{release, shared, sharers, together};
+use crate::common::memory::Scene;
+use crate::common::{PATIENCE, until};
 
 /// What a conversion answers that is not waited for long; again where a busy machine did not get as far as the write.
 fn convert(lease: &Lease, to: LeaseMode) -> Result<(), ConvertError> {
