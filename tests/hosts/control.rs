@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, MemoryDisk, Plan};
+use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, MemoryDisk, Op, Plan};
 use leasehold::{
     AcquireError, DeclareError, Declared, FormatOptions, Generation, HostId, HostState, JoinError, JoinOptions,
     Lockspace, LossReason, Membership, Status, Timeouts, Wait,
@@ -209,7 +210,14 @@ fn a_declaration_that_lands_late_costs_the_next_holder_its_id_and_ends_nothing_o
     let declarer = join(&Lockspace::open(path.clone()).unwrap(), 3);
     let geometry = declarer.lockspace().geometry();
     let at = geometry.delta_offset(id(2));
-    path.set_rule(move |request| if request.is_write() && request.offset == at { Plan::Hold } else { Plan::Pass });
+    let (sender, late) = channel();
+    path.set_rule(move |request| match &request.op {
+        Op::Write { data } if request.offset == at => {
+            sender.send(data.clone()).unwrap();
+            Plan::Hold
+        }
+        _ => Plan::Pass,
+    });
     for _ in 0..2 {
         let answer = declarer.declare_dead(id(2), generation);
         assert!(matches!(answer, Err(DeclareError::Unknown { .. })), "{answer:?}");
@@ -219,9 +227,13 @@ fn a_declaration_that_lands_late_costs_the_next_holder_its_id_and_ends_nothing_o
     let next = in_memory(&disk, 2);
     let lease = next.acquire(&next.lockspace().find("demo").unwrap(), Wait::For(PATIENCE)).unwrap();
 
-    path.clear_rule();
-    path.release();
-    until("the loss", || !lease.is_held());
+    assert_eq!(path.release(), 1);
+    let late = late.recv().unwrap();
+    // A renewal that has read already writes over it: until one reads it.
+    until("the loss", || {
+        disk.edit(|bytes| bytes[at as usize..][..late.len()].copy_from_slice(&late));
+        !lease.is_held()
+    });
     let status = next.status();
     assert!(
         matches!(&status, Status::Lost { reason: LossReason::Overwritten { generation: shown, .. } }

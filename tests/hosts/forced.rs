@@ -134,8 +134,9 @@ fn late_writes_of_a_source_that_was_taken_from_change_no_answer() {
     // A process with a write in the kernel ends when that does.
     scene.source.thaw();
     assert_eq!(old.code(), 69, "{}", old.complained());
+    // Its guard keeps the deadline; it may see who has taken the resource before it knows itself that this has passed.
     let why = old.complained();
-    assert!(why.contains("no renewal was confirmed in time"), "{why}");
+    assert!(why.contains("no renewal was confirmed in time") || why.contains("fenced by host"), "{why}");
     scene.is_owned_at(taken);
     scene.stop("new");
     assert_eq!(new.code(), 0, "{}", new.complained());

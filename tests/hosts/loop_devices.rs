@@ -601,11 +601,12 @@ fn two_memberships_of_one_process_are_lost_one_by_one() {
         [(&lost, 0), (&kept, 1)].map(|(device, at)| hosts[at].acquire(&device.resource(), Wait::No).unwrap());
     OpenOptions::new().write(true).open(&lost.backing).unwrap().set_len(0).unwrap();
     until("the loss", || !on_lost.is_held());
-    assert!(
-        matches!(on_lost.status(), Status::Lost { reason: LossReason::Expired { cause: Some(_) } }),
-        "{:?}",
-        on_lost.status()
-    );
+    // The membership's renewals fail, and so do the reads that verify the lease: one of the two is late first.
+    let status = on_lost.status();
+    let Status::Lost { reason: LossReason::Expired { cause } | LossReason::Unverified { cause } } = &status else {
+        panic!("{status:?}")
+    };
+    assert!(cause.is_some(), "{status:?}");
     // Not only what was confirmed before: the other is renewed.
     let deadline = |status: &Status| match status {
         Status::Held { until } | Status::Late { until } => until.as_nanos(),
