@@ -31,9 +31,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use leasehold::Lockspace;
 use leasehold::disk::{Access, DirectDisk, Disk, Lane, Op, Request, channel};
 use leasehold::format::{AreaSize, DeltaRecord, Geometry, Leader, SectorSize};
-use leasehold::{HostId, Lockspace};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ use tempfile::TempDir;
 use common::devices::{Loop, file, text};
 use common::processes::{self, Mark, Process, is_busy};
 use common::sanlock::{Sanlock, TOO_SLOW};
-use common::{PATIENCE, until};
+use common::{PATIENCE, id, until};
 
 /// T of all hosts where nothing else is said, in seconds.
 const T: u64 = 1;
@@ -53,10 +53,6 @@ fn worker() {
     // No worker outlives its test.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     contention::work(&task.split('\n').collect::<Vec<_>>());
-}
-
-fn id(host: u64) -> HostId {
-    HostId::new(host).unwrap()
 }
 
 /// A loop device with a lockspace of this name.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use leasehold::disk::{FaultDisk, MemoryDisk, Plan};
-use leasehold::{FormatOptions, HostId, JoinOptions, Lockspace, Membership, Resource, Timeouts, Wait, format};
+use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, Resource, Timeouts, Wait, format};
+
+use super::id;
 
 /// A lockspace in memory with the resource `demo`, and one host whose path to it can be made to fail.
 pub(crate) struct Scene {
@@ -13,8 +15,48 @@ pub(crate) struct Scene {
     pub(crate) resource: Resource,
 }
 
-pub(crate) fn id(number: u64) -> HostId {
-    HostId::new(number).unwrap()
+/// A disk with an empty lockspace.
+pub(crate) fn formatted(timeouts: Timeouts) -> MemoryDisk {
+    let disk = MemoryDisk::new(8 << 20, None);
+    format(Arc::new(disk.reopen()), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+    disk
+}
+
+/// A disk with a lockspace that has the resource `demo` and no host.
+pub(crate) fn with_resource(timeouts: Timeouts) -> (MemoryDisk, Resource) {
+    let disk = formatted(timeouts);
+    let membership = Lockspace::open(Arc::new(disk.reopen())).unwrap().join(JoinOptions::new()).unwrap();
+    let resource = membership.create("demo", Wait::No).unwrap();
+    membership.leave().unwrap();
+    (disk, resource)
+}
+
+/// The path of one host, on which all goes well until it is told otherwise.
+pub(crate) fn path_to(disk: &MemoryDisk) -> Arc<FaultDisk> {
+    Arc::new(FaultDisk::new(Arc::new(disk.reopen())))
+}
+
+/// Holds back every write to the sector at `at`.
+pub(crate) fn hold_writes(path: &FaultDisk, at: u64) {
+    path.set_rule(move |request| if request.is_write() && request.offset == at { Plan::Hold } else { Plan::Pass });
+}
+
+/// What was held back lands, and nothing is held back any more.
+pub(crate) fn thaw(path: &FaultDisk) {
+    path.clear_rule();
+    path.release();
+}
+
+/// A sector of 512 bytes, past all hosts.
+pub(crate) fn sector(disk: &MemoryDisk, at: u64) -> Vec<u8> {
+    let mut sector = Vec::new();
+    edit_sector(disk, at, |bytes| sector = bytes.to_vec());
+    sector
+}
+
+/// Changes a sector of 512 bytes, past all hosts.
+pub(crate) fn edit_sector(disk: &MemoryDisk, at: u64, change: impl FnOnce(&mut [u8])) {
+    disk.edit(|bytes| change(&mut bytes[at as usize..][..512]));
 }
 
 /// Of every scene.
@@ -29,9 +71,8 @@ impl Scene {
     }
 
     pub(crate) fn with_options(options: JoinOptions) -> Scene {
-        let disk = MemoryDisk::new(8 << 20, None);
-        format(Arc::new(disk.reopen()), &FormatOptions { timeouts: timeouts(), ..FormatOptions::default() }).unwrap();
-        let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
+        let disk = formatted(timeouts());
+        let path = path_to(&disk);
         let membership = Lockspace::open(path.clone()).unwrap().join(options.host_id(id(1))).unwrap();
         let resource = membership.create("demo", Wait::For(super::PATIENCE)).unwrap();
         Scene { disk, path, membership, resource }
@@ -65,12 +106,10 @@ impl Scene {
 
     /// Holds back every write to the sector at `at`.
     pub(crate) fn hold_writes(&self, at: u64) {
-        self.path
-            .set_rule(move |request| if request.is_write() && request.offset == at { Plan::Hold } else { Plan::Pass });
+        hold_writes(&self.path, at);
     }
 
     pub(crate) fn thaw(&self) {
-        self.path.clear_rule();
-        self.path.release();
+        thaw(&self.path);
     }
 }

@@ -4,6 +4,7 @@
 
 #![allow(dead_code)] // Each test program uses a part of it.
 
+pub(crate) mod answers;
 pub(crate) mod devices;
 pub(crate) mod fuse;
 pub(crate) mod host_path;
@@ -15,8 +16,8 @@ pub(crate) mod scene;
 
 use std::time::{Duration, Instant};
 
-use leasehold::Timeouts;
 use leasehold::disk::{BootClock, Clock};
+use leasehold::{HostId, Timeouts};
 
 /// For what must come at some time. Only a failing test waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,12 +25,31 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Waits until it is so. It looks less often the longer it waits: many tests wait at once, and some look at every process.
 #[track_caller]
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    until_some(what, || condition().then_some(()));
+}
+
+/// Waits until there is one, as [`until`].
+#[track_caller]
+pub(crate) fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
-    while !condition() {
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
         let waited = start.elapsed();
         assert!(waited < PATIENCE, "waited in vain: {what}");
         std::thread::sleep((waited / 64).clamp(Duration::from_millis(2), Duration::from_millis(50)));
     }
+}
+
+/// What the environment says in numbers: how long a test runs, or from which seed.
+pub(crate) fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
+}
+
+pub(crate) fn id(number: u64) -> HostId {
+    HostId::new(number).unwrap()
 }
 
 /// Now, on the clock that all processes of this machine share, in nanoseconds.

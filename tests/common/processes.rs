@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::until;
+use super::until_some;
 
 const MARK: &str = "LEASEHOLD_TEST_MARK";
 
@@ -185,12 +185,7 @@ fn contents(file: &fs::File) -> String {
 
 #[track_caller]
 pub(crate) fn await_end(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    until("the end of a process", || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    status.unwrap()
+    until_some("the end of a process", || child.try_wait().unwrap())
 }
 
 /// Whether what the command `leasehold` said when it failed shows that the machine is busy, which says nothing.

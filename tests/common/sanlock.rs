@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::processes::{Mark, Process, signal_process};
-use super::{PATIENCE, until};
+use super::{PATIENCE, until, until_some};
 
 /// What a call of the program answered.
 #[derive(Clone, Debug)]
@@ -131,14 +131,11 @@ impl Sanlock {
     /// Calls `sanlock client ...` and waits for the answer; again where that is that the machine is busy.
     #[track_caller]
     pub(crate) fn ask(&self, words: &[&str]) -> Answer {
-        let mut answer = None;
-        until("an answer in time", || {
+        until_some("an answer in time", || {
             let now = call(&mut self.client(words), &self.mark);
             let slow = now.code.is_some_and(|code| TOO_SLOW.contains(&code));
-            answer = Some(now);
-            !slow
-        });
-        answer.unwrap()
+            (!slow).then_some(now)
+        })
     }
 
     /// `lockspace` is `NAME:HOST_ID:PATH:OFFSET`.

@@ -4,7 +4,10 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
+use leasehold::disk::{Access, DirectDisk};
+use leasehold::{FormatOptions, Timeouts};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -57,6 +60,15 @@ impl Scene {
     /// With nothing in it.
     pub(crate) fn empty() -> Scene {
         Scene { mark: Mark::new(), folder: folder() }
+    }
+
+    /// With a lockspace in the file `disk`.
+    pub(crate) fn formatted(timeouts: Timeouts) -> Scene {
+        let scene = Scene::empty();
+        scene.file("disk", 8 << 20);
+        let disk = DirectDisk::open(scene.path("disk"), Access::ReadWrite).unwrap();
+        leasehold::format(Arc::new(disk), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+        scene
     }
 
     /// With a lockspace in the file `disk` that has these resources.

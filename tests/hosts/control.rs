@@ -7,22 +7,18 @@ use std::time::Duration;
 
 use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, MemoryDisk, Op, Plan};
 use leasehold::{
-    AcquireError, DeclareError, Declared, FormatOptions, Generation, HostId, HostState, JoinError, JoinOptions,
-    Lockspace, LossReason, Membership, Status, Timeouts, Wait,
+    AcquireError, DeclareError, Declared, FormatOptions, Generation, HostState, JoinError, JoinOptions, Lockspace,
+    LossReason, Membership, Status, Timeouts, Wait,
 };
 use rustix::process::Signal;
 
 use crate::common::devices::{Loop, file, text};
 use crate::common::processes::{self, Mark, Process, leasehold};
-use crate::common::{PATIENCE, timeouts, until};
+use crate::common::{PATIENCE, id, memory, timeouts, until, until_some};
 
 /// D is longer than any of these tests lasts: what is free before was not waited for.
 fn long() -> Timeouts {
     timeouts([100, 400, 60_000, 5_000, 600_000])
-}
-
-fn id(number: u64) -> HostId {
-    HostId::new(number).unwrap()
 }
 
 fn format(disk: Arc<dyn Disk>) {
@@ -31,13 +27,10 @@ fn format(disk: Arc<dyn Disk>) {
 
 /// A host of a machine of its own; again while the machine is too busy for it.
 fn join(lockspace: &Lockspace, host: u64) -> Membership {
-    let mut joined = None;
-    until("a join", || {
+    until_some("a join", || {
         let options = JoinOptions::new().host_id(id(host)).machine(&format!("machine {host}"));
-        joined = lockspace.join(options).ok();
-        joined.is_some()
-    });
-    joined.unwrap()
+        lockspace.join(options).ok()
+    })
 }
 
 fn in_memory(disk: &MemoryDisk, host: u64) -> Membership {
@@ -91,14 +84,10 @@ fn a_stopped_holder_that_is_declared_dead_is_replaced_at_once_and_lost_when_it_g
     // Again while the machine is too busy for it.
     let declare = |generation: u64| {
         let generation = generation.to_string();
-        let mut ended = None;
-        until("an answer", || {
+        until_some("an answer", || {
             let (code, told) = leasehold(&mark, &["declare-dead", path, "7", "--generation", &generation, "--fenced"]);
-            let busy = processes::is_busy(&told);
-            ended = Some((code, told));
-            !busy
-        });
-        ended.unwrap()
+            (!processes::is_busy(&told)).then_some((code, told))
+        })
     };
     let contender = join(&lockspace, 3);
     let resource = lockspace.find("demo").unwrap();
@@ -129,10 +118,8 @@ fn a_stopped_holder_that_is_declared_dead_is_replaced_at_once_and_lost_when_it_g
 /// No word of anybody's ends a host that renews.
 #[test]
 fn a_host_that_lives_is_not_declared_dead() {
-    let disk = MemoryDisk::new(4 << 20, None);
     // It renews often, as against how long it is watched: a busy machine doesn't make it look dead.
-    let timeouts = timeouts([50, 1_000, 60_000, 5_000, 600_000]);
-    leasehold::format(Arc::new(disk.reopen()), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+    let disk = memory::formatted(timeouts([50, 1_000, 60_000, 5_000, 600_000]));
     let [lives, declarer] = std::thread::scope(|scope| {
         [1, 2]
             .map(|host| {
@@ -153,8 +140,7 @@ fn a_host_that_lives_is_not_declared_dead() {
 
 /// Two hosts and what a third one held that is gone without a word.
 fn with_a_dead_host() -> (MemoryDisk, Membership, Generation) {
-    let disk = MemoryDisk::new(8 << 20, None);
-    format(Arc::new(disk.reopen()));
+    let disk = memory::formatted(long());
     let first = in_memory(&disk, 1);
     first.create("demo", Wait::For(PATIENCE)).unwrap();
     // All that it does happens on a copy, but for what is on disk while it holds: to the others it is dead.

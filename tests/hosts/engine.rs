@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use leasehold::disk::{BootClock, Clock, Fault, Lane, ManualClock, MemoryDisk, Plan, Request};
 use leasehold::format::SectorSize;
 use leasehold::{
-    AcquireError, FindError, FormatOptions, JoinError, JoinOptions, LeaveError, Lockspace, LossReason, OpenError,
-    Status, Time, Timeouts, Wait, format,
+    AcquireError, FindError, JoinError, JoinOptions, LeaveError, Lockspace, LossReason, OpenError, Status, Time,
+    Timeouts, Wait,
 };
 
-use crate::common::memory::{Scene, id, timeouts};
-use crate::common::{PATIENCE, until};
+use crate::common::memory::{Scene, edit_sector, formatted, hold_writes, sector, timeouts};
+use crate::common::{PATIENCE, id, until};
 
 const EIO: i32 = 5;
 const SAY_DEADLINE: &str = "LEASEHOLD_TEST_SAY_DEADLINE";
@@ -194,16 +194,11 @@ fn a_host_id_is_not_given_back_while_a_write_is_in_flight() {
 fn a_foreign_record_in_the_own_sector_is_the_loss_of_everything() {
     let scene = Scene::new();
     let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
-    let record = || {
-        let mut record = Vec::new();
-        scene.disk.edit(|bytes| record = bytes[..512].to_vec());
-        record
-    };
-    let old = record();
-    until("the next renewal", || record() != old);
+    let old = sector(&scene.disk, 0);
+    until("the next renewal", || sector(&scene.disk, 0) != old);
     // A renewal that has read already writes over it: until one reads it.
     until("the loss", || {
-        scene.disk.edit(|bytes| bytes[..512].copy_from_slice(&old));
+        edit_sector(&scene.disk, 0, |bytes| bytes.copy_from_slice(&old));
         !lease.is_held()
     });
     assert!(matches!(lease.status(), Status::Lost { reason: LossReason::Overwritten { .. } }), "{:?}", lease.status());
@@ -214,14 +209,9 @@ fn a_foreign_record_in_the_own_sector_is_the_loss_of_everything() {
 fn the_own_block_of_what_is_held_is_written_anew_when_it_rots() {
     let scene = Scene::new();
     let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
-    let at = usize::try_from(scene.block_at(1)).unwrap();
-    let block = || {
-        let mut block = Vec::new();
-        scene.disk.edit(|bytes| block = bytes[at..at + 512].to_vec());
-        block
-    };
+    let block = || sector(&scene.disk, scene.block_at(1));
     let right = block();
-    scene.disk.edit(|bytes| bytes[at + 3] ^= 0x55);
+    edit_sector(&scene.disk, scene.block_at(1), |bytes| bytes[3] ^= 0x55);
     until("the block", || block() == right);
     assert!(lease.is_held());
     lease.release().unwrap();
@@ -256,8 +246,7 @@ fn a_cancelled_join_ends_at_once_and_another_succeeds() {
     static SLOW: OnceLock<Timeouts> = OnceLock::new();
     let minute = Duration::from_secs(60);
     let slow = SLOW.get_or_init(|| Timeouts::new(minute, minute, minute * 4, minute, minute * 5).unwrap());
-    let disk = MemoryDisk::new(8 << 20, None);
-    format(Arc::new(disk.reopen()), &FormatOptions { timeouts: *slow, ..FormatOptions::default() }).unwrap();
+    let disk = formatted(*slow);
     let lockspace = Lockspace::open(Arc::new(disk)).unwrap();
     let start = Instant::now();
     let joining = lockspace.start_join(JoinOptions::new().host_id(id(1))).unwrap();
@@ -283,8 +272,7 @@ impl Clock for Suspended {
 
 #[test]
 fn a_suspend_for_longer_than_the_lease_lasts_is_the_loss_of_everything_when_it_ends() {
-    let disk = MemoryDisk::new(8 << 20, None);
-    format(Arc::new(disk.reopen()), &FormatOptions { timeouts: timeouts(), ..FormatOptions::default() }).unwrap();
+    let disk = formatted(timeouts());
     let clock = Arc::new(Suspended(ManualClock::new(Time::ZERO)));
     let (sender, told) = channel();
     let options = JoinOptions::new().host_id(id(1)).on_status(move |status| {
@@ -377,7 +365,7 @@ fn a_late_write_to_the_index_gives_nobody_an_area_that_is_held() {
     let Scene { disk, path, membership, .. } = Scene::new();
     let geometry = membership.lockspace().geometry();
     let entries = geometry.area_bytes() + geometry.sector_bytes() as u64;
-    path.set_rule(move |request| if request.is_write() && request.offset == entries { Plan::Hold } else { Plan::Pass });
+    hold_writes(&path, entries);
     assert!(membership.create("late", Wait::No).is_err());
     assert_eq!(path.held(), 1);
     drop(membership);

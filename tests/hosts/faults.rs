@@ -43,7 +43,7 @@ use tempfile::TempDir;
 
 use crate::common::devices::{Loop, Mounted, folder, run, text};
 use crate::common::processes::{self, Mark, Process, read};
-use crate::common::{PATIENCE, boottime, timeouts, until};
+use crate::common::{PATIENCE, boottime, number, timeouts, until};
 
 /// Renewal, io, fail, fence, dead: short, so that much happens; the machine may be busy, which is one more fault.
 fn times() -> Timeouts {
@@ -61,11 +61,6 @@ const RECOVERY: Duration = Duration::from_secs(240);
 
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
 // ---- What happens when ----

@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use leasehold::disk::{Access, DirectDisk, Disk, Lane, Op, Request, channel};
 use leasehold::{
-    AcquireError, CreateError, FormatOptions, HostId, HostState, JoinError, JoinOptions, Lockspace, LossReason,
-    Membership, Name, Profile, Resource, Status, Timeouts, Wait,
+    AcquireError, CreateError, FormatOptions, HostState, JoinError, JoinOptions, Lockspace, LossReason, Membership,
+    Name, Profile, Resource, Status, Timeouts, Wait,
 };
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::common::devices::{Frozen, Loop, Mounted, file, folder, run, text};
 use crate::common::processes::{self, Mark, Process, leasehold, signal_process, variable};
-use crate::common::{PATIENCE, boottime, timeouts, until};
+use crate::common::{PATIENCE, boottime, id, number, timeouts, until, until_some};
 
 const RESOURCE: &str = "demo";
 
@@ -79,22 +79,12 @@ impl Device {
 
     /// What stands in the index. A busy disk may take longer than an I/O may: then it is asked again.
     fn resource(&self) -> Resource {
-        let mut found = None;
-        until("the index", || {
-            found = self.open().find(RESOURCE).ok();
-            found.is_some()
-        });
-        found.unwrap()
+        until_some("the index", || self.open().find(RESOURCE).ok())
     }
 
     /// Joins as a host of this test's own process; again, as above.
     fn join(&self, name: &str) -> Membership {
-        let mut joined = None;
-        until("a join", || {
-            joined = self.open().join(JoinOptions::new().host_name(name)).ok();
-            joined.is_some()
-        });
-        joined.unwrap()
+        until_some("a join", || self.open().join(JoinOptions::new().host_name(name)).ok())
     }
 
     /// How many hosts are seen to renew their ids.
@@ -118,10 +108,6 @@ impl Device {
 
 fn disk(path: &Path) -> Arc<DirectDisk> {
     Arc::new(DirectDisk::open(path, Access::ReadWrite).unwrap())
-}
-
-fn id(number: u64) -> HostId {
-    HostId::new(number).unwrap()
 }
 
 fn start_worker(mark: &Mark, task: &[&str]) -> Process {
@@ -307,15 +293,10 @@ impl<'device> Scene<'device> {
     }
 }
 
-/// For how long processes contend: `LEASEHOLD_CONTENTION_SECONDS`, or a few seconds.
-fn seconds() -> u64 {
-    let set = std::env::var("LEASEHOLD_CONTENTION_SECONDS");
-    set.map_or(6, |value| value.parse().unwrap_or_else(|_| panic!("LEASEHOLD_CONTENTION_SECONDS={value}")))
-}
-
+/// For `LEASEHOLD_CONTENTION_SECONDS`, or a few seconds.
 fn contention(sector: usize) {
     let device = Device::new(sector, timeouts([500, 2_000, 10_000, 2_000, 13_000]));
-    let seconds = seconds();
+    let seconds = number("LEASEHOLD_CONTENTION_SECONDS").unwrap_or(6);
     let mark = Mark::new();
     let go = device.folder.path().join("go");
     let names: Vec<String> = (1..=6).map(|number| format!("host-{number}")).collect();

@@ -17,6 +17,7 @@ mod engine;
 mod faults;
 #[cfg(feature = "cli")]
 mod forced;
+mod handover;
 #[cfg(feature = "cli")]
 mod loop_devices;
 mod modes;

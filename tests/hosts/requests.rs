@@ -1,23 +1,21 @@
 //! Asking an owner to yield, and events: what reaches whom, and what becomes of the owner's command.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use leasehold::disk::{Access, DirectDisk, Disk, Lane, MemoryDisk, Op, Request as Io};
+use leasehold::disk::MemoryDisk;
 use leasehold::format::{DeltaRecord, Force, HostBitmap, HostEvent, Request};
 use leasehold::{
-    AcquireOptions, EventError, FormatOptions, HostId, JoinOptions, LeaseMode, Lockspace, Membership, Name, Notice,
-    RequestError, Requested, Resource, Timeouts, Version, Wait, format,
+    AcquireOptions, EventError, JoinOptions, LeaseMode, Lockspace, Membership, Name, Notice, RequestError, Requested,
+    Resource, Timeouts, Version, Wait,
 };
-use tempfile::TempDir;
 
-use crate::common::devices::{folder, text};
-use crate::common::processes::{Mark, Process, leasehold};
-use crate::common::{PATIENCE, timeouts, until};
+use crate::common::memory::{self, edit_sector, sector};
+use crate::common::processes::Process;
+use crate::common::scene::{Ended, Scene, ended};
+use crate::common::{PATIENCE, id, timeouts, until};
 
 /// So that a busy machine doesn't cost a holder its lease.
 fn steady() -> Timeouts {
@@ -27,10 +25,6 @@ fn steady() -> Timeouts {
 /// Hosts look at the disk so rarely that a test doesn't see it.
 fn rarely() -> Timeouts {
     timeouts([25_000, 250, 55_000, 1_000, 56_000])
-}
-
-fn id(host: u64) -> HostId {
-    HostId::new(host).unwrap()
 }
 
 /// A lockspace in memory, with one resource.
@@ -45,11 +39,7 @@ impl World {
     }
 
     fn with(timeouts: Timeouts) -> World {
-        let disk = MemoryDisk::new(8 << 20, None);
-        let options = FormatOptions { timeouts, ..FormatOptions::default() };
-        let membership = format(Arc::new(disk.reopen()), &options).unwrap().join(JoinOptions::new()).unwrap();
-        let resource = membership.create("demo", Wait::No).unwrap();
-        membership.leave().unwrap();
+        let (disk, resource) = memory::with_resource(timeouts);
         World { disk, resource }
     }
 
@@ -62,17 +52,11 @@ impl World {
     }
 
     fn leader(&self) -> Vec<u8> {
-        self.io(self.resource.offset(), Op::Read { len: 512 })
+        sector(&self.disk, self.resource.offset())
     }
 
     fn set_leader(&self, data: &[u8]) {
-        self.io(self.resource.offset(), Op::Write { data: data.to_vec() });
-    }
-
-    fn io(&self, offset: u64, op: Op) -> Vec<u8> {
-        let (reply, pending) = leasehold::disk::channel();
-        self.disk.submit(Io { offset, lane: Lane::General, op }, reply);
-        pending.wait(PATIENCE).expect("an answer").unwrap()
+        edit_sector(&self.disk, self.resource.offset(), |bytes| bytes.copy_from_slice(data));
     }
 
     fn request_at(&self) -> u64 {
@@ -80,12 +64,12 @@ impl World {
     }
 
     fn request(&self) -> Request {
-        Request::decode(&self.io(self.request_at(), Op::Read { len: 512 })).unwrap()
+        Request::decode(&sector(&self.disk, self.request_at())).unwrap()
     }
 
     /// Whom a host calls, and what it tells them.
     fn calls(&self, host: u64) -> (HostBitmap, Option<HostEvent>) {
-        let sector = self.io((host - 1) * 512, Op::Read { len: 512 });
+        let sector = sector(&self.disk, (host - 1) * 512);
         DeltaRecord::decode(&sector, (host - 1) * 512).unwrap();
         (HostBitmap::decode(&sector).unwrap(), HostEvent::decode(&sector).unwrap())
     }
@@ -160,7 +144,8 @@ fn scenario_38_a_request_concerns_no_later_owner() {
     told_nothing(&owner, &told);
     assert!(!asker.still_held(&world.resource, version).unwrap());
     let far = Request { version: lease.version().after(20), force: Force::Kill };
-    world.io(world.request_at(), Op::Write { data: far.encode(owner.lockspace().geometry()) });
+    let geometry = owner.lockspace().geometry();
+    edit_sector(&world.disk, world.request_at(), |bytes| bytes.copy_from_slice(&far.encode(geometry)));
     let notice = told.recv_timeout(PATIENCE).unwrap();
     assert!(matches!(notice, Notice::Request { due: false, version, .. } if version == far.version), "{notice:?}");
     // One that is due takes its place, so that it can't wait there for its version.
@@ -313,111 +298,73 @@ fn an_event_reaches_its_host_and_is_withdrawn() {
     told_nothing(&other, &others);
 }
 
-/// A lockspace on a file, for processes.
-struct Scene {
-    mark: Mark,
-    folder: TempDir,
+/// `run` with a shell script, once it says that it runs.
+#[track_caller]
+fn owner(scene: &Scene, options: &[&str], script: &str) -> Process {
+    let run = ["run", "--device", "disk", "--host-id", "1", "--host-name", "owner", "--create"];
+    let process = scene.start(&[&run, options, &["demo", "--", "sh", "-c", script]].concat());
+    until("the command", || process.said().contains("runs"));
+    process
 }
 
-impl Scene {
-    fn new() -> Scene {
-        let folder = folder();
-        let path = folder.path().join("disk");
-        fs::File::create(&path).unwrap().set_len(8 << 20).unwrap();
-        let options = FormatOptions { timeouts: steady(), ..FormatOptions::default() };
-        format(Arc::new(DirectDisk::open(&path, Access::ReadWrite).unwrap()), &options).unwrap();
-        Scene { mark: Mark::new(), folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// `run` with a shell script, once it says that it runs.
-    fn run(&self, options: &[&str], script: &str) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-        command.args(["run", "--device", "disk", "--host-id", "1", "--host-name", "owner", "--create"]).args(options);
-        command.args(["demo", "--", "sh", "-c", script]).current_dir(self.folder.path());
-        let process = Process::start(&mut command, &self.mark);
-        until("the command", || process.said().contains("runs"));
-        process
-    }
-
-    fn request(&self, options: &[&str]) -> (i32, String) {
-        let disk = self.path("disk");
-        leasehold(&self.mark, &[&["request", text(&disk), "demo", "--host-id", "2"], options].concat())
-    }
-
-    fn is_free(&self) -> bool {
-        let (code, said) = leasehold(&self.mark, &["status", text(&self.path("disk")), "--json", "--watch-for", "0s"]);
-        assert_eq!(code, 0, "{said}");
-        let status: serde_json::Value = serde_json::from_str(&said).unwrap();
-        status["resources"][0]["state"] == "free"
-    }
-
-    /// The clock of host 1 at its last renewal, in seconds.
-    fn renewed(&self) -> u64 {
-        let record = fs::read(self.path("disk")).unwrap()[..512].to_vec();
-        DeltaRecord::decode(&record, 0).unwrap().timestamp
-    }
+fn request(scene: &Scene, options: &[&str]) -> Ended {
+    ended(scene.start(&[&["request", "disk", "demo", "--host-id", "2"], options].concat()))
 }
 
-fn exists(path: &Path) -> bool {
-    path.try_exists().unwrap()
+fn is_free(scene: &Scene) -> bool {
+    scene.status()["resources"][0]["state"] == "free"
+}
+
+/// The clock of host 1 at its last renewal, in seconds.
+fn renewed(scene: &Scene) -> u64 {
+    let record = fs::read(scene.path("disk")).unwrap()[..512].to_vec();
+    DeltaRecord::decode(&record, 0).unwrap().timestamp
 }
 
 /// Which is all of it, may take longer than a lost lease would last, and ends with what the command says.
 #[test]
 fn run_yields_when_it_is_asked_to_and_its_command_has_ended() {
-    let scene = Scene::new();
+    let scene = Scene::formatted(steady());
     let script = "trap 'echo > term; while [ ! -e go ]; do sleep 0.05; done; exit 3' TERM
         sh -c 'trap \"echo > child; exit\" TERM; echo > ready; while :; do sleep 0.05; done' &
         while [ ! -e ready ]; do sleep 0.05; done; echo runs; while :; do sleep 0.05; done";
-    let mut owner = scene.run(&["--on-request", "yield"], script);
-    let (code, said) = scene.request(&["--wait", "0s"]);
-    assert_eq!(code, 75, "{said}");
-    assert!(said.contains("demo is held by host 1 (owner) generation "), "{said}");
+    let mut owner = owner(&scene, &["--on-request", "yield"], script);
+    request(&scene, &["--wait", "0s"]).expect(75, &["demo is held by host 1 (owner) generation "]);
     // Its call was withdrawn when it left, perhaps too early: now the owner sees it.
-    let mut asker = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    asker.args(["request", text(&scene.path("disk")), "demo", "--host-id", "2", "--wait", "forever"]);
-    let mut asker = Process::start(&mut asker, &scene.mark);
-    until("SIGTERM", || exists(&scene.path("term")) && exists(&scene.path("child")));
-    let since = scene.renewed();
+    let mut asker = scene.start(&["request", "disk", "demo", "--host-id", "2", "--wait", "forever"]);
+    until("SIGTERM", || scene.path("term").exists() && scene.path("child").exists());
+    let since = renewed(&scene);
     let patience = (steady().fail() + steady().fence()).as_secs() + 1;
-    until("renewals", || scene.renewed() > since + patience);
-    assert!(owner.ended().is_none() && asker.ended().is_none() && !scene.is_free());
+    until("renewals", || renewed(&scene) > since + patience);
+    assert!(owner.ended().is_none() && asker.ended().is_none() && !is_free(&scene));
     fs::write(scene.path("go"), "").unwrap();
     assert_eq!((owner.code(), asker.code()), (3, 0), "{}", owner.complained());
     assert!(asker.said().ends_with("demo was given up\n"), "{}", asker.said());
     assert!(owner.complained().contains("to be given up when it suits; held at version"), "{}", owner.complained());
-    assert!(scene.is_free());
+    assert!(is_free(&scene));
 }
 
 /// As after a loss, though it isn't one: the leases are released, and the exit code is not that of a loss.
 #[test]
 fn run_is_ended_at_once_where_that_is_asked_for() {
-    let scene = Scene::new();
+    let scene = Scene::formatted(steady());
     let script = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done' &)
         echo runs; while :; do sleep 0.05; done";
-    let mut owner = scene.run(&["--on-request", "yield"], script);
-    let (code, said) = scene.request(&["--force", "--wait", "forever"]);
-    assert_eq!(code, 0, "{said}");
+    let mut owner = owner(&scene, &["--on-request", "yield"], script);
+    request(&scene, &["--force", "--wait", "forever"]).expect(0, &[]);
     // It was released after everything was gone.
     let left = scene.mark.living().into_iter().filter(|pid| *pid != owner.pid()).count();
     assert_eq!((left, owner.code()), (0, 137), "{}", owner.complained());
     assert!(owner.complained().contains("to be given up at once"), "{}", owner.complained());
-    assert!(scene.is_free());
+    assert!(is_free(&scene));
 }
 
 #[test]
 fn run_tells_of_a_request_and_goes_on() {
-    let scene = Scene::new();
-    let mut owner = scene.run(&[], "trap 'echo > term' TERM; echo runs; while :; do sleep 0.05; done");
-    let (code, said) = scene.request(&["--force", "--host-name", "asker"]);
-    assert_eq!(code, 75, "{said}");
-    assert!(said.contains("demo is still held"), "{said}");
+    let scene = Scene::formatted(steady());
+    let mut owner = owner(&scene, &[], "trap 'echo > term' TERM; echo runs; while :; do sleep 0.05; done");
+    request(&scene, &["--force", "--host-name", "asker"]).expect(75, &["demo is still held"]);
     until("the notice", || owner.complained().contains("host 2 (asker) asks for demo at version "));
-    assert!(owner.ended().is_none() && !exists(&scene.path("term")) && !scene.is_free());
-    let (code, said) = leasehold(&scene.mark, &["request", text(&scene.path("disk")), "demon"]);
-    assert_eq!(code, 66, "{said}");
+    assert!(owner.ended().is_none() && !scene.path("term").exists() && !is_free(&scene));
+    scene.run(&["request", "disk", "demon"]).expect(66, &[]);
 }

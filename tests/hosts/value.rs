@@ -1,31 +1,24 @@
 //! The value block: what is written with a lease is what the next owner reads, or it is told that it may not be.
 
-use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, Lane, MemoryDisk, Op, Plan, Request};
+use leasehold::disk::{FaultDisk, MemoryDisk, Plan};
 use leasehold::format::{AreaSize, Geometry, SectorSize, Value, ValueOrigin};
 use leasehold::{
-    AcquireError, AcquireOptions, ConvertError, FormatOptions, HostId, JoinOptions, LeaseMode, Lockspace, Membership,
+    AcquireError, AcquireOptions, ConvertError, FormatOptions, JoinOptions, LeaseMode, Lockspace, Membership,
     ReleaseError, Resource, Timeouts, ValueError, Wait, format,
 };
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
-use crate::common::devices::{folder, text};
-use crate::common::processes::{Mark, leasehold};
-use crate::common::{PATIENCE, timeouts, until};
+use crate::common::memory::{self, edit_sector, hold_writes, path_to, sector, thaw};
+use crate::common::scene::{Ended, Scene};
+use crate::common::{PATIENCE, id, timeouts, until};
 
 fn quick() -> Timeouts {
     timeouts([50, 200, 2_000, 300, 2_400])
-}
-
-fn id(host: u64) -> HostId {
-    HostId::new(host).unwrap()
 }
 
 /// A lockspace in memory with one resource, and a path to it for one host.
@@ -37,13 +30,8 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let disk = MemoryDisk::new(8 << 20, None);
-        let options = FormatOptions { timeouts: quick(), ..FormatOptions::default() };
-        let membership = format(Arc::new(disk.reopen()), &options).unwrap().join(JoinOptions::new()).unwrap();
-        let resource = membership.create("demo", Wait::No).unwrap();
-        membership.leave().unwrap();
-        let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
-        World { disk, path, resource }
+        let (disk, resource) = memory::with_resource(quick());
+        World { path: path_to(&disk), disk, resource }
     }
 
     fn open(&self) -> Lockspace {
@@ -60,22 +48,13 @@ impl World {
         self.resource.offset() + 2002 * 512
     }
 
-    fn io(&self, op: Op) -> Vec<u8> {
-        let (reply, pending) = leasehold::disk::channel();
-        self.disk.submit(Request { offset: self.value_at(), lane: Lane::General, op }, reply);
-        pending.wait(PATIENCE).expect("an answer").unwrap()
-    }
-
     /// Holds back what host 1 writes to the value block.
     fn hold_writes(&self) {
-        let at = self.value_at();
-        self.path
-            .set_rule(move |request| if request.is_write() && request.offset == at { Plan::Hold } else { Plan::Pass });
+        hold_writes(&self.path, self.value_at());
     }
 
     fn thaw(&self) {
-        self.path.clear_rule();
-        self.path.release();
+        thaw(&self.path);
     }
 }
 
@@ -126,7 +105,7 @@ fn a_late_write_of_a_former_owner_is_told() {
     assert!(matches!(lease.value(), Err(ValueError::Lost(_))));
     taken.set_value(b"new").unwrap();
     world.thaw();
-    until("the late write", || world.io(Op::Read { len: 512 }).starts_with(b"late"));
+    until("the late write", || sector(&world.disk, world.value_at()).starts_with(b"late"));
     let told = taken.value().unwrap_err();
     let ValueError::Overwritten { found: Some(found), .. } = told else { panic!("{told}") };
     assert_eq!(found.data, b"late");
@@ -190,15 +169,11 @@ fn what_another_program_wrote_is_read_and_marked_so() {
     let world = World::new();
     let membership = world.join(1);
     let lease = membership.acquire(&world.resource, Wait::No).unwrap();
-    let mut sector = vec![0; 512];
-    sector[..5].copy_from_slice(b"plain");
-    world.io(Op::Write { data: sector });
+    edit_sector(&world.disk, world.value_at(), |bytes| bytes[..5].copy_from_slice(b"plain"));
     let value = lease.value().unwrap().unwrap();
     assert_eq!((&value.data[..], value.origin), (&b"plain"[..], ValueOrigin::Unmarked));
     lease.set_value(b"marked").unwrap();
-    let mut sector = world.io(Op::Read { len: 512 });
-    sector[..2].copy_from_slice(b"ov");
-    world.io(Op::Write { data: sector });
+    edit_sector(&world.disk, world.value_at(), |bytes| bytes[..2].copy_from_slice(b"ov"));
     let told = lease.value().unwrap_err();
     assert!(matches!(told, ValueError::Overwritten { .. }), "{told}");
     let value = world.open().value(&world.resource).unwrap().value.unwrap();
@@ -217,7 +192,7 @@ fn scenario_14_where_an_area_has_no_room_for_a_value_nothing_is_written() {
             area_size: Some(area),
             ..FormatOptions::default()
         };
-        let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
+        let path = path_to(&disk);
         let membership = format(path.clone(), &options).unwrap().join(JoinOptions::new()).unwrap();
         assert_eq!(membership.lockspace().geometry(), geometry);
         let resource = membership.create("demo", Wait::No).unwrap();
@@ -251,92 +226,63 @@ fn scenario_14_where_an_area_has_no_room_for_a_value_nothing_is_written() {
     }
 }
 
-/// A lockspace on a file, for processes.
-struct Scene {
-    mark: Mark,
-    folder: TempDir,
+/// All that a command says.
+#[track_caller]
+fn call(scene: &Scene, args: &[&str], code: i32) -> String {
+    let Ended { out, err, .. } = scene.run(args).expect(code, &[]);
+    out + &err
 }
 
-impl Scene {
-    fn new() -> Scene {
-        let folder = folder();
-        let path = folder.path().join("disk");
-        fs::File::create(&path).unwrap().set_len(8 << 20).unwrap();
-        let options = FormatOptions { timeouts: timeouts([100, 250, 2_000, 500, 2_500]), ..FormatOptions::default() };
-        format(Arc::new(DirectDisk::open(&path, Access::ReadWrite).unwrap()), &options).unwrap();
-        let scene = Scene { mark: Mark::new(), folder };
-        scene.call(&["create"], &["demo"], 0);
-        scene
-    }
-
-    fn disk(&self) -> std::path::PathBuf {
-        self.folder.path().join("disk")
-    }
-
-    #[track_caller]
-    fn call(&self, command: &[&str], words: &[&str], code: i32) -> String {
-        let (ended, said) = leasehold(&self.mark, &[command, &[text(&self.disk())], words].concat());
-        assert_eq!(ended, code, "{said}");
-        said
-    }
-
-    fn json(&self) -> Json {
-        serde_json::from_str(&self.call(&["value", "get"], &["demo", "--json"], 0)).unwrap()
-    }
+fn gotten(scene: &Scene) -> Json {
+    scene.run(&["value", "get", "disk", "demo", "--json"]).expect(0, &[]).json()
 }
 
 /// Two processes, one after the other and against each other.
 #[test]
 fn the_command_sets_and_gets_values() {
-    let scene = Scene::new();
-    assert_eq!(scene.call(&["value", "get"], &["demo"], 0), "");
-    assert_eq!(scene.json()["value"], Json::Null);
-    scene.call(&["value", "set"], &["demo", "primary=node2", "--host-id", "3"], 0);
-    assert_eq!(scene.call(&["value", "get"], &["demo"], 0), "primary=node2\n");
-    assert_eq!(scene.call(&["value", "get"], &["demo", "--raw"], 0), "primary=node2");
-    let json = scene.json();
+    let scene = Scene::with(&["demo"]);
+    assert_eq!(call(&scene, &["value", "get", "disk", "demo"], 0), "");
+    assert_eq!(gotten(&scene)["value"], Json::Null);
+    call(&scene, &["value", "set", "disk", "demo", "primary=node2", "--host-id", "3"], 0);
+    assert_eq!(call(&scene, &["value", "get", "disk", "demo"], 0), "primary=node2\n");
+    assert_eq!(call(&scene, &["value", "get", "disk", "demo", "--raw"], 0), "primary=node2");
+    let json = gotten(&scene);
     assert_eq!(
         (&json["value"], &json["origin"], &json["host_id"]),
         (&"primary=node2".into(), &"lease".into(), &3.into())
     );
     assert_eq!((&json["latest"], &json["version"]), (&true.into(), &json["last_version"]));
-    let dumped = scene.call(&["dump"], &[], 0);
+    let dumped = call(&scene, &["dump", "disk"], 0);
     assert!(dumped.contains("value of demo at offset") && dumped.contains("primary=node2"), "{dumped}");
     // By a command under the lease nothing is written, and then it is not certain that nothing was.
-    scene.call(&["run", "--device"], &["demo", "--", "true"], 0);
-    assert!(scene.call(&["value", "get"], &["demo"], 0).contains("nobody has written since, or a late write"));
-    assert_eq!(scene.json()["latest"], false);
+    call(&scene, &["run", "--device", "disk", "demo", "--", "true"], 0);
+    assert!(call(&scene, &["value", "get", "disk", "demo"], 0).contains("nobody has written since, or a late write"));
+    assert_eq!(gotten(&scene)["latest"], false);
     let mut set = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-    set.args(["value", "set", text(&scene.disk()), "demo", "--file", "-"]).stdin(Stdio::piped());
+    set.args(["value", "set", "disk", "demo", "--file", "-"]).current_dir(scene.folder.path()).stdin(Stdio::piped());
     scene.mark.put_on(&mut set);
     let mut set = set.spawn().unwrap();
     set.stdin.take().unwrap().write_all(b"\x00\xff\x1b[2J").unwrap();
     assert!(set.wait().unwrap().success());
-    assert_eq!(scene.call(&["value", "get"], &["demo"], 0), "\\x00\\xff\\x1b[2J\n");
-    assert_eq!(scene.json()["hex"], "00ff1b5b324a");
+    assert_eq!(call(&scene, &["value", "get", "disk", "demo"], 0), "\\x00\\xff\\x1b[2J\n");
+    assert_eq!(gotten(&scene)["hex"], "00ff1b5b324a");
     let long = "x".repeat(473);
-    let refused = scene.call(&["value", "set"], &["demo", &long], 73);
+    let refused = call(&scene, &["value", "set", "disk", "demo", &long], 73);
     assert!(refused.contains("at most 472 bytes"), "{refused}");
     // While another holds it.
-    let script =
-        format!("{} value set {} demo mine; echo ended $?", env!("CARGO_BIN_EXE_leasehold"), text(&scene.disk()));
-    let said = scene.call(&["run", "--device"], &["demo", "--", "sh", "-c", &script], 0);
+    let script = concat!(env!("CARGO_BIN_EXE_leasehold"), " value set disk demo mine; echo ended $?");
+    let said = call(&scene, &["run", "--device", "disk", "demo", "--", "sh", "-c", script], 0);
     assert!(said.contains("ended 75"), "{said}");
-    scene.call(&["value", "get"], &["nothing"], 66);
+    call(&scene, &["value", "get", "disk", "nothing"], 66);
 }
 
 #[test]
 fn a_value_that_nobody_vouches_for_is_printed_and_told() {
-    let scene = Scene::new();
-    scene.call(&["value", "set"], &["demo", "good"], 0);
-    change(&scene.disk(), (3 << 20) + 2002 * 512, b"b");
-    let said = scene.call(&["value", "get"], &["demo"], 65);
+    let scene = Scene::with(&["demo"]);
+    call(&scene, &["value", "set", "disk", "demo", "good"], 0);
+    scene.overwrite((3 << 20) + 2002 * 512, b"b");
+    let said = call(&scene, &["value", "get", "disk", "demo"], 65);
     assert!(said.starts_with("bood\n") && said.contains("nobody vouches for the value of demo"), "{said}");
-    let (_, said) = leasehold(&scene.mark, &["value", "get", text(&scene.disk()), "demo", "--json"]);
+    let said = call(&scene, &["value", "get", "disk", "demo", "--json"], 65);
     assert!(said.contains("\"origin\": \"altered\""), "{said}");
-}
-
-fn change(path: &Path, offset: u64, bytes: &[u8]) {
-    use std::os::unix::fs::FileExt;
-    fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use leasehold::disk::{Clock, ManualClock, MemoryDisk};
 use leasehold::format::{Block, DeltaRecord, Geometry, Leader};
 use leasehold::{
-    FormatOptions, Generation, HostId, HostState, Lockspace, Mode, Name, Owner, Ownership, Profile, Time, Version,
-    Watching,
+    Generation, HostId, HostState, Lockspace, Mode, Name, Owner, Ownership, Profile, Time, Version, Watching,
 };
+
+use crate::common::memory::formatted;
 
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -23,9 +24,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let disk = MemoryDisk::new(8 << 20, None);
-        let options = FormatOptions { timeouts: Profile::Fast.timeouts(), ..FormatOptions::default() };
-        leasehold::format(Arc::new(disk.reopen()), &options).unwrap();
+        let disk = formatted(Profile::Fast.timeouts());
         let clock = Arc::new(ManualClock::new(Time::ZERO));
         let watching = Lockspace::open_with_clock(Arc::new(disk.reopen()), clock.clone()).unwrap().watch();
         Scene { disk, clock, watching }

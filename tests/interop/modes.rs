@@ -1,40 +1,17 @@
 //! Holding together and alone, changing between the two, and versions that are expected: hosts of both kinds beside each
 //! other.
 
-use leasehold::{
-    AcquireError, AcquireOptions, ConvertError, JoinOptions, LeaseMode, Lockspace, Membership, Resource, Wait,
-};
+use leasehold::{AcquireError, AcquireOptions, ConvertError, JoinOptions, LeaseMode, Lockspace, Membership, Wait};
 
-use super::common::PATIENCE;
+use super::common::answers::{held_by, shared, sharers};
 use super::common::processes::Process;
 use super::common::sanlock::{Sanlock, direct};
-use super::{Device, T, id, our_name};
+use super::common::{PATIENCE, id};
+use super::{Device, T, our_name};
 
 fn join(device: &Device, host: u64) -> Membership {
     let options = JoinOptions::new().host_id(id(host)).host_name(our_name(host));
     Lockspace::open(device.disk()).unwrap().join(options).unwrap()
-}
-
-fn shared() -> AcquireOptions {
-    AcquireOptions::new().mode(LeaseMode::Shared).wait(Wait::For(PATIENCE))
-}
-
-/// The hosts that a refusal names as sharing.
-#[track_caller]
-fn sharers(refused: AcquireError) -> Vec<u64> {
-    match refused {
-        AcquireError::Shared { holders, .. } => holders.iter().map(|holder| holder.host.get()).collect(),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Asserts that the resource is refused as that host's.
-#[track_caller]
-fn held_by(asking: &Membership, resource: &Resource, owner: u64) {
-    match asking.acquire(resource, Wait::No) {
-        Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host, id(owner)),
-        other => panic!("{other:?}"),
-    }
 }
 
 /// What sanlock reads of the leader: owner, version, and whether it is free.
@@ -53,7 +30,7 @@ fn both_share_and_neither_gets_it_alone() {
     let first = ours.lockspace().find("first").unwrap();
     let (alone, together) = (device.resource("first", 3), device.shared("first", 3));
 
-    let lease = ours.acquire(&first, shared()).unwrap();
+    let lease = ours.acquire(&first, shared(Wait::For(PATIENCE))).unwrap();
     assert_eq!(device.sanlock_takes(&theirs, &alone), Err(-11), "{}", theirs.log());
     let holder = device.sanlock_holds(&theirs, &together);
     let convert = |to: &str| theirs.ask(&["convert", "-r", to, "-p", &holder.pid().to_string()]).code;
@@ -72,7 +49,7 @@ fn both_share_and_neither_gets_it_alone() {
     assert_eq!(convert(&alone), Some(0), "{}", theirs.log());
     held_by(&third, &first, 1);
     assert_eq!(convert(&together), Some(0), "{}", theirs.log());
-    let lease = third.acquire(&first, shared()).unwrap();
+    let lease = third.acquire(&first, shared(Wait::For(PATIENCE))).unwrap();
     assert!(lease.version() > version);
     assert_eq!(sharers(ours.acquire(&first, Wait::No).unwrap_err()), [1, 3]);
     drop(holder);

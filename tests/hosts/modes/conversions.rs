@@ -9,8 +9,9 @@ use std::time::Duration;
 use leasehold::disk::{Fault, Plan};
 use leasehold::{AcquireError, LeaseMode, Status, Wait};
 
-use super::{held_by, not_acquired, release, shared, sharers};
+use super::{not_acquired, release};
 use crate::common::PATIENCE;
+use crate::common::answers::{held_by, shared, sharers};
 use crate::common::memory::Scene;
 
 const EIO: i32 = 5;

@@ -10,7 +10,8 @@ use leasehold::{
     Taken, Wait, stretched,
 };
 
-use super::{held_by, release, together};
+use super::{release, together};
+use crate::common::answers::held_by;
 use crate::common::memory::{Scene, timeouts};
 use crate::common::{PATIENCE, until};
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use leasehold::disk::Plan;
 use leasehold::{AcquireError, ConvertError, JoinOptions, Lease, LeaseMode, LossReason, ReleaseError, Status, Wait};
 
-use super::{release, shared, sharers, together};
+use super::{release, together};
+use crate::common::answers::{shared, sharers};
 use crate::common::memory::Scene;
 use crate::common::{PATIENCE, until};
 

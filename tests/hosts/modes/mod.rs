@@ -7,35 +7,13 @@ mod hanging;
 pub(crate) mod processes;
 mod sharing;
 
-use leasehold::{AcquireError, AcquireOptions, ConvertError, Lease, LeaseMode, Membership, Resource, Wait};
-
-fn shared(wait: Wait) -> AcquireOptions {
-    AcquireOptions::new().mode(LeaseMode::Shared).wait(wait)
-}
-
-/// The ids of those whom a refused acquire names, with the version of who owns it.
-#[track_caller]
-fn sharers(refused: AcquireError) -> Vec<u64> {
-    match refused {
-        AcquireError::Shared { holders, .. } => holders.iter().map(|holder| holder.host.get()).collect(),
-        other => panic!("{other:?}"),
-    }
-}
+use leasehold::{AcquireError, ConvertError, Lease};
 
 /// What a conversion was refused for.
 #[track_caller]
 fn not_acquired(answer: Result<(), ConvertError>) -> AcquireError {
     match answer {
         Err(ConvertError::NotAcquired(refused)) => refused,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Asserts that the resource is refused as that host's.
-#[track_caller]
-fn held_by(asking: &Membership, resource: &Resource, owner: u64) {
-    match asking.acquire(resource, Wait::No) {
-        Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host.get(), owner),
         other => panic!("{other:?}"),
     }
 }

@@ -25,9 +25,8 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
 use crate::common::devices::{Loop, file, text};
-use crate::common::memory::id;
 use crate::common::processes::{Mark, Process, read, worker};
-use crate::common::{boottime, timeouts, until};
+use crate::common::{boottime, id, number, timeouts, until};
 
 /// In milliseconds.
 const HOLD: std::ops::Range<u64> = 1..25;
@@ -35,11 +34,6 @@ const PAUSE: std::ops::Range<u64> = 10..80;
 
 fn sleep(span: std::ops::Range<u64>, random: &mut StdRng) {
     thread::sleep(Duration::from_millis(random.random_range(span)));
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
 // ---- The hosts ----

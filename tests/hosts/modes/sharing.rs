@@ -3,8 +3,9 @@
 
 use leasehold::{AcquireError, AcquireOptions, LeaseState, Wait};
 
-use super::{release, shared, sharers};
+use super::release;
 use crate::common::PATIENCE;
+use crate::common::answers::{shared, sharers};
 use crate::common::memory::Scene;
 
 #[test]

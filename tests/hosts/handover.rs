@@ -1,10 +1,6 @@
 //! Handing a lease over while both hosts run: what each side is told, what is held then, and what becomes of it when
 //! either gives up or dies.
 
-#![allow(clippy::unwrap_used)] // In a test these are assertions.
-
-mod common;
-
 use std::sync::mpsc::channel;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
@@ -14,8 +10,8 @@ use leasehold::{
     PrepareError, Resource, Wait,
 };
 
-use common::memory::{Scene, id};
-use common::{PATIENCE, until};
+use super::common::memory::{Scene, id};
+use super::common::{PATIENCE, until};
 
 const LONG: Wait = Wait::For(PATIENCE);
 
