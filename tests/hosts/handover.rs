@@ -10,8 +10,8 @@ use leasehold::{
     PrepareError, Resource, Wait,
 };
 
-use super::common::memory::{Scene, id};
-use super::common::{PATIENCE, until};
+use super::common::memory::Scene;
+use super::common::{PATIENCE, id, until};
 
 const LONG: Wait = Wait::For(PATIENCE);
 
