@@ -102,7 +102,7 @@ fn who_waits_to_be_handed_a_lease_does_not_take_it_when_it_is_released() {
 #[test]
 fn a_lease_is_prepared_only_for_who_asks_and_only_if_it_is_held_alone() {
     let scene = Scene::new();
-    let mut lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
     match lease.prepare_handover(id(2), Wait::For(Duration::from_millis(60))) {
         Err(PrepareError::NotAsked { to, .. }) => assert_eq!(to, id(2)),
         answer => panic!("{answer:?}"),
@@ -183,7 +183,7 @@ fn a_begun_handover_can_not_be_shared_but_released() {
     with_destination(&scene, |lease, Answer { answer, .. }| {
         let to = lease.prepare_handover(id(2), LONG).unwrap();
         scene.hold_writes(scene.block_at(1));
-        let mut lease = match lease.hand_over(to, Wait::For(Duration::from_millis(300))) {
+        let lease = match lease.hand_over(to, Wait::For(Duration::from_millis(300))) {
             Err(HandoverError::Kept { lease, .. }) => lease,
             answer => panic!("{answer:?}"),
         };
