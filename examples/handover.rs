@@ -40,15 +40,14 @@ fn show(device: &Device) -> Result<(), Box<dyn Error>> {
     fs::write(&counter, "0")?;
     let mut hosts = [Host::start(device, &counter)?, Host::start(device, &counter)?];
     hosts[0].say("acquire")?;
-    println!("host {} {}", hosts[0].id, hosts[0].hear()?);
+    hosts[0].hear()?;
     let mut before = 0;
     for _ in 0..MOVES {
         thread::sleep(Duration::from_millis(100));
         let to = hosts[1].id.clone();
         hosts[1].say("receive")?;
         hosts[0].say(&format!("hand over {to}"))?;
-        println!("host {} {}", hosts[0].id, hosts[0].hear()?);
-        println!("host {} {}", hosts[1].id, hosts[1].hear()?);
+        hosts.iter_mut().try_for_each(Host::hear)?;
         let counted: u64 = fs::read_to_string(&counter)?.parse()?;
         println!("  the counter is at {counted}");
         if counted <= before {
@@ -85,8 +84,11 @@ impl Host {
         Ok(writeln!(self.orders, "{order}")?)
     }
 
-    fn hear(&mut self) -> Result<String, Box<dyn Error>> {
-        Ok(self.answers.next().ok_or("the host is gone")??)
+    /// Says what the host has to say.
+    fn hear(&mut self) -> Result<(), Box<dyn Error>> {
+        let answer = self.answers.next().ok_or("the host is gone")??;
+        println!("host {} {answer}", self.id);
+        Ok(())
     }
 
     fn end(mut self) -> Result<(), Box<dyn Error>> {
@@ -118,7 +120,7 @@ fn be_a_host(device: &Path, counter: &Path) -> Result<(), Box<dyn Error>> {
             }
             Some((_, to)) => {
                 let (running, lease): (Program, Lease) = program.take().ok_or("nothing runs here")?;
-                let to: HostId = to.parse()?;
+                let to = HostId::new(to.parse()?).ok_or("no host id")?;
                 // The program goes on while the destination is not there yet.
                 let to = lease.prepare_handover(to, PATIENCE)?;
                 running.stop()?;
@@ -148,7 +150,9 @@ impl Program {
         let thread = thread::spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_millis(5)) {
                 let count: u64 = fs::read_to_string(&counter)?.parse().map_err(std::io::Error::other)?;
-                fs::write(&counter, (count + 1).to_string())?;
+                let next = counter.with_extension("next");
+                fs::write(&next, (count + 1).to_string())?;
+                fs::rename(next, &counter)?;
             }
             Ok(())
         });

@@ -123,24 +123,21 @@ impl Operation {
     /// Nobody is in the way: whether this host is being made the owner, or why it takes nothing.
     pub(super) fn is_made_owner(&self, view: &AreaView, leader: &Leader) -> Result<(), Outcome> {
         let me = self.subject.me;
+        let Some(own) = &self.own else {
+            // Who asks in a damaged block is not heard; and what the leader names it for may be what it held.
+            let (version, hold) = (leader.version, Hold::Damaged);
+            return Err(Outcome::Blocked(Blocker { host: me.host, owner: None, version, free_at: None, hold }));
+        };
         let latest = view.latest_instance();
         let proposes = |block: &Block| block.instance == latest && block.bal > 0 && block.inp == Some(me);
         let proposed = view.good_blocks().any(|(host, block)| host != me.host && proposes(block));
         // What this host gave up it knows, though its block on disk may be damaged.
-        let gave_up = |own: &Block| own.instance > leader.version || own.instance == leader.version && own.released;
-        let led = view.named(leader) == Some(me) && !self.own.as_ref().is_some_and(gave_up);
+        let gave_up = own.instance > leader.version || own.instance == leader.version && own.released;
+        let led = view.named(leader) == Some(me) && !gave_up;
         if led || proposed && !view.released(me, latest) || !in_force!(OnlyWhatIsHandedOver) {
             return Ok(());
         }
-        let version = leader.version;
-        match &self.own {
-            Some(_) => Err(Outcome::Refused(Refusal::NotHandedOver { version })),
-            // Who asks in a damaged block is not heard.
-            None => {
-                let hold = Hold::Damaged;
-                Err(Outcome::Blocked(Blocker { host: me.host, owner: None, version, free_at: None, hold }))
-            }
-        }
+        Err(Outcome::Refused(Refusal::NotHandedOver { version: leader.version }))
     }
 
     /// Gives up what was announced: whoever decides it for this host after all decides a free version.
