@@ -170,6 +170,19 @@ fn it_is_not_switched_off_when_it_may_have_fired() {
     assert!(matches!(again, WatchdogError::InUse { .. }), "{again}");
 }
 
+/// The time counts that the device has taken, not the one that it was asked for.
+#[test]
+fn one_that_counts_less_than_it_was_asked_to_is_not_switched_off_when_it_may_have_fired() {
+    let scene = Scene::with(Model { takes: |asked| if asked == 2 { 1 } else { asked }, ..Model::default() }, slow());
+    let mark = Mark::new();
+    let words = [&scene.node.path, &scene.marks()].map(|path| path.to_str().unwrap().to_string());
+    let mut process = Process::start(&mut processes::worker(&["hasty", &words[0], &words[1]]), &mark);
+    until("the attempt", || process.said().contains("refused") || process.ended().is_some());
+    assert!(process.said().contains("refused"), "{}", process.complained());
+    let account = scene.node.account();
+    assert!(account.open && account.timeout == Duration::from_secs(1), "{account:?}");
+}
+
 /// Scenario 16. With the mark taken out, the second process opens the device, and its orderly end cancels the reset.
 #[test]
 fn a_restarted_process_does_not_cancel_a_pending_reset() {
@@ -223,6 +236,16 @@ fn worker() {
             println!("\nfed");
             thread::sleep(slow().fence());
             assert!(matches!(armed.feed(BootClock.now()), Err(WatchdogError::TooLate { .. })));
+            assert!(matches!(armed.disarm(), Err(WatchdogError::TooLate { .. })));
+            println!("\nrefused");
+            thread::sleep(PATIENCE);
+        }
+        ["hasty", node, marks] => {
+            let timeouts = timeouts([200, 250, 4_000, 2_500, 6_500]);
+            let mut armed = Box::new(KernelWatchdog::new(node).marks(marks)).start(&timeouts).unwrap();
+            // Half of what is left until G after it.
+            armed.feed(BootClock.now() + Duration::from_secs(2)).unwrap();
+            thread::sleep(Duration::from_secs(1));
             assert!(matches!(armed.disarm(), Err(WatchdogError::TooLate { .. })));
             println!("\nrefused");
             thread::sleep(PATIENCE);
@@ -314,17 +337,23 @@ fn a_device_that_will_not_do_fails_the_join_and_leaves_nothing_behind() {
             assert_eq!(opened, 0);
         });
         scope.spawn(|| {
-            let (error, _) = refused(Model { options: CAN_SET_TIMEOUT, unit: 1 }, slow());
+            let (error, _) = refused(Model { options: CAN_SET_TIMEOUT, ..Model::default() }, slow());
             assert!(matches!(error, WatchdogError::Unsupported { what: "orderly close", .. }), "{error}");
         });
         scope.spawn(|| {
-            let (error, _) = refused(Model { options: HAS_MAGIC_CLOSE, unit: 1 }, slow());
+            let (error, _) = refused(Model { options: HAS_MAGIC_CLOSE, ..Model::default() }, slow());
             assert!(matches!(error, WatchdogError::Unsupported { .. }), "{error}");
         });
         scope.spawn(|| {
             // It counts minutes.
-            let (error, _) = refused(Model { unit: 60, ..Model::default() }, slow());
+            let (error, _) = refused(Model { takes: |asked| asked.next_multiple_of(60), ..Model::default() }, slow());
             assert!(matches!(error, WatchdogError::Timeout { got: Some(_), .. }), "{error}");
+        });
+        scope.spawn(|| {
+            // It would fire while the host id is held.
+            let (error, _) = refused(Model { takes: |asked| asked.min(1), ..Model::default() }, slow());
+            let got = Duration::from_secs(1);
+            assert!(matches!(error, WatchdogError::Timeout { got: Some(is), .. } if is == got), "{error}");
         });
     });
 }

@@ -79,7 +79,7 @@ pub enum WatchdogError {
         /// Path of the device.
         device: PathBuf,
     },
-    /// The device refused a time that is needed, or would take a longer one.
+    /// The device refused a time that is needed, or took another one instead.
     #[error("the watchdog {} can't be set to {asked:?}{}", .device.display(), got.map_or(String::new(), |got| format!(", only to {got:?}")))]
     Timeout {
         /// Path of the device.

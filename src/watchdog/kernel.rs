@@ -90,22 +90,27 @@ impl KernelWatchdog {
                 return Err(WatchdogError::Unsupported { device: self.path.clone(), what });
             }
         }
-        self.set(device, pacing.shortest())?;
-        self.set(device, pacing.longest())
+        for asked in [pacing.shortest(), pacing.longest()] {
+            let got = self.set(device, asked)?;
+            // One that is shorter would fire while the host id is held.
+            if got != asked {
+                return Err(self.refused(asked, Some(got), None));
+            }
+        }
+        Ok(())
     }
 
-    fn set(&self, device: &Device, asked: Duration) -> Result<(), WatchdogError> {
-        let failed = |got, source: Option<io::Error>| WatchdogError::Timeout {
-            device: self.path.clone(),
-            asked,
-            got,
-            source: source.map(Arc::new),
-        };
+    /// Returns the time that the device has taken: this one, or a shorter one.
+    fn set(&self, device: &Device, asked: Duration) -> Result<Duration, WatchdogError> {
         match device.set_timeout(asked) {
-            Ok(got) if got > asked => Err(failed(Some(got), None)),
-            Ok(_) => Ok(()),
-            Err(source) => Err(failed(None, Some(source))),
+            Ok(got) if got > asked => Err(self.refused(asked, Some(got), None)),
+            Ok(got) => Ok(got),
+            Err(source) => Err(self.refused(asked, None, Some(source))),
         }
+    }
+
+    fn refused(&self, asked: Duration, got: Option<Duration>, source: Option<io::Error>) -> WatchdogError {
+        WatchdogError::Timeout { device: self.path.clone(), asked, got, source: source.map(Arc::new) }
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> WatchdogError {
@@ -153,9 +158,9 @@ impl Armed for Counting {
     fn feed(&mut self, deadline: Time) -> Result<(), WatchdogError> {
         let now = BootClock.now();
         let timeout = self.pacing.timeout(now, deadline).ok_or(WatchdogError::TooLate { what: "fed" })?;
-        self.watchdog.set(&self.device, timeout)?;
+        let got = self.watchdog.set(&self.device, timeout)?;
         self.device.keep_alive().map_err(|source| self.watchdog.failed("fed", source))?;
-        self.fires_from = Some(now + timeout);
+        self.fires_from = Some(now + got);
         Ok(())
     }
 

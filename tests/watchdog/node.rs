@@ -32,13 +32,13 @@ pub(crate) const HAS_MAGIC_CLOSE: u32 = 0x100;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Model {
     pub(crate) options: u32,
-    /// In whole multiples of how many seconds it counts, rounded up.
-    pub(crate) unit: u64,
+    /// The seconds that it is set to when it is asked for so many.
+    pub(crate) takes: fn(u64) -> u64,
 }
 
 impl Default for Model {
     fn default() -> Model {
-        Model { options: CAN_SET_TIMEOUT | HAS_MAGIC_CLOSE, unit: 1 }
+        Model { options: CAN_SET_TIMEOUT | HAS_MAGIC_CLOSE, takes: |asked| asked }
     }
 }
 
@@ -183,7 +183,7 @@ impl Filesystem for Server {
             }
             SET_TIMEOUT => {
                 let asked = u64::try_from(c_int::from_ne_bytes(data.try_into().unwrap())).unwrap();
-                let seconds = asked.next_multiple_of(self.model.unit);
+                let seconds = (self.model.takes)(asked);
                 account.feed();
                 account.timeout = Duration::from_secs(seconds);
                 account.feedings += 1;
