@@ -18,7 +18,7 @@ use std::time::Duration;
 use leasehold::disk::{Access, BootClock, Clock, DirectDisk, FaultDisk, MemoryDisk, Plan};
 use leasehold::{
     Armed, FormatOptions, HostId, JoinError, JoinOptions, KernelWatchdog, LeaveError, Lockspace, Membership, Pace,
-    Profile, SelfKill, Status, Time, Timeouts, Wait, Watchdog, WatchdogError,
+    Profile, ResumeError, SelfKill, Status, Time, Timeouts, Wait, Watchdog, WatchdogError,
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
@@ -181,6 +181,34 @@ fn one_that_counts_less_than_it_was_asked_to_is_not_switched_off_when_it_may_hav
     assert!(process.said().contains("refused"), "{}", process.complained());
     let account = scene.node.account();
     assert!(account.open && account.timeout == Duration::from_secs(1), "{account:?}");
+}
+
+/// What a process goes on with is watched over again: by the same device, once its predecessor has switched that off.
+#[test]
+fn a_resumed_membership_is_watched_over() {
+    let scene = Scene::with(Model::default(), timeouts([200, 250, 20_000, 2_500, 22_500]));
+    let options = || JoinOptions::new().machine("the one").watchdog(scene.watchdog());
+    let membership = scene.join(options()).unwrap();
+    let resource = membership.create("demo", Wait::No).unwrap();
+    let lease = membership.acquire(&resource, Wait::No).unwrap();
+    until("a renewal", || membership.renewal_latencies().len() > 1);
+    let token = membership.detach().unwrap();
+    let lockspace = Lockspace::open(Arc::new(scene.disk.reopen())).unwrap();
+    let refused = lockspace.resume(&token, options()).unwrap_err();
+    assert!(matches!(refused, ResumeError::Watchdog(WatchdogError::InUse { .. })), "{refused}");
+    let left = scene.node.account();
+    assert!(left.counts && left.opened == 1, "{left:?}");
+    membership.disarm_watchdog().unwrap();
+    scene.await_closed();
+    let mut resumed = lockspace.resume(&token, options()).unwrap();
+    let begun = scene.node.account();
+    assert!(begun.counts && begun.opened == 2 && begun.feedings > left.feedings, "{begun:?}");
+    let held = resumed.leases.pop().unwrap();
+    assert!(held.is_held() && held.version() == lease.version());
+    until("a feeding", || scene.node.account().feedings > begun.feedings);
+    held.release().unwrap();
+    resumed.membership.leave().unwrap();
+    scene.assert_left();
 }
 
 /// Scenario 16. With the mark taken out, the second process opens the device, and its orderly end cancels the reset.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::engine::resources::Resource;
 use crate::error::{AcquireError, Damage, DiskError, FindError};
 use crate::types::{HostId, Name, Owner, Version};
+use crate::watchdog::WatchdogError;
 
 /// Why a membership was not continued. This process holds nothing then, and what the leases protected is to be stopped,
 /// unless the variant says otherwise: it must be gone by G after the predecessor's deadline. The leases stay on disk until
@@ -116,6 +117,9 @@ pub enum ResumeError {
     /// Where the resources are could not be read. As for `Disk`.
     #[error(transparent)]
     Index(#[from] FindError),
+    /// The watchdog that the options ask for could not be started. As for `Disk`.
+    #[error(transparent)]
+    Watchdog(#[from] WatchdogError),
     /// The system refused what a membership needs: a lock, a thread. As for `Disk`.
     #[error("{what}")]
     System {

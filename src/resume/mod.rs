@@ -40,7 +40,8 @@ impl Lockspace {
     /// Later, and on any other refusal, nothing is held: what the leases protected must be gone by G after that deadline,
     /// so it is to be stopped at once. Then a [join](Lockspace::join) takes the host id again after D.
     ///
-    /// Host id and host name are the token's: what `options` say of them is not used. The process must see the same
+    /// Host id and host name are the token's: what `options` say of them is not used. A watchdog of theirs is started before
+    /// the leases are taken up; see [`Membership::detach`] for that of the predecessor. The process must see the same
     /// `CLOCK_BOOTTIME` as its predecessor, that is be in the same time namespace; and where neither the device's locks
     /// nor the network namespace are shared with the predecessor (see DESIGN.md, "Host ids"), it must have ended.
     ///
@@ -86,7 +87,7 @@ impl Lockspace {
         if (token.lockspace, token.nonce) != (self.terms.lockspace, self.terms.nonce) {
             return Err(ResumeError::OtherLockspace { device, found: self.name(), lockspace: token.lockspace });
         }
-        let JoinOptions { machine, tell, tell_notice, .. } = options;
+        let JoinOptions { machine, tell, tell_notice, watchdog, .. } = options;
         let machine = machine.or_else(identity::machine).filter(|machine| *machine == token.machine);
         let Some(machine) = machine else {
             return Err(ResumeError::OtherMachine { device, host: token.owner.host });
@@ -98,7 +99,13 @@ impl Lockspace {
         let member = resume::resume(self.io.for_member(), self.terms.clone(), request)?;
         // Until it is known what is held nothing may be given back: dropping a membership would give the host id back.
         let scanned = member.hosts.scan_all(&member.io, Some(&member.pulse)).map_err(ResumeError::Disk);
-        let resources = match scanned.and_then(|_| Ok(self.resources_to_resume(token)?)) {
+        let found = scanned.and_then(|_| Ok(self.resources_to_resume(token)?));
+        // What follows does not fail any more: a watchdog that was started protects what is held from here on.
+        let watched = found.and_then(|resources| {
+            watchdog.map_or(Ok(()), |watchdog| member.watch_over(watchdog))?;
+            Ok(resources)
+        });
+        let resources = match watched {
             Ok(resources) => resources,
             Err(error) => {
                 let _ = member.detach(&self.index_guard());
@@ -170,6 +177,11 @@ impl Membership {
     ///
     /// The successor has F - R from the last renewal. From now on this process holds nothing: its leases say lost, and
     /// dropping them releases nothing.
+    ///
+    /// A watchdog is not fed any more, nor switched off: it fires by the deadline + G, though a successor has gone on in
+    /// time, unless [`Membership::disarm_watchdog`] is called before. So call it: for a [`SelfKill`](crate::SelfKill) when
+    /// the successor holds, or when this process is about to end anyway; for a device before the successor resumes with it,
+    /// since only one process at a time can have it. From then on until it resumes no watchdog protects.
     ///
     /// # Errors
     /// See [`LeaveError`]. After `LeasesHeld`, which is said only of acquires, releases and creates under way, the
