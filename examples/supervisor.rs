@@ -1,5 +1,5 @@
-//! A supervisor: acquires a lease, runs a program under it, ends the program in time when the lease is lost, and releases
-//! when the program has ended.
+//! A supervisor: acquires a lease, runs a program under it, has the library end the program in time when the lease is lost,
+//! and releases when the program has ended.
 //!
 //! `cargo run --example supervisor` shows both on a new file: a program that ends by itself, and one that has to be ended
 //! because the storage stops answering. `-- DEVICE COMMAND...` runs a command under the lease `example` of a formatted
@@ -16,16 +16,15 @@ mod common;
 use std::error::Error;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Device, RESOURCE, open};
 use leasehold::disk::{Access, BootClock, Clock, DirectDisk, FaultDisk, Plan};
-use leasehold::{JoinOptions, Lease, Lockspace, LossReason, Status, Wait};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use leasehold::{JoinOptions, Lockspace, LossReason, Protected, Scope, Status, Step, Wait};
 
-/// How often the program is looked at. A change of the lease is told at once.
+/// How often the deadline is looked at, to tell what it was. The program's end is told at once.
 const TICK: Duration = Duration::from_millis(20);
 
 /// How it went.
@@ -59,77 +58,30 @@ fn supervise(lockspace: &Lockspace, program: &mut Command, started: impl FnOnce(
     let lease = membership.acquire(&resource, Wait::For(lockspace.timeouts().dead() * 3))?;
     // A group of its own: what it starts is ended with it, unless it leaves the group.
     program.process_group(0).env("LEASEHOLD_VERSION", lease.version().to_string());
-    let mut program = Program(program.spawn()?);
+    let mut program = program.spawn()?;
+    let protected = Protected::new(program.id()).scope(Scope::Group).on_step(|step| match step {
+        Step::Warn => println!("the renewal is late"),
+        Step::Terminate => println!("the program is asked to end"),
+        Step::Kill => println!("the program is killed"),
+    });
+    let supervision = lease.supervise(protected).inspect_err(|_| drop(program.kill().and_then(|()| program.wait())))?;
     started();
-    let ended = watch(&lease, &mut program)?;
-    // After a loss nothing is written any more: the lease may be another host's.
-    if let Ended::Itself(_) = ended {
-        lease.release()?;
-        membership.leave()?;
-    }
-    Ok(ended)
-}
-
-fn watch(lease: &Lease, program: &mut Program) -> Result<Ended, Box<dyn Error>> {
     let mut deadline = BootClock.now();
-    let mut status = lease.status();
-    let mut warned = false;
-    loop {
-        match &status {
-            Status::Held { until } => (deadline, warned) = (*until, false),
-            // F / 2 is left, time to end well.
-            Status::Late { until } => {
-                deadline = *until;
-                if !std::mem::replace(&mut warned, true) {
-                    println!("the renewal is late: the program is asked to end");
-                    program.signal(Signal::TERM)?;
-                }
-            }
-            Status::Lost { reason } => {
-                program.end()?;
-                let after_deadline = BootClock.now().since(deadline);
-                return Ok(Ended::Lost { reason: reason.clone(), after_deadline });
-            }
-        }
-        if program.has_ended()? {
-            return Ok(Ended::Itself(program.end()?));
-        }
-        status = lease.status_change(&status, TICK);
-    }
-}
-
-/// The program, with what is in its process group. Killed when it is dropped.
-struct Program(Child);
-
-impl Program {
-    fn pid(&self) -> Result<Pid, Box<dyn Error>> {
-        Ok(Pid::from_raw(self.0.id().try_into()?).ok_or("no process")?)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<(), Box<dyn Error>> {
-        Ok(kill_process_group(self.pid()?, signal)?)
-    }
-
-    /// It is not reaped: until then its number, which is that of the group, can't be another's.
-    fn has_ended(&self) -> Result<bool, Box<dyn Error>> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        Ok(waitid(WaitId::Pid(self.pid()?), options)?.is_some())
-    }
-
-    /// Kills what is left of it.
-    fn end(&mut self) -> Result<ExitStatus, Box<dyn Error>> {
-        self.signal(Signal::KILL)?;
-        Ok(self.0.wait()?)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // After `end` there is nothing left to kill.
-        if let Ok(None) = self.0.try_wait() {
-            let _ = self.end();
+    while !supervision.wait(TICK) {
+        if let Status::Held { until } | Status::Late { until } = lease.status() {
+            deadline = until;
         }
     }
+    let after_deadline = BootClock.now().since(deadline);
+    // Not before the supervision is over: until then its number, which is that of the group, can't be another's.
+    let ended = program.wait()?;
+    // After a loss nothing is written any more: the lease may be another host's.
+    if let Status::Lost { reason } = lease.status() {
+        return Ok(Ended::Lost { reason, after_deadline });
+    }
+    lease.release()?;
+    membership.leave()?;
+    Ok(Ended::Itself(ended))
 }
 
 fn show_both() -> Result<(), Box<dyn Error>> {
