@@ -1,5 +1,7 @@
 //! Declaring hosts dead: in memory with a path that hangs, and with several processes on a loop device.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -107,7 +109,15 @@ fn a_stopped_holder_that_is_declared_dead_is_replaced_at_once_and_lost_when_it_g
     let again = lockspace.join(JoinOptions::new().host_id(id(7)).machine("another"));
     assert!(matches!(again, Err(JoinError::HeldHere { .. })), "{again:?}");
 
+    // A renewal that had read before the stop writes over it: until one reads it.
+    let disk = File::options().read(true).write(true).open(&node.0).unwrap();
+    let (at, mut declared) = (lockspace.geometry().delta_offset(id(7)), [0; 512]);
+    disk.read_exact_at(&mut declared, at).unwrap();
     holder.signal(Signal::CONT);
+    until("the holder's end", || {
+        disk.write_all_at(&declared, at).and_then(|()| disk.sync_all()).unwrap();
+        holder.ended().is_some()
+    });
     assert_eq!(holder.code(), 0, "{}", holder.complained());
     let lost = said(&holder, "lost").unwrap();
     assert!(lost.starts_with("this host was declared dead by host "), "{lost}");
