@@ -1,5 +1,5 @@
 //! Hosts beside each other, on all that they may find below them: in one process and in several, on disks in memory that
-//! fail and hang, on files, loop devices, frozen file systems, and FUSE files that hang for one host.
+//! fail and hang, on files, loop devices, frozen file systems, and FUSE files that hang for one host; and the command.
 //!
 //! One program, because these tests wait for most of their time: for deadlines, for processes, for hosts to be dead. So
 //! many of them wait at once.
@@ -10,6 +10,10 @@
 mod common;
 
 #[cfg(feature = "cli")]
+mod channel;
+#[cfg(feature = "cli")]
+mod command;
+#[cfg(feature = "cli")]
 mod control;
 mod direct_disk;
 mod engine;
@@ -17,10 +21,13 @@ mod engine;
 mod faults;
 #[cfg(feature = "cli")]
 mod forced;
+#[cfg(feature = "cli")]
+mod guard;
 mod handover;
 #[cfg(feature = "cli")]
 mod loop_devices;
 mod modes;
+mod repair;
 #[cfg(feature = "cli")]
 mod requests;
 #[cfg(feature = "cli")]

@@ -1,28 +1,21 @@
 //! Repairs, in memory: what may be written anew, when, and by whom. `tests/damage.rs` has the command, on any damage.
 
-#![allow(clippy::unwrap_used)] // In a test these are assertions.
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::disk::MemoryDisk;
 use leasehold::format::{Force, Geometry, IndexEntry, Leader, Request};
 use leasehold::{
-    AcquireError, AcquireOptions, EntryFlaw, Finding, FormatOptions, HostId, JoinError, JoinOptions, LeaseMode,
-    Lockspace, LossReason, Membership, RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
+    AcquireError, AcquireOptions, EntryFlaw, Finding, JoinError, JoinOptions, LeaseMode, Lockspace, LossReason,
+    Membership, RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
 };
 
-use common::{PATIENCE, timeouts, until};
+use crate::common::memory::formatted;
+use crate::common::{PATIENCE, id, timeouts, until, until_some};
 
 /// D is longer than any of these tests lasts.
 fn long() -> Timeouts {
     timeouts([50, 150, 60_000, 5_000, 600_000])
-}
-
-fn id(number: u64) -> HostId {
-    HostId::new(number).unwrap()
 }
 
 /// A lockspace with the resources `first` and `second`, at the entries 0 and 1.
@@ -36,16 +29,19 @@ const IN_TIME: RepairOptions = RepairOptions { wait: Wait::For(PATIENCE), fenced
 
 impl Scene {
     fn new() -> Scene {
-        let disk = MemoryDisk::new(8 << 20, None);
-        let options = FormatOptions { timeouts: long(), ..FormatOptions::default() };
-        let geometry = leasehold::format(Arc::new(disk.reopen()), &options).unwrap().geometry();
-        let scene = Scene { disk, geometry };
+        let scene = Scene::empty(long());
         let maker = scene.join(9);
         for name in ["first", "second"] {
             maker.create(name, Wait::For(PATIENCE)).unwrap();
         }
         maker.leave().unwrap();
         scene
+    }
+
+    fn empty(timeouts: Timeouts) -> Scene {
+        let disk = formatted(timeouts);
+        let geometry = Lockspace::open(Arc::new(disk.reopen())).unwrap().geometry();
+        Scene { disk, geometry }
     }
 
     fn lockspace(&self) -> Lockspace {
@@ -55,12 +51,7 @@ impl Scene {
     /// A host of a machine of its own; again while this one is too busy for it.
     fn join(&self, host: u64) -> Membership {
         let options = || JoinOptions::new().host_id(id(host)).machine(&format!("machine {host}"));
-        let mut joined = None;
-        until("a join", || {
-            joined = self.lockspace().join(options()).ok();
-            joined.is_some()
-        });
-        joined.unwrap()
+        until_some("a join", || self.lockspace().join(options()).ok())
     }
 
     /// Spoils so many bytes from `at` on.
@@ -220,10 +211,7 @@ fn the_rest_of_another_hosts_record_says_nothing() {
 /// D is short here: the host counts as dead, and nobody vouches for it.
 #[test]
 fn the_id_of_a_record_that_was_mended_is_taken_again_only_after_its_host_was_declared_dead() {
-    let disk = MemoryDisk::new(8 << 20, None);
-    let options = FormatOptions { timeouts: timeouts([50, 150, 3_000, 200, 3_300]), ..FormatOptions::default() };
-    let geometry = leasehold::format(Arc::new(disk.reopen()), &options).unwrap().geometry();
-    let scene = Scene { disk, geometry };
+    let scene = Scene::empty(timeouts([50, 150, 3_000, 200, 3_300]));
     let (lost, other) = (scene.join(1), scene.join(2));
     let owner = lost.owner();
     scene.spoil(scene.geometry.delta_offset(id(1)), 48);

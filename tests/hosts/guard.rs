@@ -2,11 +2,6 @@
 //!
 //! Everything that a test starts carries a mark in its environment, by which it is found whatever it did to get away.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
-
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -21,9 +16,9 @@ use leasehold::disk::{Access, DirectDisk};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use common::devices::folder;
-use common::processes::{Mark, await_end, command_line, read, signal_process};
-use common::{timeouts, until};
+use crate::common::devices::folder;
+use crate::common::processes::{Mark, await_end, command_line, read, signal_process};
+use crate::common::{timeouts, until};
 
 /// A folder with its own lockspace, in which one supervisor runs one command.
 struct Scene {

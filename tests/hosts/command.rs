@@ -1,10 +1,5 @@
 //! The command as a program: what it prints, what it leaves behind, and its exit codes.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,8 +7,8 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use common::scene::{Scene, TRIES, WAIT, ended, keys};
-use common::until;
+use crate::common::scene::{Scene, TRIES, WAIT, ended, keys};
+use crate::common::until;
 
 #[test]
 fn every_command_helps_with_examples() {

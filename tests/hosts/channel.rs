@@ -1,10 +1,5 @@
 //! Asking a `run` that holds something: who may, what comes of it, and what doesn't disturb it.
 
-#![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -15,9 +10,9 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use common::processes::Process;
-use common::scene::{Ended, Scene, TRIES, WAIT, ended, keys};
-use common::{PATIENCE, until};
+use crate::common::processes::Process;
+use crate::common::scene::{Ended, Scene, TRIES, WAIT, ended, keys};
+use crate::common::{PATIENCE, until};
 
 /// No id of anybody's.
 const NOBODY: u32 = 65534;
