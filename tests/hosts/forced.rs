@@ -134,9 +134,8 @@ fn late_writes_of_a_source_that_was_taken_from_change_no_answer() {
     // A process with a write in the kernel ends when that does.
     scene.source.thaw();
     assert_eq!(old.code(), 69, "{}", old.complained());
-    // Its guard keeps the deadline; it may see who has taken the resource before it knows itself that this has passed.
-    let why = old.complained();
-    assert!(why.contains("no renewal was confirmed in time") || why.contains("fenced by host"), "{why}");
+    // Late, not verified, or fenced: that depends on what it could read before its path hung, and after.
+    assert!(old.complained().contains("the lease was lost while the command ran"), "{}", old.complained());
     scene.is_owned_at(taken);
     scene.stop("new");
     assert_eq!(new.code(), 0, "{}", new.complained());
