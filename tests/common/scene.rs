@@ -11,7 +11,7 @@ use leasehold::{FormatOptions, Timeouts};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::devices::folder;
+use super::devices::{Loop, folder};
 use super::processes::{Mark, Process, is_busy};
 use super::until;
 
@@ -54,12 +54,14 @@ impl Ended {
 pub(crate) struct Scene {
     pub(crate) mark: Mark,
     pub(crate) folder: TempDir,
+    /// What `disk` is another name of, where it is no file.
+    device: Option<Loop>,
 }
 
 impl Scene {
     /// With nothing in it.
     pub(crate) fn empty() -> Scene {
-        Scene { mark: Mark::new(), folder: folder() }
+        Scene { mark: Mark::new(), folder: folder(), device: None }
     }
 
     /// With a lockspace in the file `disk`.
@@ -81,6 +83,16 @@ impl Scene {
             scene.run(&[&["create", "disk"], resources].concat()).expect(0, &[]);
         }
         scene
+    }
+
+    /// As it is, with a loop device for `disk`.
+    pub(crate) fn on_a_device(mut self) -> Scene {
+        let (disk, backing) = (self.path("disk"), self.path("backing"));
+        fs::rename(&disk, &backing).unwrap();
+        let device = Loop::new(&backing, &["--direct-io=on"]);
+        std::os::unix::fs::symlink(&device.0, disk).unwrap();
+        self.device = Some(device);
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

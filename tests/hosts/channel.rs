@@ -56,7 +56,7 @@ fn end(process: Process) {
 
 #[test]
 fn a_run_converts_while_its_command_goes_on() {
-    let scene = Scene::with(&["db", "other"]);
+    let scene = Scene::with(&["db", "other"]).on_a_device();
     scene.run(&["convert", "disk", "db", "--to", "shared"]).expect(73, &["nobody holds db"]);
     scene.run(&["convert", "disk", "dbb", "--to", "shared"]).expect(66, &["did you mean db"]);
     let first = holder(&scene, 1, "first", &["--shared"], "exec sleep 1000");

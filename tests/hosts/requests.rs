@@ -324,7 +324,7 @@ fn renewed(scene: &Scene) -> u64 {
 /// Which is all of it, may take longer than a lost lease would last, and ends with what the command says.
 #[test]
 fn run_yields_when_it_is_asked_to_and_its_command_has_ended() {
-    let scene = Scene::formatted(steady());
+    let scene = Scene::formatted(steady()).on_a_device();
     let script = "trap 'echo > term; while [ ! -e go ]; do sleep 0.05; done; exit 3' TERM
         sh -c 'trap \"echo > child; exit\" TERM; echo > ready; while :; do sleep 0.05; done' &
         while [ ! -e ready ]; do sleep 0.05; done; echo runs; while :; do sleep 0.05; done";
@@ -348,7 +348,7 @@ fn run_yields_when_it_is_asked_to_and_its_command_has_ended() {
 /// As after a loss, though it isn't one: the leases are released, and the exit code is not that of a loss.
 #[test]
 fn run_is_ended_at_once_where_that_is_asked_for() {
-    let scene = Scene::formatted(steady());
+    let scene = Scene::formatted(steady()).on_a_device();
     let script = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done' &)
         echo runs; while :; do sleep 0.05; done";
     let mut owner = owner(&scene, &["--on-request", "yield"], script);
@@ -362,7 +362,7 @@ fn run_is_ended_at_once_where_that_is_asked_for() {
 
 #[test]
 fn run_tells_of_a_request_and_goes_on() {
-    let scene = Scene::formatted(steady());
+    let scene = Scene::formatted(steady()).on_a_device();
     let mut owner = owner(&scene, &[], "trap 'echo > term' TERM; echo runs; while :; do sleep 0.05; done");
     request(&scene, &["--force", "--host-name", "asker"]).expect(75, &["demo is still held"]);
     until("the notice", || owner.complained().contains("host 2 (asker) asks for demo at version "));

@@ -240,7 +240,7 @@ fn gotten(scene: &Scene) -> Json {
 /// Two processes, one after the other and against each other.
 #[test]
 fn the_command_sets_and_gets_values() {
-    let scene = Scene::with(&["demo"]);
+    let scene = Scene::with(&["demo"]).on_a_device();
     assert_eq!(call(&scene, &["value", "get", "disk", "demo"], 0), "");
     assert_eq!(gotten(&scene)["value"], Json::Null);
     call(&scene, &["value", "set", "disk", "demo", "primary=node2", "--host-id", "3"], 0);
@@ -278,7 +278,7 @@ fn the_command_sets_and_gets_values() {
 
 #[test]
 fn a_value_that_nobody_vouches_for_is_printed_and_told() {
-    let scene = Scene::with(&["demo"]);
+    let scene = Scene::with(&["demo"]).on_a_device();
     call(&scene, &["value", "set", "disk", "demo", "good"], 0);
     scene.overwrite((3 << 20) + 2002 * 512, b"b");
     let said = call(&scene, &["value", "get", "disk", "demo"], 65);
