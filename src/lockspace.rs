@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::{BootClock, Clock, Disk, Lane};
+use crate::engine::areas::view_up_to;
 use crate::engine::hosts::{HostInfo, Hosts};
 use crate::engine::io::Io;
 use crate::engine::join::Cancel;
-use crate::engine::resources::{Resource, view_up_to};
+use crate::engine::resources::Resource;
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
 use crate::format::{Corrupt, DeltaRecord, Geometry, Leader, SectorSize};
 use crate::index::{Area, Index};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::disk::Lane;
+use crate::engine::areas::whole_view;
 use crate::engine::feeding::Feeder;
 use crate::engine::hosts::HostInfo;
 use crate::engine::identity;
@@ -15,7 +16,7 @@ use crate::engine::join::{self, Cancel};
 use crate::engine::member::{Member, Tell};
 use crate::engine::notices::{Notice, TellNotice};
 use crate::engine::pulse::{LeaseLoss, Status, Subject};
-use crate::engine::resources::{Resource, whole_view};
+use crate::engine::resources::Resource;
 use crate::error::{AcquireError, CreateError, DiskError, FindError, JoinError, LeaveError};
 use crate::format::{IndexEntry, IndexHeader, Leader};
 use crate::formatting::{resource_area, write_area};

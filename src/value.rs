@@ -1,9 +1,10 @@
 //! The value block: a sector of the caller's own data with each resource.
 
 use crate::disk::Lane;
+use crate::engine::areas::view;
 use crate::engine::io::Io;
 use crate::engine::pulse::Status;
-use crate::engine::resources::{Resource, view};
+use crate::engine::resources::Resource;
 use crate::error::{Damage, ValueError};
 use crate::format::{Corrupt, Geometry, Value};
 use crate::lease::Lease;

@@ -1,8 +1,10 @@
 //! Hands what is held over to another host that asks for it.
 
+use super::areas::whole_view;
+use super::drive::Driven;
 use super::explain::Trouble;
 use super::member::Member;
-use super::resources::{Driven, Resource, whole_view};
+use super::resources::Resource;
 use crate::error::{AcquireError, DiskError, LossReason};
 use crate::protocol::area::AreaView;
 use crate::protocol::resource::{Operation, Outcome, Refusal};

@@ -13,7 +13,10 @@
 //! | [`declare`] | declares another host dead |
 //! | [`repair`] | mends delta records and leaders |
 //! | [`resume`] | goes on with the host id and leases of a process that has ended |
-//! | [`resources`] | drives operations on resources |
+//! | [`operations`] | acquires, converts and releases |
+//! | [`drive`] | carries the effects of an operation out |
+//! | [`resources`] | what the membership has of each resource |
+//! | [`areas`] | reads resources' areas |
 //! | [`handover`] | hands what is held over to another host |
 //! | [`explain`] | why one failed, in the words of the public errors |
 //! | [`verify`] | looks whether what is held was taken by force |
@@ -26,7 +29,9 @@
 //! late or lost. Acquire and release run in the thread that calls them; what they can't finish by its deadline goes on in
 //! a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a timeout.
 
+pub(crate) mod areas;
 mod declare;
+mod drive;
 mod explain;
 pub(crate) mod feeding;
 pub(crate) mod handover;
@@ -36,6 +41,7 @@ pub(crate) mod io;
 pub(crate) mod join;
 pub(crate) mod member;
 pub(crate) mod notices;
+mod operations;
 pub(crate) mod outbox;
 pub(crate) mod pulse;
 mod repair;

@@ -2,8 +2,9 @@
 
 use super::hosts::decode;
 use super::member::Member;
+use super::operations::Acquired;
 use super::pulse::Until;
-use super::resources::{Acquired, Resource};
+use super::resources::Resource;
 use crate::disk::{Fault, Lane};
 use crate::error::{AcquireError, DiskCause, DiskError, LossReason};
 use crate::format::{DeltaRecord, Leader};

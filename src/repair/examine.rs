@@ -2,8 +2,9 @@
 
 use super::Finding;
 use crate::disk::{Fault, Lane};
+use crate::engine::areas::whole_view;
 use crate::engine::hosts::decode;
-use crate::engine::resources::{Resource, whole_view};
+use crate::engine::resources::Resource;
 use crate::error::{Damage, DiskCause, DiskError, FindError};
 use crate::format::{Leader, Request};
 use crate::index::Index;
