@@ -1,12 +1,11 @@
 //! Declares machines dead of which it is true that they were without power.
 
-use super::super::env::{Env, NONCE, lockspace};
-use super::super::storage::{delta_at, seen};
-use super::{Answer, Member, Signal, Tag};
-use crate::format::{DeltaRecord, Geometry};
+use super::{Answer, Member, Signal, Tag, terms};
 use crate::protocol::Span;
 use crate::protocol::declare::{Declaration, Declared, Effect};
-use crate::protocol::delta::{Event, Terms};
+use crate::protocol::delta::Event;
+use crate::sim::env::Env;
+use crate::sim::storage::delta_at;
 
 impl Member {
     /// Begins a declaration, now and then.
@@ -24,21 +23,15 @@ impl Member {
         env.trace(|| format!("host {index} declares {target} dead"));
         let known = self.observer.record(target.host).and_then(|seen| seen.good().cloned());
         let known = known.zip(self.observer.first_seen(target.host));
-        let terms =
-            Terms { geometry: Geometry::default(), lockspace: lockspace(), nonce: NONCE, timeouts: self.timeouts };
-        self.declaration = Some((target.host, Declaration::new(self.tenure.me().host, target, terms, known)));
+        let declaration = Declaration::new(self.tenure.me().host, target, terms(self.timeouts), known);
+        self.declaration = Some((target.host, declaration));
         env.read(index, Tag::Declare, 0, vec![delta_at(target.host)]);
     }
 
     pub(super) fn declared(&mut self, index: usize, env: &mut Env, span: Span, answer: Answer) {
-        let event = match answer {
-            Answer::Read(offsets, sectors) => {
-                Event::Read(span, seen(&sectors[0], |sector| DeltaRecord::decode(sector, offsets[0])))
-            }
-            Answer::Failed => Event::ReadFailed,
-            Answer::Wrote(written) => Event::Wrote(span, written),
-        };
-        self.declaring(index, env, event);
+        let Some((host, _)) = &self.declaration else { return };
+        let at = delta_at(*host);
+        self.declaring(index, env, answer.of_record(span, at));
     }
 
     pub(super) fn declaring(&mut self, index: usize, env: &mut Env, event: Event) {

@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Answer, Completion, End, Held, Host, Member, Process, Signal, Tag, seen, view};
-use crate::format::DeltaRecord;
+use super::{Answer, Completion, End, Held, Host, Member, Process, Signal, Tag, view};
 use crate::protocol::Span;
-use crate::protocol::delta::{Event, Identity, Terms};
+use crate::protocol::delta::{Identity, Terms};
 use crate::protocol::holding::Holding;
 use crate::protocol::resource::Operation;
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
@@ -53,12 +52,7 @@ impl Host {
         let (token, at) = (*token, delta_at(token.me.host));
         let Signal::Io(Completion { tag: Tag::Resume, started, late: false, answer, .. }) = signal else { return };
         let span = Span { started, ended: now };
-        let event = match answer {
-            Answer::Read(_, sectors) => Event::Read(span, seen(&sectors[0], |sector| DeltaRecord::decode(sector, at))),
-            Answer::Failed => Event::ReadFailed,
-            Answer::Wrote(written) => Event::Wrote(span, written),
-        };
-        match resume.step(event) {
+        match resume.step(answer.of_record(span, at)) {
             Effect::Read => env.read(index, Tag::Resume, 0, vec![at]),
             Effect::Write(record) => match resume.submit(now) {
                 Ok(_) => env.write(index, Tag::Resume, 0, at, record.encode(at)),
