@@ -4,6 +4,7 @@
 //! I/O: it latches the loss at the deadline and wakes those who wait.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -153,9 +154,7 @@ impl State {
     /// The status of a lease: it ends with the membership, or by its own deadline.
     fn hold_status(&mut self, key: (u64, Version), now: Time, late_after: Duration) -> Status {
         let whole = self.status(now, late_after);
-        // A conversion moves it to a later version before its holder knows of that.
-        let later = (key.0, Version::new(u64::MAX));
-        let Some((_, hold)) = self.holds.range_mut(key..=later).next() else {
+        let Some((_, hold)) = self.holds.range_mut(from(key)).next() else {
             return Status::Lost { reason: LossReason::Left };
         };
         if let Some((_, reason)) = &hold.loss {
@@ -177,11 +176,10 @@ impl State {
         }
     }
 
-    /// The lease that began like this, as it is called now.
-    fn key(&self, offset: u64, began: Version) -> (u64, Version) {
-        let later = self.holds.range((offset, began)..).take_while(|((at, _), _)| *at == offset);
-        let mut found = later.filter(|(_, hold)| hold.began == began).map(|(key, _)| *key);
-        found.next().unwrap_or((offset, began))
+    /// The lease that began like this, as it is called now, if it is answered for.
+    fn key(&self, offset: u64, began: Version) -> Option<(u64, Version)> {
+        let mut later = self.holds.range(from((offset, began)));
+        later.find(|(_, hold)| hold.began == began).map(|(key, _)| *key)
     }
 
     /// When something changes that nobody does: a lease becomes late, or is lost.
@@ -235,9 +233,9 @@ impl Pulse {
 
     /// This lease, whatever its versions will be.
     pub(crate) fn subject(&self, key: (u64, Version)) -> Subject {
-        let (offset, version) = key;
-        let began = self.state.lock().holds.get(&key).map_or(version, |hold| hold.began);
-        Subject::Lease { offset, began }
+        let state = self.state.lock();
+        let began = state.holds.range(from(key)).next().map_or(key.1, |(_, hold)| hold.began);
+        Subject::Lease { offset: key.0, began }
     }
 
     pub(crate) fn standing(&self, subject: Subject) -> Standing {
@@ -245,13 +243,14 @@ impl Pulse {
         let (now, late_after) = (self.clock.now(), self.fail - self.late);
         let (status, until, since) = match subject {
             Subject::Membership => (state.status(now, late_after), state.tenure.deadline(), None),
-            Subject::Lease { offset, began } => {
-                let key = state.key(offset, began);
-                let status = state.hold_status(key, now, late_after);
-                let hold = state.holds.get(&key);
-                let since = hold.and_then(|hold| hold.loss.as_ref()).map(|(since, _)| *since);
-                (status, hold.map_or(now, |hold| hold.deadline(&state.tenure)), since)
-            }
+            Subject::Lease { offset, began } => match state.key(offset, began) {
+                Some(key) => {
+                    let status = state.hold_status(key, now, late_after);
+                    let hold = &state.holds[&key];
+                    (status, hold.deadline(&state.tenure), hold.loss.as_ref().map(|(since, _)| *since))
+                }
+                None => (Status::Lost { reason: LossReason::Left }, now, None),
+            },
         };
         let loss = self::until(status).err().map(|reason| (since.unwrap_or(now), reason));
         Standing { until, loss }
@@ -488,6 +487,11 @@ impl Pulse {
             }
         }
     }
+}
+
+/// Where a lease stands among what is held: a conversion moves it to a later version before its holder knows of that.
+fn from((offset, version): (u64, Version)) -> RangeInclusive<(u64, Version)> {
+    (offset, version)..=(offset, Version::new(u64::MAX))
 }
 
 fn until(status: Status) -> Result<Time, LossReason> {

@@ -304,22 +304,53 @@ mod tests {
 
     use super::*;
     use crate::disk::MemoryDisk;
-    use crate::{FormatOptions, JoinOptions, Timeouts, Wait};
+    use crate::{FormatOptions, JoinOptions, LeaseMode, Membership, Resource, Timeouts, Wait};
 
-    /// As one that did not run in between. With the steps counted from the moment at which it sees the loss, the engine
-    /// would give the lease back while the program runs.
-    #[test]
-    fn a_supervisor_that_learns_late_of_the_loss_of_a_lease_kills_at_once() {
+    /// Kills soon after it asks. The deadline is far.
+    fn member() -> (Membership, Resource) {
         let [renewal, io, fail, fence, dead] = [100, 500, 50_000, 100, 50_100].map(Duration::from_millis);
         let timeouts = Timeouts::new(renewal, io, fail, fence, dead).expect("valid");
         let options = FormatOptions { timeouts, ..FormatOptions::default() };
         let disk = Arc::new(MemoryDisk::new(8 << 20, None));
         let membership = crate::format(disk, &options).expect("formatted").join(JoinOptions::new()).expect("joined");
         let resource = membership.create("demo", Wait::No).expect("created");
+        (membership, resource)
+    }
+
+    /// A lease has another version before its holder knows of that, and the next one on the resource is not it.
+    #[test]
+    fn a_lease_is_the_same_one_after_conversions_and_no_other_is() {
+        let (membership, resource) = member();
+        let pulse = &membership.member.pulse;
+        let lease = membership.acquire(&resource, Wait::No).expect("acquired");
+        let began = pulse.subject(lease.key());
+        lease.convert(LeaseMode::Shared, Wait::No).expect("shared");
+        lease.convert(LeaseMode::Exclusive, Wait::No).expect("exclusive");
+        let before = lease.key();
+        lease.convert(LeaseMode::Shared, Wait::No).expect("shared");
+        lease.convert(LeaseMode::Exclusive, Wait::No).expect("exclusive");
+        let during = pulse.subject(before);
+        assert!(before < lease.key());
+        for subject in [began, during] {
+            assert!(pulse.standing(subject).loss.is_none());
+        }
+        lease.release().expect("released");
+        let next = membership.acquire(&resource, Wait::No).expect("acquired");
+        for subject in [began, during] {
+            assert!(pulse.standing(subject).loss.is_some(), "it was taken for the next one");
+        }
+        next.release().expect("released");
+    }
+
+    /// As one that did not run in between. With the steps counted from the moment at which it sees the loss, the engine
+    /// would give the lease back while the program runs.
+    #[test]
+    fn a_supervisor_that_learns_late_of_the_loss_of_a_lease_kills_at_once() {
+        let (membership, resource) = member();
         let lease = membership.acquire(&resource, Wait::No).expect("acquired");
         let mut child = Command::new("sleep").arg("1004").stdout(Stdio::null()).spawn().expect("a sleeper");
         let member = membership.member.clone();
-        let key = (resource.offset, lease.version());
+        let key = lease.key();
         let (subject, ladder) = (member.pulse.subject(key), member.ladder());
         let escalation = Escalation::new(ladder.deadlines(member.pulse.standing(subject).until));
         member.pulse.lose_hold(key, LossReason::Unverified { cause: None });
