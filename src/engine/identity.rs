@@ -4,9 +4,15 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, Fault, LockOutcome};
 use crate::types::HostId;
+
+/// For how long a name may outlast its holder: a process that is being started has all that is open here until it has
+/// become another program.
+const OUTLASTS: Duration = Duration::from_millis(100);
 
 /// Holds a host id of a lockspace against every other process in this network namespace, whatever device node it came
 /// by. The lock on the device alone would not do: two nodes of one device don't see each other's locks.
@@ -20,11 +26,19 @@ pub(crate) struct LocalLock {
 impl LocalLock {
     /// `None`: another holder is there. `nonce` tells the lockspace from all others.
     pub(crate) fn take(nonce: u64, host: HostId) -> io::Result<Option<LocalLock>> {
+        LocalLock::take_within(OUTLASTS, nonce, host)
+    }
+
+    fn take_within(patience: Duration, nonce: u64, host: HostId) -> io::Result<Option<LocalLock>> {
         let address = SocketAddr::from_abstract_name(format!("leasehold/{nonce:016x}/{host}"))?;
-        match UnixDatagram::bind_addr(&address) {
-            Ok(socket) => Ok(Some(LocalLock { _socket: socket })),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-            Err(error) => Err(error),
+        let since = Instant::now();
+        loop {
+            match UnixDatagram::bind_addr(&address) {
+                Ok(socket) => return Ok(Some(LocalLock { _socket: socket })),
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(error),
+                Err(_) if since.elapsed() >= patience => return Ok(None),
+                Err(_) => thread::sleep(Duration::from_millis(2)),
+            }
         }
     }
 }
@@ -110,6 +124,24 @@ mod tests {
         assert!(LocalLock::take(nonce.wrapping_add(1), host)?.is_some());
         drop(first);
         assert!(LocalLock::take(nonce, host)?.is_some());
+        Ok(())
+    }
+
+    #[test]
+    fn a_host_id_is_free_though_a_process_is_being_started_when_it_is_given_back() -> io::Result<()> {
+        let nonce = rand::random();
+        let Some(host) = HostId::new(7) else { unreachable!() };
+        let Some(first) = LocalLock::take(nonce, host)? else { unreachable!() };
+        let inherited = first._socket.try_clone()?;
+        drop(first);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(5));
+                drop(inherited);
+            });
+            let again = LocalLock::take_within(Duration::from_secs(60), nonce, host);
+            assert!(again.is_ok_and(|lock| lock.is_some()));
+        });
         Ok(())
     }
 }
