@@ -72,7 +72,7 @@ impl Member {
                     Operation::convert(subject, own, to, wait, now)
                 } else {
                     env.trace(|| format!("host {index} releases"));
-                    env.check.stopped(index);
+                    env.check.releases(index);
                     self.held = None;
                     Operation::release(subject, own, now)
                 }
