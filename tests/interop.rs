@@ -18,6 +18,8 @@ mod control;
 mod death;
 #[path = "interop/dumps.rs"]
 mod dumps;
+#[path = "interop/handover.rs"]
+mod handover;
 #[path = "interop/lockspaces.rs"]
 mod lockspaces;
 #[path = "interop/modes.rs"]

@@ -9,13 +9,13 @@ use super::common::sanlock::{Sanlock, direct};
 use super::common::{PATIENCE, id};
 use super::{Device, T, our_name};
 
-fn join(device: &Device, host: u64) -> Membership {
+pub(crate) fn join(device: &Device, host: u64) -> Membership {
     let options = JoinOptions::new().host_id(id(host)).host_name(our_name(host));
     Lockspace::open(device.disk()).unwrap().join(options).unwrap()
 }
 
 /// What sanlock reads of the leader: owner, version, and whether it is free.
-fn leader(resource: &str) -> (u64, u64, bool) {
+pub(crate) fn leader(resource: &str) -> (u64, u64, bool) {
     let fields = direct(&["read_leader", "-r", resource]).fields();
     let number = |name: &str| fields[name].parse().unwrap_or_else(|_| panic!("{name}: {fields:?}"));
     (number("owner_id"), number("lver"), number("timestamp") == 0)
