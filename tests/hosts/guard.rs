@@ -11,14 +11,19 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leasehold::FormatOptions;
 use leasehold::disk::{Access, DirectDisk};
+use leasehold::{FormatOptions, Timeouts};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::common::devices::folder;
 use crate::common::processes::{Mark, await_end, command_line, read, signal_process};
 use crate::common::{timeouts, until};
+
+/// A busy machine must not cost the lease where it isn't meant to.
+fn brief() -> Timeouts {
+    timeouts([200, 250, 2_000, 1_000, 3_000])
+}
 
 /// A folder with its own lockspace, in which one supervisor runs one command.
 struct Scene {
@@ -34,20 +39,23 @@ impl Scene {
     }
 
     fn start(command: &[&str]) -> Scene {
+        Scene::spawn(Scene::run(command), brief())
+    }
+
+    fn run(command: &[&str]) -> Command {
         // What started the tests may ignore signals, and that is inherited.
         let mut run = Command::new("env");
         run.args(["--default-signal", env!("CARGO_BIN_EXE_leasehold"), "run", "demo", "--"]).args(command);
-        Scene::spawn(run)
+        run
     }
 
-    fn spawn(mut run: Command) -> Scene {
+    fn spawn(mut run: Command, timeouts: Timeouts) -> Scene {
         // Of its own, with a parent in the session: the kernel stops nobody in an orphaned process group.
         run.process_group(0);
         let folder = folder();
         let device = folder.path().join("leasehold.img");
         fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
-        // A busy machine must not cost the lease where it isn't meant to.
-        let options = FormatOptions { timeouts: timeouts([200, 250, 2_000, 1_000, 3_000]), ..Default::default() };
+        let options = FormatOptions { timeouts, ..Default::default() };
         leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
         let mark = Mark::new();
         mark.put_on(&mut run);
@@ -188,6 +196,17 @@ fn the_commands_own_end_is_the_exit_code() {
 }
 
 #[test]
+fn the_supervisor_ends_with_the_command_and_not_with_the_next_renewal() {
+    let renewal = Duration::from_secs(25);
+    let run = Scene::run(&["sh", "-c", "echo > over"]);
+    let mut scene = Scene::spawn(run, timeouts([25_000, 250, 55_000, 1_000, 56_000]));
+    scene.await_file("over");
+    let over = Instant::now();
+    assert_eq!(scene.code(), 0);
+    assert!(over.elapsed() < renewal / 2, "it took {:?}", over.elapsed());
+}
+
+#[test]
 fn signals_to_the_supervisor_reach_the_command_once() {
     let mut scene = Scene::script(
         "for signal in HUP INT QUIT TERM USR1 USR2; do trap \"echo $signal >> got\" $signal; done
@@ -276,7 +295,7 @@ fn a_signal_that_was_ignored_stays_ignored_for_the_command() {
     let mut run = Command::new("sh");
     run.args(["-c", "trap '' HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_leasehold")]);
     run.args(["run", "demo", "--", "sh", "-c", "kill -HUP $$; echo > survived"]);
-    let mut scene = Scene::spawn(run);
+    let mut scene = Scene::spawn(run, brief());
     assert_eq!(scene.code(), 0);
     assert!(scene.path("survived").exists());
 }

@@ -22,6 +22,8 @@ const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 /// What all of it may take to be gone after SIGKILL, before the supervisor itself steps in.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
+/// The longest pause between two looks at the leases. The end of the command is not told to who looks.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a command runs under.
 pub(crate) struct Supervisor<'run> {
@@ -74,8 +76,8 @@ impl Supervisor<'_> {
         let Supervisor { guard, membership, leases, .. } = self;
         let mut renewed = membership.status();
         while !over.load(Ordering::Relaxed) {
-            // Whatever changes, the membership renews soon.
-            renewed = membership.status_change(&renewed, membership.lockspace().timeouts().renewal());
+            // A lease that is lost alone changes nothing of the membership.
+            renewed = membership.status_change(&renewed, self.pause());
             let now = leases.status();
             match &now {
                 _ if now == seen => continue,
@@ -92,13 +94,18 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Between two looks at the leases: a small part of G, within which all must be gone after a loss.
+    fn pause(&self) -> Duration {
+        (self.membership.lockspace().timeouts().fence() / 8).min(LONGEST_PAUSE)
+    }
+
     fn await_end(&self, ladder: &Ladder) -> End {
         let Supervisor { guard, membership, leases, yielding, .. } = self;
-        let interval = membership.lockspace().timeouts().renewal();
+        let pause = self.pause();
         let mut lost_since = None;
         let mut trouble_told = false;
         loop {
-            match guard.next_event(interval) {
+            match guard.next_event(pause) {
                 Some(GuardEvent::Started) => {}
                 Some(GuardEvent::SpawnFailed { error, not_found }) => {
                     let code = if not_found { NOT_FOUND } else { NOT_EXECUTABLE };
@@ -131,7 +138,7 @@ impl Supervisor<'_> {
             if matches!(leases.status(), Status::Lost { .. }) {
                 // A guard that neither ends the command nor says that it can't is itself stopped or stuck.
                 let since = *lost_since.get_or_insert_with(Instant::now);
-                if since.elapsed() > ladder.grace() {
+                if since.elapsed() > ladder.grace() + pause {
                     let left = guard.enforce(KILL_PATIENCE);
                     return if left.is_empty() { End::Lost } else { End::Left(left) };
                 }
