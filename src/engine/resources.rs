@@ -40,6 +40,8 @@ pub(crate) struct Resources {
 struct Slot {
     name: Name,
     state: SlotState,
+    /// How many operations were begun.
+    begun: u64,
     /// The own block as this generation last knew it to be on disk: what it is restored from when it rots.
     own: Option<Block>,
     /// Released by its holder while a conversion is under way.
@@ -72,6 +74,14 @@ impl Resources {
         self.slots.lock().iter().filter_map(|(offset, slot)| slot.held(*offset)).collect()
     }
 
+    /// How many operations were begun on what is held exclusively at that version, if it is and none is under way. What was
+    /// read while that stays the same shows no work of our own.
+    pub(super) fn at_rest(&self, resource: &Resource, version: Version) -> Option<u64> {
+        let slots = self.slots.lock();
+        let slot = slots.get(&resource.offset)?;
+        (slot.state == SlotState::Held(LeaseMode::Exclusive, version)).then_some(slot.begun)
+    }
+
     /// What is held, at which version.
     pub(crate) fn held(&self) -> Vec<(Resource, Version)> {
         self.leases().into_iter().map(|(resource, _, version)| (resource, version)).collect()
@@ -100,6 +110,7 @@ impl Resources {
             return None;
         }
         slot.state = SlotState::Busy(None);
+        slot.begun += 1;
         slot.name = resource.name;
         Some(slot.own.clone())
     }
@@ -158,6 +169,7 @@ impl Resources {
             match slot.state {
                 SlotState::Held(mode, held) if held == version => {
                     slot.state = SlotState::Busy(Some(held));
+                    slot.begun += 1;
                     return Some((slot.own.take()?, mode));
                 }
                 SlotState::Busy(Some(held)) if held == version => {}
@@ -176,7 +188,7 @@ impl Resources {
 
 impl Slot {
     const fn new(name: Name, state: SlotState) -> Slot {
-        Slot { name, state, own: None, given_up: false, asking: Vec::new() }
+        Slot { name, state, begun: 0, own: None, given_up: false, asking: Vec::new() }
     }
 
     fn held(&self, offset: u64) -> Option<(Resource, LeaseMode, Version)> {

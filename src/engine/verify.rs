@@ -37,10 +37,15 @@ impl Member {
 
     fn verify_one(&self, resource: &Resource, version: Version) {
         let key = (resource.offset, version);
+        let Some(begun) = self.resources.at_rest(resource, version) else { return };
         let (span, view) = match self.read_area(resource) {
             Ok(read) => read,
             Err(error) => return self.pulse.not_looked(key, error),
         };
+        // A conversion that came in between looks like a taking: by ourselves, or by those who share since.
+        if self.resources.at_rest(resource, version) != Some(begun) {
+            return;
+        }
         if view.block(self.host()).is_none() {
             self.restore(resource, version);
         }

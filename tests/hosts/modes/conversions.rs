@@ -10,9 +10,9 @@ use leasehold::disk::{Fault, Plan};
 use leasehold::{AcquireError, LeaseMode, Status, Wait};
 
 use super::{not_acquired, release};
-use crate::common::PATIENCE;
 use crate::common::answers::{held_by, shared, sharers};
 use crate::common::memory::Scene;
+use crate::common::{PATIENCE, until};
 
 const EIO: i32 = 5;
 
@@ -186,4 +186,28 @@ fn a_write_that_fails_leaves_held_what_the_answer_says() {
             });
         }
     });
+}
+
+/// It reads what others wrote who share since, and knows of no conversion.
+#[test]
+fn a_look_that_began_before_a_lease_was_shared_shows_no_taking() {
+    let scene = Scene::new();
+    let other = scene.other(2);
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let (leader, hangs) = (scene.leader_at(), AtomicBool::new(true));
+    scene.path.set_rule(move |request| {
+        let looks = !request.is_write() && request.offset == leader;
+        if looks && hangs.swap(false, Ordering::SeqCst) { Plan::Hold } else { Plan::Pass }
+    });
+    assert!(scene.path.wait_held(1, PATIENCE));
+    lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
+    let sharer = other.acquire(&scene.resource, shared(Wait::For(PATIENCE))).unwrap();
+    // If the machine was not too busy, it has not timed out.
+    scene.path.release();
+    for _ in 0..3 {
+        let seen = scene.membership.status();
+        until("a renewal", || scene.membership.status() != seen);
+    }
+    release(lease);
+    release(sharer);
 }
