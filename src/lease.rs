@@ -125,8 +125,8 @@ impl Lease {
     /// the lease's deadline + G. A program that depends on several leases can be supervised by each. A conversion changes
     /// nothing of that.
     ///
-    /// A lease that is released or dropped ends the program too, but then it is late: before that it is to be gone
-    /// ([`Supervision::end`], [`Supervision::wait`]), or left alone ([`Supervision::stop`]).
+    /// A lease that is released, handed over or dropped ends the program too, but then it is late: before that it is to be
+    /// gone ([`Supervision::end`], [`Supervision::wait`]), or left alone ([`Supervision::stop`]).
     ///
     /// For the rest as [`Membership::supervise`](crate::Membership::supervise). The watchdog is fed as long as the
     /// membership is held: it is not for a program that outlives a lease lost alone.
