@@ -108,13 +108,6 @@ impl Membership {
         let deadline = wait.deadline(self.member.io.now());
         let acquired = self.member.acquire(resource, LeaseMode::Exclusive, Basis::Forced(version), deadline)?;
         let lease = Lease::new(self.member.clone(), *resource, LeaseMode::Exclusive, acquired.version);
-        let previous = acquired.overridden.into_iter().map(|(owner, until)| {
-            let now = self.member.io.now();
-            let name = self.member.hosts.name_of(owner);
-            let generation = Some(owner.generation.get());
-            let holder = Holder { host: owner.host, generation, name, version, takeover_in: None };
-            (holder, until.since(now))
-        });
-        Ok(Taken { lease, previous: previous.collect() })
+        Ok(Taken { lease, previous: self.member.previous(&acquired) })
     }
 }

@@ -177,7 +177,7 @@ fn a_killed_process_is_continued_and_no_other_host_ever_sees_its_lease_free() {
             refused
         });
         kill(&mut holder);
-        let Resumed { leases, gone, membership } = scene.resume(&token).unwrap();
+        let Resumed { leases, gone, membership, .. } = scene.resume(&token).unwrap();
         assert_eq!(membership.owner(), token.owner());
         assert!(gone.is_empty(), "{gone:?}");
         let [lease] = &leases[..] else { panic!("{leases:?}") };

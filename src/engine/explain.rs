@@ -1,8 +1,10 @@
 //! Says in the words of the public errors why an operation on a resource failed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::member::Member;
+use super::operations::Acquired;
 use super::resources::Resource;
 use crate::error::{AcquireError, Damage, DiskError, Holder};
 use crate::protocol::Defect;
@@ -26,6 +28,18 @@ impl Member {
             |owner| self.hosts.name_of(owner),
         );
         Holder::new(blocker, name, self.io.now())
+    }
+
+    /// Those of whom `acquired` was taken by force, and for how long from now on they may still act.
+    pub(crate) fn previous(&self, acquired: &Acquired) -> Vec<(Holder, Duration)> {
+        let now = self.io.now();
+        let version = Version::new(acquired.version.get().saturating_sub(1));
+        let previous = acquired.overridden.iter().map(|(owner, until)| {
+            let (host, generation) = (owner.host, Some(owner.generation.get()));
+            let holder = Holder { host, generation, name: self.hosts.name_of(*owner), version, takeover_in: None };
+            (holder, until.since(now))
+        });
+        previous.collect()
     }
 
     /// Who took `version`, as far as is known.

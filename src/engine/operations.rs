@@ -1,6 +1,7 @@
 //! Acquires, converts and releases, in the thread of the caller; what is left over when the caller's time is up goes on in
 //! the membership's own.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::drive::{Driven, Limits};
@@ -22,6 +23,13 @@ pub(crate) struct Acquired {
 }
 
 impl Member {
+    /// Until when those may still act from whom something was taken by force before now.
+    pub(super) fn act_until(&self, overridden: &BTreeSet<Owner>) -> Vec<(Owner, Time)> {
+        let now = self.io.now();
+        let until = |owner: &Owner| self.hosts.with_observer(|observer| observer.acts_until(owner.host, now));
+        overridden.iter().map(|owner| (*owner, until(owner))).collect()
+    }
+
     pub(super) fn subject(&self, resource: &Resource) -> Subject {
         Subject {
             me: self.pulse.me(),
@@ -72,10 +80,7 @@ impl Member {
                 self.ended(resource, &operation, &outcome).map_err(AcquireError::Lost)?;
                 match outcome {
                     Outcome::Held(version) => {
-                        let now = self.io.now();
-                        let until = |owner: Owner| self.hosts.with_observer(|it| it.acts_until(owner.host, now));
-                        let overridden = operation.overridden().iter().map(|owner| (*owner, until(*owner))).collect();
-                        Ok(Acquired { version, overridden })
+                        Ok(Acquired { version, overridden: self.act_until(operation.overridden()) })
                     }
                     _ if self.pulse.has_ended(Until::Closing) => Err(AcquireError::Lost(LossReason::Left)),
                     outcome => Err(self.explain(resource, outcome, trouble)),

@@ -8,6 +8,7 @@ use super::io::{Io, outcome};
 use super::join::{LockError, lock_host};
 use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
+use super::operations::Acquired;
 use super::pulse::Until;
 use super::resources::Resource;
 use crate::disk::Lane;
@@ -106,9 +107,13 @@ fn refused(io: &Io, request: &Request, at: u64, refusal: Refusal) -> ResumeError
 }
 
 impl Member {
-    /// Goes on with the lease on a resource: how it is held, if this generation has one. `listed` is how it is known to
-    /// have held it. All ids in use were looked at before.
-    pub(crate) fn take_up(&self, resource: &Resource, listed: Option<Hold>) -> Result<Option<Hold>, Gone> {
+    /// Goes on with the lease on a resource: how it is held, if this generation has one, and who may act beside it.
+    /// `listed` is how it is known to have held it. All ids in use were looked at before.
+    pub(crate) fn take_up(
+        &self,
+        resource: &Resource,
+        listed: Option<Hold>,
+    ) -> Result<Option<(LeaseMode, Acquired)>, Gone> {
         let me = self.pulse.me();
         let version = |other| listed.map_or(other, |(_, version)| version);
         let gone = |other, reason| Err(Gone { resource: *resource, version: version(other), reason });
@@ -148,21 +153,29 @@ impl Member {
             self.resources.adopt(resource, mode, version, own);
             self.pulse.hold(resource, mode, version, span.started);
         };
+        let unforced = |version| Acquired { version, overridden: Vec::new() };
         match standing {
-            Standing::Held(mode, version) => {
-                go_on(mode, version, own);
-                Ok(Some((mode, version)))
+            Standing::Held(LeaseMode::Shared, version) => {
+                go_on(LeaseMode::Shared, version, own);
+                Ok(Some((LeaseMode::Shared, unforced(version))))
+            }
+            Standing::Held(LeaseMode::Exclusive, version) => {
+                go_on(LeaseMode::Exclusive, version, own);
+                let now = self.io.now();
+                let overridden = self.hosts.with_observer(|observer| view.overridden(me, version, observer, now));
+                let overridden = self.act_until(&overridden);
+                Ok(Some((LeaseMode::Exclusive, Acquired { version, overridden })))
             }
             Standing::Upgrading(version) => {
                 go_on(LeaseMode::Shared, version, own);
                 // Called off at once.
                 match self.convert(resource, LeaseMode::Exclusive, version, Some(self.io.now())) {
-                    Ok(version) => Ok(Some((LeaseMode::Exclusive, version))),
-                    Err(_) => Ok(Some((LeaseMode::Shared, version))),
+                    Ok(version) => Ok(Some((LeaseMode::Exclusive, unforced(version)))),
+                    Err(_) => Ok(Some((LeaseMode::Shared, unforced(version)))),
                 }
             }
             Standing::Open(version) => match self.complete(resource, version) {
-                Ok(acquired) => Ok(Some((LeaseMode::Exclusive, acquired.version))),
+                Ok(acquired) => Ok(Some((LeaseMode::Exclusive, acquired))),
                 Err(error) => gone(version, GoneReason::CutShort(error)),
             },
             Standing::Superseded { mode, version, by, owner } => {

@@ -1,12 +1,13 @@
 //! What one read of a resource's area showed: its leader and the host blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::liveness::Observer;
 use super::resource::Hold;
 use super::rules::in_force;
 use super::{Defect, Seen};
 use crate::format::{Block, BlockExtension, Leader};
-use crate::types::{Generation, HostId, Name, Owner, Version};
+use crate::types::{Generation, HostId, Name, Owner, Time, Version};
 
 /// The leader and every block that is not empty. A host that is missing here has an empty block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +83,7 @@ impl AreaView {
         // The leader's owner is judged with what it says of being free.
         let (version, owner) = (leader.version, leader.owner);
         let claims = self
-            .claims(leader, end)
+            .claims(leader.version, end)
             .filter(move |claim| (claim.0, Some(claim.1)) != (version, owner) && in_force!(ClaimsCount))
             .map(|(version, owner)| (version, owner, self.hold_of(owner.host)));
         let sharers = self.sharing().filter(|_| in_force!(SharersCount));
@@ -90,11 +91,19 @@ impl AreaView {
         named.into_iter().chain(claims).chain(sharers)
     }
 
+    /// Who owns a version below `version`, which is `me`'s, and may be active: the resource was taken from them by force.
+    pub fn overridden(&self, me: Owner, version: Version, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
+        let leader = self.leader.good();
+        let named = leader.and_then(|leader| self.named(leader));
+        let claims = self.claims(leader.map_or(Version::default(), |leader| leader.version), version);
+        let owners = named.into_iter().chain(claims.map(|(_, owner)| owner));
+        owners.filter(|owner| *owner != me && !observer.judge(*owner, now).is_gone()).collect()
+    }
+
     /// The versions below `end` that a host's own block says it owns and did not give up: it may hold them. Of those that
-    /// the leader shows to be over a sanlock host's don't count: it is never overridden by force, and may leave the claim of
-    /// a ballot that it lost in its block for good.
-    fn claims(&self, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner)> {
-        let current = leader.version;
+    /// are over by now, when `current` is the leader's version, a sanlock host's don't count: it is never overridden by
+    /// force, and may leave the claim of a ballot that it lost in its block for good.
+    fn claims(&self, current: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> {
         let from = if in_force!(EarlierClaimsCount) { Version::default() } else { current };
         self.good_blocks().filter_map(move |(host, block)| {
             let (version, owner) = claim(host, block)?;

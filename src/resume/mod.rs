@@ -4,6 +4,7 @@ mod error;
 mod token;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use error::{Gone, GoneReason, ResumeError};
 pub use token::{ResumeToken, TokenError};
@@ -12,7 +13,7 @@ use crate::engine::identity;
 use crate::engine::member::Member;
 use crate::engine::resources::Resource;
 use crate::engine::resume::{self, Hold, Request};
-use crate::error::{FindError, LeaveError};
+use crate::error::{FindError, Holder, LeaveError};
 use crate::index::Index;
 use crate::lease::Lease;
 use crate::lockspace::Lockspace;
@@ -26,6 +27,9 @@ pub struct Resumed {
     pub leases: Vec<Lease>,
     /// The leases that the token lists, and that are not held any more: what they protected must be stopped.
     pub gone: Vec<Gone>,
+    /// Of the leases that were taken by force, from whom, and for how long from now on that host may still act, as for
+    /// [`Taken::previous`](crate::Taken::previous). The process before this one may not have been told.
+    pub previous: Vec<(Resource, Holder, Duration)>,
     /// Host id and generation as before.
     pub membership: Membership,
 }
@@ -113,12 +117,15 @@ impl Lockspace {
             }
         };
         let guard = self.index_guard();
-        let (mut leases, mut gone) = (Vec::new(), Vec::new());
+        let (mut leases, mut gone, mut previous) = (Vec::new(), Vec::new(), Vec::new());
         for (offset, (resource, listed)) in resources {
             match member.take_up(&resource, listed) {
                 // Nobody changes the index any more.
-                Ok(Some((_, version))) if offset == guard.offset => member.release_later(&resource, version),
-                Ok(Some((mode, version))) => {
+                Ok(Some((_, held))) if offset == guard.offset => member.release_later(&resource, held.version),
+                Ok(Some((mode, held))) => {
+                    let version = held.version;
+                    let others = member.previous(&held).into_iter();
+                    previous.extend(others.map(|(holder, bound)| (resource, holder, bound)));
                     leases.push(Lease::new(member.clone(), resource, mode, version));
                     let earlier = listed.map(|(_, listed)| listed).filter(|listed| *listed != version);
                     gone.extend(earlier.map(|version| Gone { resource, version, reason: GoneReason::Released }));
@@ -127,7 +134,7 @@ impl Lockspace {
                 Err(lease) => gone.push(lease),
             }
         }
-        Ok(Resumed { leases, gone, membership: Membership::of(member, self.clone()) })
+        Ok(Resumed { leases, gone, previous, membership: Membership::of(member, self.clone()) })
     }
 
     /// Where the generation may have a lease: every resource that is known, and those that the token lists, with how it

@@ -327,13 +327,10 @@ impl Checker {
         }
         let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
         for (index, other) in others {
-            match (taken.get(&other.owner), &mut self.leases[index]) {
-                (Some(bound), Some(right)) => {
+            match taken.get(&other.owner) {
+                Some(bound) => {
                     self.counters.forced += 1;
-                    right.what.taken = Some(Told::one(host, *bound).also(right.what.taken));
-                    if right.until > *bound {
-                        self.fail(format!("S1: {me} is told less than what {} may act for", other.owner));
-                    }
+                    self.is_told(host, me, index, *bound);
                 }
                 _ if other.taken.is_some_and(|told| told.knows(host)) => {}
                 _ if bound.is_some_and(|told| told.knows(index) && until <= told.until) => {}
@@ -366,6 +363,7 @@ impl Checker {
         host: usize,
         me: Owner,
         (mode, version): (LeaseMode, Version),
+        told: &BTreeMap<Owner, Time>,
         now: Time,
         until: Time,
     ) {
@@ -387,13 +385,30 @@ impl Checker {
         }
         self.leases[host] = Some(Right { what: Lease { owner: me, version, mode, taken: bound }, until });
         let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
+        for (owner, bound) in told {
+            self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
+        }
         for (index, other) in others {
+            if let Some(bound) = told.get(&other.owner) {
+                self.is_told(host, me, index, *bound);
+                continue;
+            }
             let told = other.taken.is_some_and(|told| told.knows(host))
                 || bound.is_some_and(|told| told.knows(index) && until <= told.until);
             if !told {
                 let (owner, theirs) = (other.owner, other.version);
                 self.fail(format!("S1: {me} goes on with version {version} while {owner} is active with {theirs}"));
             }
+        }
+    }
+
+    /// A machine that goes on beside a former owner was told until when that one, on the machine `index`, may act.
+    fn is_told(&mut self, host: usize, me: Owner, index: usize, bound: Time) {
+        let Some(right) = &mut self.leases[index] else { return };
+        let (owner, until) = (right.what.owner, right.until);
+        right.what.taken = Some(Told::one(host, bound).also(right.what.taken));
+        if until > bound {
+            self.fail(format!("S1: {me} is told less than what {owner} may act for"));
         }
     }
 

@@ -8,7 +8,7 @@ use leasehold::format::{Block, BlockExtension, Leader};
 use leasehold::{
     AcquireError, AcquireOptions, FormatOptions, Gone, GoneReason, HostId, JoinOptions, Lease, LeaseMode, LeaveError,
     Lockspace, LossReason, Membership, ReleaseError, Resource, ResumeError, ResumeToken, Resumed, Status, Version,
-    Wait,
+    Wait, stretched,
 };
 
 use crate::common::until;
@@ -123,7 +123,7 @@ fn a_detached_membership_is_continued_with_all_its_leases_any_number_of_times() 
     for _ in 0..3 {
         assert!(!memory.is_free(0) && !memory.is_free(1));
         // The first token is as good as the last.
-        let Resumed { leases, gone, membership } = memory.resume(&token).unwrap();
+        let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
         assert_eq!((membership.owner(), versions(&leases), gone.len()), (owner, expected.clone(), 0));
         assert!(leases.iter().all(Lease::is_held));
         assert!(is_held_here(&memory, &token));
@@ -166,7 +166,7 @@ fn a_lease_that_a_later_owner_has_is_told_with_that_owner() {
     memory.change_leader(0, |leader| {
         (leader.owner, leader.version) = (Some(other), version.after(1));
     });
-    let Resumed { leases, gone, membership } = memory.resume(&token).unwrap();
+    let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
     assert!(leases.is_empty());
     let GoneReason::Superseded { version: by, owner } = gone[0].reason else { panic!("{gone:?}") };
     assert_eq!((gone[0].version, by, owner), (version, version.after(1), Some(other)));
@@ -201,7 +201,7 @@ fn an_acquire_that_was_cut_short_is_completed_or_taken_back() {
         block.extension =
             Some(BlockExtension { generation: owner.generation.get(), waiting, ..BlockExtension::default() });
     });
-    let Resumed { leases, gone, membership } = memory.resume(&token).unwrap();
+    let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
     assert_eq!((versions(&leases), gone.len()), (vec![Version::new(1)], 0));
     assert!(!memory.is_free(0));
     until("the end of the wait", || {
@@ -250,7 +250,7 @@ fn an_attempt_whose_io_fails_is_made_again() {
         match outcome {
             Err(ResumeError::Disk(_) | ResumeError::Index(_)) if failed => refused += 1,
             Err(error) => panic!("{error}"),
-            Ok(Resumed { leases, gone, membership }) => {
+            Ok(Resumed { leases, gone, membership, .. }) => {
                 // A sector that can't be read costs its lease, and that is told.
                 assert_eq!(leases.len() + gone.len(), 2, "{gone:?}");
                 if !failed {
@@ -297,7 +297,7 @@ fn a_shared_lease_of_which_it_is_not_known_that_it_was_in_time_is_given_back() {
     let at = memory.resources[0].offset() + geometry.block_offset(memory.other.owner().host);
     let later = Block { mbal: 2, instance: version.after(1), ..Block::default() };
     memory.change(at, |_| later.encode(geometry, at));
-    let Resumed { leases, gone, membership } = memory.resume(&token).unwrap();
+    let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
     assert!(leases.is_empty());
     assert!(matches!(gone[..], [Gone { reason: GoneReason::Superseded { .. }, .. }]), "{gone:?}");
     // Unless it has been given back already.
@@ -307,6 +307,33 @@ fn a_shared_lease_of_which_it_is_not_known_that_it_was_in_time_is_given_back() {
     assert!(memory.is_free(0));
 }
 
+/// The process before may have been killed when it had taken the lease by force, and before it was told for how long its
+/// former owner may act. Here that one's block says still that it has an earlier version.
+#[test]
+fn who_may_act_beside_a_lease_that_is_continued_is_told() {
+    let memory = Memory::new();
+    memory.acquire(0).release().unwrap();
+    let lease = memory.acquire(0);
+    let version = lease.version();
+    let former = memory.other.owner();
+    let extension = Some(BlockExtension { generation: former.generation.get(), ..BlockExtension::default() });
+    let instance = Version::new(version.get() - 1);
+    let block = Block { mbal: 2, bal: 2, inp: Some(former), instance, extension, ..Block::default() };
+    let geometry = memory.other.lockspace().geometry();
+    let at = memory.resources[0].offset() + geometry.block_offset(former.host);
+    memory.change(at, |_| block.encode(geometry, at));
+    let token = memory.membership.detach().unwrap();
+    let Resumed { leases, previous, membership, .. } = memory.resume(&token).unwrap();
+    assert_eq!(versions(&leases), [version]);
+    let [(resource, holder, bound)] = &previous[..] else { panic!("{previous:?}") };
+    assert_eq!(
+        (resource, holder.host, holder.generation),
+        (&memory.resources[0], former.host, Some(former.generation.get()))
+    );
+    let timeouts = membership.lockspace().timeouts();
+    assert!(!bound.is_zero() && *bound <= stretched(timeouts.fail() + timeouts.fence()), "{bound:?}");
+}
+
 #[test]
 fn a_lease_that_is_taken_by_force_meanwhile_is_gone_and_given_back() {
     let memory = Memory::new();
@@ -314,7 +341,7 @@ fn a_lease_that_is_taken_by_force_meanwhile_is_gone_and_given_back() {
     let version = lease.version();
     let token = memory.membership.detach().unwrap();
     let taken = memory.other.take(&memory.resources[0], version, Wait::No).unwrap().lease;
-    let Resumed { leases, gone, membership } = memory.resume(&token).unwrap();
+    let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
     assert!(leases.is_empty());
     let GoneReason::Superseded { version: by, owner } = gone[0].reason else { panic!("{gone:?}") };
     assert_eq!((gone[0].version, by, owner), (version, taken.version(), Some(memory.other.owner())));

@@ -49,7 +49,7 @@ fn go_on(device: &Path, saved: &Path, journal: &Path) -> Option<(Membership, Vec
     let token: ResumeToken = fs::read_to_string(saved).ok()?.parse().unwrap();
     loop {
         match open(device).resume(&token, JoinOptions::new()) {
-            Ok(Resumed { leases, gone, membership }) => {
+            Ok(Resumed { leases, gone, membership, .. }) => {
                 say(journal, &format!("resumed {} {}", membership.owner().generation, versions(&leases)));
                 gone.iter().for_each(|gone| say(journal, &format!("gone {gone:?}")));
                 return Some((membership, leases));

@@ -98,6 +98,8 @@ impl Operation {
             if own_is_wrong {
                 return self.write_own(Step::Marking(own.clone()), own);
             }
+            // An earlier process of this generation may have taken it by force.
+            self.overridden.append(&mut view.overridden(me, leader.version, observer, now));
             return self.owned(leader.version);
         }
         let plan = match self.plan(view, &leader, observer, now, random) {
@@ -412,12 +414,11 @@ impl Operation {
     }
 
     /// The live owners that a forced takeover passes over.
-    fn overrides(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
-        let Basis::Forced(version) = self.wish.basis else { return BTreeSet::new() };
-        let owners = view.holders(leader, version.after(1)).filter(|(_, _, hold)| *hold != Hold::Shared);
-        let owners = owners.map(|(_, owner, _)| owner);
-        let lives = |owner: &Owner| *owner != self.subject.me && !observer.judge(*owner, now).is_gone();
-        owners.filter(lives).collect()
+    fn overrides(&self, view: &AreaView, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
+        match self.wish.basis {
+            Basis::Forced(version) => view.overridden(self.subject.me, version.after(1), observer, now),
+            _ => BTreeSet::new(),
+        }
     }
 
     /// Phase 1 is complete: judges again with what was read since the own block was visible, then proposes.
@@ -439,7 +440,7 @@ impl Operation {
             self.blocker = Some(blocker);
             return self.look();
         }
-        self.overridden = self.overrides(&view, &leader, observer, now);
+        self.overridden = self.overrides(&view, observer, now);
         ballot.propose(self.candidate(&view, ballot.instance()), now);
         debug_assert_eq!(ballot.phase(), Phase::Two);
         self.open = Some(ballot.instance());

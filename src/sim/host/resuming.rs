@@ -1,6 +1,7 @@
 //! A process that goes on with the host id and the lease of the one before it, as the engine does: see
 //! [`crate::protocol::resumption`]. Its token was taken after the last acquire.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Answer, Completion, End, Held, Host, Member, Process, Signal, Tag, view};
@@ -114,11 +115,15 @@ impl Member {
         let (now, subject) = (env.local(index), self.subject(env));
         let rest = match standing {
             Standing::Held(mode, version) => {
-                self.goes_on(index, env, mode, version, started);
+                let passed = match mode {
+                    LeaseMode::Exclusive => view.overridden(me, version, &mut self.observer, now),
+                    LeaseMode::Shared => BTreeSet::new(),
+                };
+                self.goes_on(index, env, (mode, version), passed, started);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             Standing::Upgrading(version) => {
-                self.goes_on(index, env, LeaseMode::Shared, version, started);
+                self.goes_on(index, env, (LeaseMode::Shared, version), BTreeSet::new(), started);
                 let (mut operation, effect) = Operation::convert(subject, own, LeaseMode::Exclusive, true, now);
                 operation.call_off();
                 return self.begin(index, env, (operation, effect));
@@ -139,11 +144,22 @@ impl Member {
         None
     }
 
-    fn goes_on(&mut self, index: usize, env: &mut Env, mode: LeaseMode, version: Version, looked: Time) {
+    /// `passed`: those it was taken from by force.
+    fn goes_on(
+        &mut self,
+        index: usize,
+        env: &mut Env,
+        (mode, version): (LeaseMode, Version),
+        passed: BTreeSet<Owner>,
+        looked: Time,
+    ) {
         let alone = mode == LeaseMode::Exclusive;
         let held = Held { mode, version, holding: Holding::new(mode, looked, self.timeouts.fail()) };
         let until = self.acts_until(index, env, &held);
-        env.check.took_up(index, self.tenure.me(), (mode, version), env.now, until);
+        let now = env.local(index);
+        let bound = |owner: &Owner| env.machines[index].clock.world(self.observer.acts_until(owner.host, now));
+        let told = passed.iter().map(|owner| (*owner, bound(owner))).collect();
+        env.check.took_up(index, self.tenure.me(), (mode, version), &told, env.now, until);
         self.held = Some(held);
         if alone {
             env.signal(index, env.local(index), Signal::Verify { version });
