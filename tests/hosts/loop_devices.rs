@@ -503,8 +503,10 @@ fn gone(sector: usize) {
     OpenOptions::new().write(true).open(&device.backing).unwrap().set_len(0).unwrap();
     assert_eq!(holder.code(), 69, "{}", holder.complained());
     println!("sectors of {sector}: {}", holder.complained().trim());
-    assert!(holder.complained().contains("the lease was lost"), "{}", holder.complained());
-    assert!(holder.complained().contains("Input/output error"), "{}", holder.complained());
+    let why = holder.complained();
+    assert!(why.contains("the lease was lost"), "{why}");
+    // Or what was begun just before the deadline.
+    assert!(why.contains("Input/output error") || why.contains("is still in flight"), "{why}");
     assert_eq!(scene.commands(), []);
     // It has nothing to lose but its membership. What it reads in the moment of the truncation may be zeros: damage.
     assert!([74, 65].contains(&waiting.code()), "{}", waiting.complained());

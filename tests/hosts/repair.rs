@@ -10,7 +10,7 @@ use leasehold::{
     Membership, RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
 };
 
-use crate::common::memory::formatted;
+use crate::common::memory::{edit_sector, formatted, sector};
 use crate::common::{PATIENCE, id, timeouts, until, until_some};
 
 /// D is longer than any of these tests lasts.
@@ -57,6 +57,17 @@ impl Scene {
     /// Spoils so many bytes from `at` on.
     fn spoil(&self, at: u64, len: usize) {
         self.disk.edit(|bytes| bytes[at as usize..][..len].iter_mut().for_each(|byte| *byte ^= 0x5a));
+    }
+
+    /// Spoils the record of a host that renews it, until that has noticed: a renewal that has read already writes over it.
+    fn spoil_record(&self, of: &Membership, change: impl FnOnce(&mut [u8])) {
+        let at = self.geometry.delta_offset(of.owner().host);
+        let mut spoilt = sector(&self.disk, at);
+        change(&mut spoilt);
+        until("the loss", || {
+            edit_sector(&self.disk, at, |bytes| bytes.copy_from_slice(&spoilt));
+            matches!(of.status(), Status::Lost { .. })
+        });
     }
 
     fn area(&self, entry: u64) -> u64 {
@@ -150,9 +161,9 @@ fn a_record_is_mended_when_its_host_is_gone_and_frees_nothing_by_itself() {
     let (lost, other) = (scene.join(1), scene.join(2));
     let lease = lost.acquire(&scene.lockspace().find("first").unwrap(), Wait::For(PATIENCE)).unwrap();
     let owner = lost.owner();
-    scene.spoil(scene.geometry.delta_offset(id(1)), 48);
+    scene.spoil_record(&lost, |bytes| bytes[..48].fill(0x5a));
     let finding = scene.one_finding();
-    until("the loss", || !lease.is_held());
+    assert!(!lease.is_held());
     assert!(matches!(lost.status(), Status::Lost { reason: LossReason::Damaged(_) }));
     drop(lease);
     drop(lost);
@@ -182,8 +193,7 @@ fn what_is_left_of_a_record_says_whether_it_was_released() {
 
     let lost = scene.join(1);
     let generation = lost.owner().generation;
-    scene.spoil(scene.geometry.delta_offset(id(1)) + 300, 1);
-    until("the loss", || matches!(lost.status(), Status::Lost { .. }));
+    scene.spoil_record(&lost, |bytes| bytes[300] ^= 0x5a);
     drop(lost);
     let early = other.repair(&scene.one_finding(), RepairOptions { wait: Wait::For(long().io() * 2), ..AT_ONCE });
     assert!(matches!(early, Err(RepairError::MayLive { .. })), "{early:?}");
@@ -196,11 +206,8 @@ fn what_is_left_of_a_record_says_whether_it_was_released() {
 fn the_rest_of_another_hosts_record_says_nothing() {
     let scene = Scene::new();
     let (lost, other) = (scene.join(1), scene.join(2));
-    scene.disk.edit(|bytes| {
-        let [of, to] = [9, 1].map(|host| scene.geometry.delta_offset(id(host)) as usize);
-        bytes.copy_within(of..of + scene.geometry.sector_bytes(), to);
-    });
-    until("the loss", || matches!(lost.status(), Status::Lost { .. }));
+    let another = sector(&scene.disk, scene.geometry.delta_offset(id(9)));
+    scene.spoil_record(&lost, |bytes| bytes.copy_from_slice(&another));
     drop(lost);
     // Longer than a record is watched that says itself that it was released.
     let options = RepairOptions { wait: Wait::For((long().renewal() + long().io()) * 4), ..AT_ONCE };
@@ -214,9 +221,8 @@ fn the_id_of_a_record_that_was_mended_is_taken_again_only_after_its_host_was_dec
     let scene = Scene::empty(timeouts([50, 150, 3_000, 200, 3_300]));
     let (lost, other) = (scene.join(1), scene.join(2));
     let owner = lost.owner();
-    scene.spoil(scene.geometry.delta_offset(id(1)), 48);
+    scene.spoil_record(&lost, |bytes| bytes[..48].fill(0x5a));
     let finding = scene.one_finding();
-    until("the loss", || matches!(lost.status(), Status::Lost { .. }));
     drop(lost);
     let mended = other.repair(&finding, IN_TIME);
     let Ok(Repaired::Host { generation, free: false }) = mended else { panic!("it was not released: {mended:?}") };
