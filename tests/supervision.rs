@@ -115,11 +115,15 @@ impl Scene {
         self.path.set_rule(|request| if request.is_write() { Plan::Hold } else { Plan::Pass });
     }
 
-    /// The next renewal finds something else than the own record: lost at once.
+    /// A renewal finds something else than the own record: lost at once.
     fn overwrite(&self) {
         let geometry = self.membership.lockspace().geometry();
         let at = usize::try_from(geometry.delta_offset(self.membership.owner().host)).unwrap();
-        self.disk.edit(|bytes| bytes[at..at + 512].fill(7));
+        // A renewal that has read already writes over it: until one reads it.
+        until("the loss", || {
+            self.disk.edit(|bytes| bytes[at..at + 512].fill(7));
+            matches!(self.membership.status(), Status::Lost { .. })
+        });
     }
 
     fn running(&self, words: &str) -> bool {

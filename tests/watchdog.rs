@@ -141,8 +141,11 @@ fn it_is_not_fed_after_the_loss() {
 fn it_is_not_fed_when_the_host_id_is_somebody_elses() {
     let scene = Scene::with(Model::default(), timeouts([200, 250, 30_000, 2_500, 32_500]));
     let membership = scene.join(JoinOptions::new().watchdog(scene.watchdog())).unwrap();
-    scene.disk.edit(|bytes| bytes[..512].fill(7));
-    until("the loss", || matches!(membership.status(), Status::Lost { .. }));
+    // A renewal that has read already writes over it: until one reads it.
+    until("the loss", || {
+        scene.disk.edit(|bytes| bytes[..512].fill(7));
+        matches!(membership.status(), Status::Lost { .. })
+    });
     // One that had looked before the loss.
     thread::sleep(Duration::from_millis(50));
     let lost = scene.node.account();
