@@ -7,6 +7,7 @@
 //! | `sharers.rs` | an exclusive acquire beside sanlock hosts that share |
 //! | `modes.rs` | hosts that share, and that change between shared and exclusive |
 //! | `forced.rs` | a resource that is taken by force |
+//! | `handover.rs` | a resource that its owner hands over while both run |
 //! | `damage.rs` | sectors that rot |
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
 //! | `control.rs` | declaring a host dead, rebuilding a leader |
@@ -25,6 +26,8 @@ mod control;
 mod damage;
 #[path = "scenarios/forced.rs"]
 mod forced;
+#[path = "scenarios/handover.rs"]
+mod handover;
 #[path = "scenarios/host_ids.rs"]
 mod host_ids;
 #[path = "scenarios/modes.rs"]

@@ -60,12 +60,7 @@ impl AreaView {
     /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no
     /// host starts while it holds an earlier one without saying that it does. Or it gave the version up in advance.
     pub fn released(&self, owner: Owner, version: Version) -> bool {
-        in_force!(ReleasedFlagFrees)
-            && self.block(owner.host).is_some_and(|block| {
-                block.instance > version && holds(owner.host, &block) != Some((version, owner))
-                    || block.instance == version && block.released && block.inp == Some(owner)
-                    || withdrawn(owner, &block) >= Some(version)
-            })
+        in_force!(ReleasedFlagFrees) && self.block(owner.host).is_some_and(|block| gave_up(owner, &block, version))
     }
 
     /// The owner that `leader` names, unless it says itself that it is free or the owner gave the version up.
@@ -84,6 +79,7 @@ impl AreaView {
         let (version, owner) = (leader.version, leader.owner);
         let claims = self
             .claims(leader.version, end)
+            .chain(self.handed_over(leader.version, end))
             .filter(move |claim| (claim.0, Some(claim.1)) != (version, owner) && in_force!(ClaimsCount))
             .map(|(version, owner)| (version, owner, self.hold_of(owner.host)));
         let sharers = self.sharing().filter(|_| in_force!(SharersCount));
@@ -110,6 +106,15 @@ impl AreaView {
             let may_stand = version > current || block.extension.is_some();
             (version >= from && version < end && may_stand).then_some((version, owner))
         })
+    }
+
+    /// The versions below `end` and after the leader's `current` one that were handed over to a host which asks for them and has not begun
+    /// to own them: who runs a later instance would take them from it.
+    fn handed_over(&self, current: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> {
+        let accepted = self.good_blocks().filter(|(_, block)| block.bal > 0);
+        let accepted = accepted.filter_map(|(_, block)| Some((block.instance, block.inp?)));
+        let between = accepted.filter(move |(version, _)| *version > current && *version < end);
+        between.filter(|(version, owner)| self.asks(*owner) >= Some(*version) && !self.released(*owner, *version))
     }
 
     /// The version that `owner` is to own next if whoever owns the resource hands it over: it says so, and has not given
@@ -197,6 +202,13 @@ pub fn claimed(host: HostId, block: &Block) -> Option<Owner> {
 /// that it still holds while it hands it over.
 pub fn claim(host: HostId, block: &Block) -> Option<(Version, Owner)> {
     claimed(host, block).map(|owner| (block.instance, owner)).or_else(|| holds(host, block))
+}
+
+/// Whether `block`, which is that of `owner`'s host, says that `owner` gave up `version`.
+pub(super) fn gave_up(owner: Owner, block: &Block, version: Version) -> bool {
+    block.instance > version && holds(owner.host, block) != Some((version, owner))
+        || block.instance == version && block.released && block.inp == Some(owner)
+        || withdrawn(owner, block) >= Some(version)
 }
 
 /// Up to which version `owner` gave up in advance what it had asked for.

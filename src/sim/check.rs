@@ -513,6 +513,15 @@ impl Checker {
         }
     }
 
+    /// `owner` is about to hold `version`, which it was to take only from version `expected`. In between there may be what it
+    /// had asked for and gave up.
+    pub(super) fn follows(&mut self, expected: Version, version: Version, owner: Owner) {
+        let between = || self.decided.range(expected.after(1)..version).all(|(_, decided)| *decided == owner);
+        if version <= expected || self.latest > expected || !between() {
+            self.fail(format!("S2: {owner} holds version {version}, not the one after {expected}"));
+        }
+    }
+
     fn decide(&mut self, version: Version, owner: Owner) {
         let first = *self.decided.entry(version).or_insert(owner);
         if first != owner {

@@ -85,6 +85,9 @@ pub(crate) const fn forced(version: u64) -> Wish {
     Wish { basis: Basis::Forced(Version::new(version)), ..Wish::exclusive(false) }
 }
 
+/// To be handed the resource by whoever owns it.
+const HANDED_OVER: Wish = Wish { basis: Basis::HandedOver, ..Wish::exclusive(true) };
+
 impl World {
     /// Hosts 1 to 4 live in their first generation; the resource was never owned.
     pub(crate) fn new() -> World {
@@ -146,6 +149,18 @@ impl World {
     pub(crate) fn release(&self, host: u64) -> Run {
         let me = self.present(host);
         let (operation, effect) = Operation::release(World::subject(me), self.block_of(host), self.now);
+        Run { me, operation, effect }
+    }
+
+    /// Waits to be handed the resource.
+    pub(crate) fn receive(&self, host: u64) -> Run {
+        self.acquire_as(host, HANDED_OVER)
+    }
+
+    /// Hands what `host` holds over to `to`.
+    pub(crate) fn hand_over(&self, host: u64, held: u64, to: Owner) -> Run {
+        let (me, held) = (self.present(host), Version::new(held));
+        let (operation, effect) = Operation::hand_over(World::subject(me), self.block_of(host), held, to, self.now);
         Run { me, operation, effect }
     }
 

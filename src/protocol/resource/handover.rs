@@ -15,9 +15,20 @@
 use super::judging::{OwnBlock, Plan};
 use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, BlockExtension, Leader};
-use crate::protocol::area::{AreaView, claim};
+use crate::protocol::area::{AreaView, claim, gave_up};
+use crate::protocol::liveness::Observer;
 use crate::protocol::rules::in_force;
-use crate::types::{Owner, Time, Version};
+use crate::types::{HostId, Owner, Time, Version};
+
+/// What a host finds that waits to be handed a resource and has nobody in its way.
+pub(super) enum Arrival {
+    /// It is made the owner of this version, or is that already.
+    Owner(Option<Version>),
+    /// Another host is made the owner.
+    Another,
+    /// Nobody is there who hands anything over.
+    Nobody(Outcome),
+}
 
 impl Operation {
     /// Makes `to` the owner of the next version, in the place of this host, which holds `held` by its block `own`. What the
@@ -41,18 +52,24 @@ impl Operation {
 
     // The source.
 
-    /// What this host holds beside what its ballot is for.
-    pub(super) fn still_holds(&self) -> Option<Version> {
-        match self.kind {
-            Kind::HandOver { held, .. } if self.open.is_none() && in_force!(AskingHolds) => Some(held),
-            _ => None,
-        }
+    /// Whether this host is to hand over what it holds, and has not proposed that: nothing of it is taken back.
+    pub(super) fn is_asking(&self) -> bool {
+        matches!(self.kind, Kind::HandOver { .. }) && self.open.is_none()
     }
 
-    /// Whom a ballot of `instance` proposes if nobody was accepted in it.
+    /// What a source that has proposed still says it holds: until the proposal is on disk the destination would believe
+    /// otherwise that nobody is there who hands anything over.
+    pub(super) fn says_it_holds(&self, own: &Block) -> Option<Version> {
+        let Kind::HandOver { held, .. } = self.kind else { return None };
+        (claim(self.subject.me.host, own) == Some((held, self.subject.me))).then_some(held)
+    }
+
+    /// Whom a ballot of `instance` proposes if nobody was accepted in it. A source that has proposed the destination for
+    /// another version acquires for itself: while it does, the destination finds nobody, and may give up unseen.
     pub(super) fn candidate(&self, view: &AreaView, instance: Version) -> Owner {
+        let asked = |to| view.asks(to) == Some(instance) || !in_force!(DestinationAsks);
         match self.kind {
-            Kind::HandOver { to, .. } if view.asks(to) == Some(instance) => to,
+            Kind::HandOver { to, .. } if asked(to) && self.open.is_none_or(|open| open == instance) => to,
             _ => self.subject.me,
         }
     }
@@ -80,7 +97,7 @@ impl Operation {
 
     /// Begins the ballot, unless what is held stays so.
     pub(super) fn ask(&mut self, view: &AreaView, leader: &Leader, state: OwnBlock, now: Time) -> Effect {
-        let Kind::HandOver { to, .. } = self.kind else { return self.look() };
+        let Kind::HandOver { held, to } = self.kind else { return self.look() };
         if let Some(outcome) = self.keeps(view) {
             return Effect::Done(outcome);
         }
@@ -90,7 +107,7 @@ impl Operation {
         }
         let next = leader.version.max(view.latest_instance()).after(1);
         let instance = view.asks(to).unwrap_or(next);
-        self.run(view, own, Plan::of(instance), now)
+        self.run(view, own, Plan::of(instance).holding(Some(held)), now)
     }
 
     /// Something was proposed: what became of it, if that is known.
@@ -120,39 +137,40 @@ impl Operation {
         self.wish.basis == Basis::HandedOver
     }
 
-    /// Nobody is in the way: whether this host is being made the owner, or why it takes nothing.
-    pub(super) fn is_made_owner(&self, view: &AreaView, leader: &Leader) -> Result<(), Outcome> {
+    /// Nobody is in the way: whether this host is being made the owner.
+    pub(super) fn arrival(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> Arrival {
         let me = self.subject.me;
         let Some(own) = &self.own else {
             // Who asks in a damaged block is not heard; and what the leader names it for may be what it held.
             let (version, hold) = (leader.version, Hold::Damaged);
-            return Err(Outcome::Blocked(Blocker { host: me.host, owner: None, version, free_at: None, hold }));
+            let blocker = Blocker { host: me.host, owner: None, version, free_at: None, hold };
+            return Arrival::Nobody(Outcome::Blocked(blocker));
         };
         let latest = view.latest_instance();
-        let proposes = |block: &Block| block.instance == latest && block.bal > 0 && block.inp == Some(me);
-        let proposed = view.good_blocks().any(|(host, block)| host != me.host && proposes(block));
+        let open = self.open.filter(|open| *open >= latest && *open > leader.version);
         // What this host gave up it knows, though its block on disk may be damaged.
-        let gave_up = own.instance > leader.version || own.instance == leader.version && own.released;
-        let led = view.named(leader) == Some(me) && !gave_up;
-        if led || proposed && !view.released(me, latest) || !in_force!(OnlyWhatIsHandedOver) {
-            return Ok(());
+        let led = view.named(leader) == Some(me) && !gave_up(me, own, leader.version);
+        let led = led.then_some(leader.version);
+        let chosen = |(host, block): (HostId, &Block)| {
+            let accepted = host != me.host && block.bal > 0 && block.instance > leader.version;
+            let owner = block.inp.filter(|owner| accepted && !view.released(*owner, block.instance))?;
+            Some((owner, block.instance))
+        };
+        let mine = view.good_blocks().filter_map(chosen).filter(|(owner, _)| *owner == me).map(|(_, version)| version);
+        let owns = mine.chain(led).chain(open).max();
+        if owns.is_some() || !in_force!(OnlyWhatIsHandedOver) {
+            return Arrival::Owner(owns);
         }
-        Err(Outcome::Refused(Refusal::NotHandedOver { version: leader.version }))
+        if view.good_blocks().filter_map(chosen).any(|(owner, _)| !observer.judge(owner, now).is_gone()) {
+            return Arrival::Another;
+        }
+        Arrival::Nobody(Outcome::Refused(Refusal::NotHandedOver { version: leader.version }))
     }
 
     /// Gives up what was announced: whoever decides it for this host after all decides a free version.
     pub(super) fn withdraw(&mut self) {
         if in_force!(WithdrawnInAdvance) {
             self.withdrawn = self.withdrawn.max(self.announced);
-        }
-    }
-
-    /// The own block as a ballot of `instance` begins with it: what was given up in advance stays so.
-    pub(super) fn without_withdrawn(&self, own: Block, instance: Version) -> Block {
-        match self.withdrawn {
-            Some(version) if version >= instance && own.instance == instance => Block { released: true, ..own },
-            Some(version) if version >= instance => Block { instance, released: true, ..Block::default() },
-            _ => own,
         }
     }
 

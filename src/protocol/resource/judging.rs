@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::handover::Arrival;
 use super::{
-    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, Kind, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome,
+    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome,
     REBUILD_DISTANCE, Refusal, Step, merged,
 };
-use crate::format::{Block, Leader, Writer};
+use crate::format::{Block, BlockExtension, Leader, Writer};
 use crate::protocol::Seen;
 use crate::protocol::area::{AreaView, claim, claimed, withdrawn};
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
@@ -18,6 +19,8 @@ pub(super) struct Plan {
     instance: Version,
     ignored: BTreeSet<HostId>,
     burned: Option<Version>,
+    /// What this host owns until it proposes something.
+    holds: Option<Version>,
 }
 
 /// Why no instance may be run.
@@ -40,7 +43,17 @@ pub(super) enum OwnBlock {
 impl Plan {
     /// Runs `instance`, with every block in it.
     pub(super) fn of(instance: Version) -> Plan {
-        Plan { instance, ignored: BTreeSet::new(), burned: None }
+        Plan { instance, ignored: BTreeSet::new(), burned: None, holds: None }
+    }
+
+    /// The same, while this host owns `held`.
+    pub(super) fn holding(self, held: Option<Version>) -> Plan {
+        Plan { holds: held.filter(|held| *held < self.instance && in_force!(AskingHolds)), ..self }
+    }
+
+    /// The same, but at `instance` if that is a later one.
+    pub(super) fn no_earlier_than(self, instance: Version) -> Plan {
+        Plan { instance: self.instance.max(instance), ..self }
     }
 
     /// What a damaged block held may have decided the instance after all that is `seen`, or the one after that where a
@@ -49,7 +62,7 @@ impl Plan {
     fn burn(seen: Version, ignored: BTreeSet<HostId>, random: u64) -> Plan {
         let skipped = if in_force!(BurnSkipsInstance) { 2 + random % BURN_DISTANCE } else { 0 };
         let burned = seen.after(skipped);
-        Plan { instance: burned.after(1), ignored, burned: Some(burned) }
+        Plan { instance: burned.after(1), ignored, burned: Some(burned), holds: None }
     }
 }
 
@@ -68,9 +81,7 @@ impl Operation {
             Err(refusal) if bound => return Effect::Done(Outcome::Refused(refusal)),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
-        if let Kind::HandOver { .. } = self.kind
-            && self.open.is_none()
-        {
+        if self.is_asking() {
             return self.ask(view, &leader, recalled, now);
         }
         if let Some(outcome) = self.ceded(view, &leader) {
@@ -103,11 +114,12 @@ impl Operation {
             return self.owned(leader.version);
         }
         let plan = match self.plan(view, &leader, observer, now, random) {
-            Ok(plan) if self.receives() => match self.is_made_owner(view, &leader) {
-                Ok(()) => Plan { instance: plan.instance.max(self.announced.unwrap_or_default()), ..plan },
-                Err(outcome) => return self.leave(outcome),
+            Ok(plan) if self.receives() => match self.arrival(view, &leader, observer, now) {
+                Arrival::Owner(version) => plan.no_earlier_than(self.announced.unwrap_or_default()).holding(version),
+                Arrival::Another => return self.look_later(now, random, None),
+                Arrival::Nobody(outcome) => return self.leave(outcome),
             },
-            Ok(plan) => plan,
+            Ok(plan) => plan.holding(self.says_it_holds(&own)),
             Err(Obstacle::Refusal(refusal)) => return self.refuse(refusal),
             Err(Obstacle::Blocker(blocker)) if self.would_deadlock(view, observer, now) => {
                 return self.refuse(Refusal::WouldDeadlock(blocker));
@@ -132,8 +144,7 @@ impl Operation {
             return self.refuse(Refusal::Exhausted);
         };
         self.started = now;
-        let own = self.without_withdrawn(own, plan.instance);
-        let extension = self.extension(None, plan.burned);
+        let extension = BlockExtension { holds: plan.holds, ..self.extension(None, plan.burned) };
         let flag = self.kept_flag();
         let ballot = Ballot::new(me, self.subject.disks, plan.instance, &own, mbal, plan.ignored, flag, extension);
         self.write(ballot)
@@ -196,6 +207,10 @@ impl Operation {
     /// The leader tells nothing: what others could respect is in the own block alone. Where there is no resource, or
     /// another one, nothing is written.
     fn refuse_or_end(&mut self, refusal: Refusal) -> Effect {
+        if self.is_asking() {
+            // What is held stays so, though nobody can say who is the owner.
+            return Effect::Done(Outcome::Refused(refusal));
+        }
         let ours = matches!(refusal, Refusal::LeaderDamaged(_));
         if self.wants() {
             self.goal = Goal::Leave(Outcome::Refused(refusal));
@@ -261,6 +276,8 @@ impl Operation {
             Plan::burn(seen, damaged, random)
         };
         let plan = self.expected(plan, leader.version)?;
+        // What this host gave up in advance it never owns. Passing over that takes nothing from anybody.
+        let plan = plan.no_earlier_than(self.withdrawn.map(|version| version.after(1)).unwrap_or_default());
         match self.blocker_of(plan.instance, view, leader, observer, now) {
             Some(blocker) if self.forces(blocker.hold, blocker.version) => {
                 Err(Obstacle::Refusal(Refusal::NotForced(blocker)))
@@ -437,6 +454,10 @@ impl Operation {
         if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now)
             && in_force!(JudgedAfterPhaseOne)
         {
+            if self.is_asking() {
+                // An owner that was overridden may still act, of which the destination would know nothing.
+                self.goal = Goal::Leave(Outcome::Blocked(blocker.clone()));
+            }
             self.blocker = Some(blocker);
             return self.look();
         }

@@ -27,7 +27,7 @@ mod wish;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::area::{AreaView, claimed};
+use super::area::{AreaView, claim, claimed};
 use super::ballot::{Ballot, Progress};
 use super::liveness::Observer;
 use super::rules::in_force;
@@ -474,7 +474,8 @@ impl Operation {
 
     /// Whether the operation must still write before it may end: others could respect what it has on disk.
     pub fn is_open(&self) -> bool {
-        let claims = self.own.as_ref().is_some_and(|own| claimed(self.subject.me.host, own) == Some(self.subject.me));
+        let me = self.subject.me;
+        let claims = self.own.as_ref().and_then(|own| claim(me.host, own)).is_some_and(|(_, owner)| owner == me);
         // What is still held must be known.
         let forgotten = self.kind == Kind::Upgrade && self.own.is_none();
         claims
@@ -776,9 +777,8 @@ impl Operation {
 
     fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {
         let shares = self.wish.mode == LeaseMode::Shared;
-        let (holds, withdrawn) = (self.still_holds(), self.withdrawn);
         let generation = self.subject.me.generation.get();
-        BlockExtension { generation, waiting, burned, shares, holds, receives: None, withdrawn }
+        BlockExtension { generation, waiting, burned, shares, holds: None, receives: None, withdrawn: self.withdrawn }
     }
 
     /// The own block with its claim given up, and with another waiting mark.

@@ -210,8 +210,8 @@ impl Member {
         let before = self.held.take();
         let rest = match (operation.leaves(outcome), outcome) {
             (After::Held(mode), Outcome::Held(version)) => {
-                if self.expected.is_some_and(|expected| *version != expected.after(1)) {
-                    env.check.fail(format!("S2: {me} holds version {version}, not the one after {:?}", self.expected));
+                if let Some(expected) = self.expected {
+                    env.check.follows(expected, *version, me);
                 }
                 // Of several disks none is looked at: nothing is taken by force there.
                 let guarded = if env.options.disks == 1 { mode } else { LeaseMode::Shared };
