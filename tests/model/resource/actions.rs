@@ -7,7 +7,7 @@ use leasehold::protocol::{Seen, Written};
 
 use super::limits::Limits;
 use super::operations::subject;
-use super::world::{Known, NOW, Process, Sector, State};
+use super::world::{Held, Known, NOW, Process, Role, Sector, State};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -19,6 +19,10 @@ pub(super) enum Action {
     Force(usize),
     /// A caller changes how it is held.
     Convert(usize),
+    /// A caller waits to be handed the lease.
+    Receive(usize),
+    /// A caller hands the lease over to a host that asks for it.
+    HandOver { from: usize, to: usize },
     /// A caller gives the lease back.
     Release(usize),
     /// A caller does not want to wait any longer.
@@ -74,9 +78,18 @@ impl Limits {
                             if left.converts > 0 && !held.lost {
                                 actions.push(Action::Convert(host));
                             }
+                            if left.hand_overs > 0 && !held.lost {
+                                let asking = (0..self.hosts).filter(|to| state.asks(*to).is_some());
+                                actions.extend(asking.map(|to| Action::HandOver { from: host, to }));
+                            }
                         }
                         None => {
-                            actions.push(Action::Acquire(host));
+                            if self.acquires {
+                                actions.push(Action::Acquire(host));
+                            }
+                            if left.receives > 0 {
+                                actions.push(Action::Receive(host));
+                            }
                             if self.shares {
                                 actions.push(Action::Share(host));
                             }
@@ -141,11 +154,23 @@ impl Limits {
                 state.left.converts -= 1;
                 state.convert(host, self.wait);
             }
+            Action::Receive(host) => {
+                state.left.receives -= 1;
+                state.receive(host);
+            }
+            Action::HandOver { from, to } => {
+                state.left.hand_overs -= 1;
+                let to = state.asks(to)?;
+                state.hand_over(from, to);
+            }
             Action::Release(host) => {
                 let subject = subject(state.me(host));
                 // What the lease protects has stopped before the release begins.
                 let own = state.hosts[host].change(|host| {
-                    host.active = None;
+                    let held = host.active.take();
+                    let says = |held: &Held| host.own.as_ref().is_some_and(|own| own.instance == held.version);
+                    let begun = held.filter(|held| held.mode == LeaseMode::Exclusive && !says(held));
+                    host.role = begun.map(|held| Role::Release(held.version));
                     host.own.clone()
                 });
                 let (operation, effect) = Operation::release(subject, own.unwrap(), NOW);
@@ -158,6 +183,7 @@ impl Limits {
                         operation.call_off();
                     }
                 });
+                state.wants_no_more(host);
             }
             Action::Perform(host) => state.perform(host),
             Action::ReadOne(host, sector) => state.read_sector(host, sector),
@@ -190,6 +216,7 @@ impl Limits {
             }
             Action::Stop { host, writing } => {
                 state.left.stops -= 1;
+                state.promise_ends(host);
                 if writing {
                     let (sector, content) = state.hosts[host].writes(host)?;
                     state.in_flight.insert((host, sector), content);
@@ -221,6 +248,8 @@ impl Limits {
                 state.left.damages -= 1;
                 let defect = Corrupt::Checksum { found: 1, computed: 2 }.into();
                 state.disk.change(|disk| disk.blocks[host] = Seen::Bad(defect));
+                // What the block of a source alone shows is lost with it.
+                state.history.change(|history| history.promised.clear());
             }
         }
         Some(state)

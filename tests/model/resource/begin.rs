@@ -22,6 +22,7 @@ impl Limits {
             active: None,
             known: vec![up; self.hosts],
             read: None,
+            role: None,
         };
         let mut state = State {
             hosts: (0..self.hosts).map(|_| Part::new(host.clone())).collect(),

@@ -16,6 +16,8 @@ const NOTHING: Budget = Budget {
     damages: 0,
     converts: 0,
     forces: 0,
+    receives: 0,
+    hand_overs: 0,
 };
 
 /// Two hosts that contend for one version while nothing goes wrong.
@@ -26,6 +28,7 @@ const PLAIN: Limits = Limits {
     wait: false,
     split_reads: false,
     shares: false,
+    acquires: true,
     begin: Begin::Fresh,
     budget: NOTHING,
     sights: &[],
@@ -131,6 +134,23 @@ fn a_takeover_by_force() {
     explore("two hosts, one by force", FORCING, 127_194);
 }
 
+/// A holder that hands over what it has to one that waits for that, either of which may be called off or stop.
+const HANDING: Limits = Limits {
+    versions: 2,
+    ballots: 2,
+    acquires: false,
+    begin: Begin::Held(LeaseMode::Exclusive),
+    budget: Budget { stops: 1, call_offs: 1, receives: 1, hand_overs: 1, ..NOTHING },
+    sights: &[Received, Inherited, Kept, TakenBack],
+    ..PLAIN
+};
+
+#[test]
+fn a_handover() {
+    let budget = Budget { receives: 2, hand_overs: 2, timeouts: 1, ..HANDING.budget };
+    explore("two handovers, a crash, one called off, a late write", Limits { versions: 3, budget, ..HANDING }, 42_196);
+}
+
 /// Two hosts that contend when one finds the block of a third damaged and the other did not.
 const DEAD_BALLOT: Limits = Limits {
     hosts: 3,
@@ -220,7 +240,18 @@ fn larger_configurations() {
             1_531_824,
         ),
     ];
-    for (name, limits, states) in all.into_iter().chain(sharing) {
+    let two_receive = Budget { receives: 2, ..HANDING.budget };
+    let forced = Budget { forces: 1, stops: 0, ..HANDING.budget };
+    let handing = [
+        ("a handover beside other acquires", Limits { acquires: true, ..HANDING }, 0),
+        ("a handover, two that wait for it", Limits { hosts: 3, budget: two_receive, ..HANDING }, 102_314),
+        (
+            "a handover, a third host by force",
+            Limits { hosts: 3, budget: forced, sights: &[Received, Forced], ..HANDING },
+            0,
+        ),
+    ];
+    for (name, limits, states) in all.into_iter().chain(sharing).chain(handing) {
         explore(name, limits, states);
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Limits {
     pub(super) split_reads: bool,
     /// Hosts share, too.
     pub(super) shares: bool,
+    /// Hosts acquire other than by a handover or by force, too.
+    pub(super) acquires: bool,
     pub(super) begin: Begin,
     pub(super) budget: Budget,
     /// What must be reached.
@@ -61,6 +63,10 @@ pub(super) struct Budget {
     pub(super) converts: u8,
     /// How many acquires may be by force.
     pub(super) forces: u8,
+    /// How many acquires may wait to be handed the resource.
+    pub(super) receives: u8,
+    /// How often what is held may be handed over.
+    pub(super) hand_overs: u8,
 }
 
 impl Limits {

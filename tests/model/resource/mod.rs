@@ -18,12 +18,16 @@
 //! | `world.rs` | the state: hosts, disk, and what came of the versions |
 //! | `actions.rs` | what may happen, and what it changes |
 //! | `operations.rs` | how an operation is driven, and its answers checked |
+//! | `handing.rs` | handing over, and what must be true of how it ends |
+//! | `newcomer.rs` | a host that comes when all others are gone |
 //! | `properties.rs` | what must hold, and what must be reached |
 
 mod actions;
 mod begin;
 mod configurations;
+mod handing;
 mod limits;
+mod newcomer;
 mod operations;
 mod properties;
 mod world;

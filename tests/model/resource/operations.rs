@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use leasehold::format::{Block, DeltaExtension, DeltaRecord, Geometry};
+use leasehold::format::{Block, BlockExtension, DeltaExtension, DeltaRecord, Geometry};
 use leasehold::protocol::area::{AreaView, claimed};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::resource::{After, Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{LeaseMode, Owner, Version};
 
-use super::world::{Broken, Held, NOW, Process, Reading, Sector, State, id, name, timeouts};
+use super::world::{Broken, Held, NOW, Process, Reading, Role, Sector, State, id, name, timeouts};
 use crate::canonical::round;
 
 /// For how long the record of a dead generation has not changed.
@@ -104,8 +104,12 @@ impl State {
             let mut observer = self.observer(host);
             effect = operation.step(round, Event::Woke, &mut observer, NOW, 0).unwrap();
         }
+        self.submits(host, &operation, &effect);
         match effect {
-            Effect::Done(outcome) => self.finish(host, &operation, &outcome),
+            Effect::Done(outcome) => {
+                self.finish(host, &operation, &outcome);
+                self.hosts[host].change(|host| host.role = None);
+            }
             effect => {
                 if let Effect::WriteLeader(_, leader) = &effect {
                     self.decide(leader.version, leader.owner.unwrap());
@@ -116,7 +120,7 @@ impl State {
     }
 
     /// Somebody concluded that `owner` owns `version`.
-    fn decide(&mut self, version: Version, owner: Owner) {
+    pub(super) fn decide(&mut self, version: Version, owner: Owner) {
         let first = self.history.decided.get(&version).copied();
         self.break_if(first.is_some_and(|first| first != owner), Broken::Version);
         if first.is_none() {
@@ -140,13 +144,19 @@ impl State {
             (After::Held(mode), Outcome::Held(version)) => return self.hold(host, mode, *version, operation),
             (After::Lost, _) => {
                 // What is lost keeps others away until it is released.
-                self.break_if(!shares, Broken::Answer);
+                self.break_if(!shares && !matches!(self.hosts[host].role, Some(Role::Source(..))), Broken::Answer);
                 self.hosts[host].change(|host| {
                     host.active = host.active.map(|held| Held { taken: true, lost: true, ..held });
                 });
                 return;
             }
-            (After::Held(_), _) => self.break_if(!shares, Broken::Answer),
+            (After::Held(LeaseMode::Exclusive), _) => {
+                self.hosts[host].change(|host| {
+                    host.active = host.active.map(|held| Held { mode: LeaseMode::Exclusive, ..held });
+                });
+                return self.handed(host, outcome);
+            }
+            (After::Held(LeaseMode::Shared), _) => self.break_if(!shares, Broken::Answer),
             (After::Nothing, _) => {
                 let flagged = block.as_ref().is_some_and(|block| block.shared == Some(me.generation));
                 self.break_if(flagged, Broken::Answer);
@@ -154,10 +164,15 @@ impl State {
         }
         let leader = self.disk.leader.version;
         let left_behind = block.is_some_and(|block| {
-            let waits = block.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
+            let waits = |extension: &BlockExtension| {
+                let asks = extension.receives.is_some() && extension.generation == me.generation.get();
+                extension.waiting.is_some() || asks
+            };
+            let waits = block.extension.as_ref().is_some_and(waits);
             claimed(me.host, &block) == Some(me) && block.instance >= leader || waits
         });
         self.break_if(left_behind, Broken::Answer);
+        self.handed(host, outcome);
         if let Some(own) = own.filter(|own| own.released && own.inp == Some(me)) {
             let given_up = (own.instance, me);
             if !self.history.given_up.contains(&given_up) {
@@ -179,6 +194,7 @@ impl State {
         // Those who share don't all set up their holds in the order of their versions.
         let late = version <= self.history.held && mode == LeaseMode::Exclusive && !taken;
         self.break_if(late || self.history.given_up.contains(&(version, me)), Broken::Version);
+        self.receives(host, version, operation);
         let overridden = operation.overridden();
         self.history.change(|history| {
             history.held = history.held.max(version);

@@ -1,13 +1,13 @@
 //! What must hold in every state, and what must be reached in some.
 
 use leasehold::format::{Block, Leader};
-use leasehold::protocol::area::claimed;
+use leasehold::protocol::area::claim;
 use leasehold::protocol::resource::{Effect, Operation};
 use leasehold::{LeaseMode, Version};
 use stateright::Property;
 
 use super::limits::Limits;
-use super::world::{Broken, Held, Process, State, id};
+use super::world::{Broken, End, Held, Process, State, id};
 
 /// What must be seen somewhere, lest a property holds only because nothing happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub(super) enum Sight {
     Forced,
     FlagTakenBack,
     TakenAndDowngraded,
+    Received,
+    Inherited,
+    Kept,
+    TakenBack,
 }
 
 impl Limits {
@@ -48,12 +52,18 @@ impl Limits {
                 state.hosts.iter().enumerate().all(|(host, it)| {
                     let Some(held) = it.active else { return true };
                     let Some(block) = state.disk.blocks[host].good() else { return true };
-                    let claims = claimed(id(host), block) == Some(state.me(host));
+                    let claims = claim(id(host), block);
                     match held.mode {
-                        LeaseMode::Exclusive => block.instance == held.version && claims,
-                        LeaseMode::Shared => claims || block.shared == Some(state.me(host).generation),
+                        LeaseMode::Exclusive => claims == Some((held.version, state.me(host))),
+                        LeaseMode::Shared => {
+                            claims.is_some_and(|(_, owner)| owner == state.me(host))
+                                || block.shared == Some(state.me(host).generation)
+                        }
                     }
                 })
+            }),
+            Property::always("L1: who comes when all others are gone acquires the resource", |_, state: &State| {
+                state.admits_a_newcomer()
             }),
         ];
         properties.extend(self.sights.iter().map(|sight| sight.property()));
@@ -159,6 +169,21 @@ impl Sight {
                         let drops = matches!(effect, Effect::WriteBlock(_, block) if block.shared.is_none());
                         flagged && drops && called_off != *operation
                     })
+                })
+            }
+            Sight::Received => Property::sometimes("handed over, and received", |_, state: &State| {
+                state.history.ends.contains(&End::Received)
+            }),
+            Sight::Inherited => Property::sometimes(
+                "received, and the source does not say that it handed it over",
+                |_, state: &State| state.history.ends.contains(&End::Inherited),
+            ),
+            Sight::Kept => Property::sometimes("what was to be handed over is kept", |_, state: &State| {
+                state.history.ends.contains(&End::Kept)
+            }),
+            Sight::TakenBack => {
+                Property::sometimes("what was proposed to another is taken back", |_, state: &State| {
+                    state.history.ends.contains(&End::TakenBack)
                 })
             }
             Sight::TakenAndDowngraded => Property::sometimes("a downgrade is lost", |_, state: &State| {

@@ -59,6 +59,18 @@ pub(super) struct Host {
     pub(super) known: Vec<Known>,
     /// What a read that is under way has shown.
     pub(super) read: Option<Reading>,
+    pub(super) role: Option<Role>,
+}
+
+/// What a host does in a handover while its operation is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Role {
+    /// It hands this version over to another host.
+    Source(Version, Owner),
+    /// It waits to be handed the resource.
+    Destination,
+    /// It releases this version, which it did not hand over in the end.
+    Release(Version),
 }
 
 #[derive(Clone, Copy, Debug, Hash)]
@@ -103,6 +115,14 @@ pub(super) struct History {
     pub(super) decided: BTreeMap<Version, Owner>,
     /// Who gave up a version.
     pub(super) given_up: BTreeSet<(Version, Owner)>,
+    /// Which versions a source has proposed for whom, that were not held or given up yet.
+    pub(super) proposed: BTreeSet<(Version, Owner)>,
+    /// Who has begun to own which version.
+    pub(super) begun: BTreeSet<(Version, Owner)>,
+    /// Who was said to own the resource by a handover, and has not held it or given it up yet.
+    pub(super) promised: BTreeSet<Owner>,
+    /// How handovers have ended.
+    pub(super) ends: BTreeSet<End>,
     /// The owners that were passed over by force, and up to which version.
     pub(super) passed: BTreeMap<Owner, Version>,
     /// The last version that was held.
@@ -110,6 +130,19 @@ pub(super) struct History {
     /// The last version that a leader on disk showed.
     pub(super) committed: Version,
     pub(super) broken: Option<Broken>,
+}
+
+/// How a handover ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum End {
+    /// The source says that it handed the resource over, and the destination holds it.
+    Received,
+    /// The destination holds what a source died with, or was called off from.
+    Inherited,
+    /// The source keeps what it holds.
+    Kept,
+    /// The source holds a later version.
+    TakenBack,
 }
 
 /// A property that was violated by what a host did.
@@ -248,6 +281,7 @@ impl State {
             host.own = None;
             host.active = None;
             host.read = None;
+            host.role = None;
             host.known.fill(Known::default());
         });
     }
