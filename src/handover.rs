@@ -156,7 +156,8 @@ impl Membership {
 }
 
 impl Lease {
-    /// The hosts that ask to be handed this lease. Takes one read.
+    /// The hosts that ask to be handed this lease, in the order of their ids, but for those that are known to be dead or to
+    /// have left. Takes one read.
     ///
     /// # Errors
     /// The area can't be read.

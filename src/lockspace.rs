@@ -56,6 +56,8 @@ pub struct ResourceInfo {
     pub ownership: Result<Ownership, Damage>,
     /// The generations whose blocks say that they share it. One of them may be dead: see its state among the hosts.
     pub sharers: Vec<Owner>,
+    /// The generations whose blocks say that they wait to be handed it. One of them may be dead, too.
+    pub asking: Vec<Owner>,
     /// What is wrong with the hosts' blocks.
     pub damages: Vec<Damage>,
 }
@@ -300,7 +302,8 @@ impl Lockspace {
         let damage = |offset, what, reason: &Defect| self.damage(offset, what, reason.clone());
         let Ok((_, view)) = view_up_to(&self.io, geometry, &resource, highest, FIRST_READ) else {
             let ownership = Err(damage(resource.offset, "leader", &Defect::Unreadable));
-            return ResourceInfo { resource, ownership, sharers: Vec::new(), damages: Vec::new() };
+            let (sharers, asking, damages) = (Vec::new(), Vec::new(), Vec::new());
+            return ResourceInfo { resource, ownership, sharers, asking, damages };
         };
         let ownership = self.leader(&view, &resource).map(|leader| {
             let owner = view.named(leader);
@@ -316,7 +319,14 @@ impl Lockspace {
             Seen::Bad(reason) => Some(damage(resource.offset + geometry.block_offset(*host), "block", reason)),
             Seen::Good(_) => None,
         });
-        ResourceInfo { resource, ownership, sharers: view.sharers().collect(), damages: damages.collect() }
+        let held = ownership.as_ref().map_or(Version::new(0), |ownership| ownership.version);
+        ResourceInfo {
+            resource,
+            ownership,
+            sharers: view.sharers().collect(),
+            asking: view.destinations(held).map(|(owner, _)| owner).collect(),
+            damages: damages.collect(),
+        }
     }
 
     /// The leader that a read of a resource's area has shown, if it is that resource's.

@@ -7,6 +7,7 @@ use super::member::Member;
 use super::resources::Resource;
 use crate::error::{AcquireError, DiskError, LossReason};
 use crate::protocol::area::AreaView;
+use crate::protocol::liveness::Verdict;
 use crate::protocol::resource::{Operation, Outcome, Refusal};
 use crate::types::{Name, Owner, Time, Version};
 
@@ -49,8 +50,8 @@ pub(crate) enum Arrival {
 }
 
 impl Member {
-    /// Who asks to be handed what is held at version `held`, for which version, and their names. Reads the blocks of all
-    /// hosts that there is room for: who has just joined may ask.
+    /// Who asks to be handed what is held at version `held`, for which version, and their names; but for those that are
+    /// known to be gone. Reads the blocks of all hosts that there is room for: who has just joined may ask.
     pub(crate) fn destinations(
         &self,
         resource: &Resource,
@@ -58,8 +59,14 @@ impl Member {
     ) -> Result<Vec<(Owner, Option<Name>, Version)>, DiskError> {
         let me = self.pulse.me().host;
         let view = self.whole_area(resource)?;
-        let others = view.destinations(held).filter(|(owner, _)| owner.host != me);
+        let others = view.destinations(held).filter(|(owner, _)| owner.host != me && self.may_be_there(*owner));
         Ok(others.map(|(owner, version)| (owner, self.hosts.name_of(owner), version)).collect())
+    }
+
+    /// Whether that process may still be a host of the lockspace, and heed what its block asks for.
+    pub(super) fn may_be_there(&self, owner: Owner) -> bool {
+        let now = self.io.now();
+        matches!(self.hosts.with_observer(|observer| observer.judge(owner, now)), Verdict::Active { .. })
     }
 
     fn whole_area(&self, resource: &Resource) -> Result<AreaView, DiskError> {

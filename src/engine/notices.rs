@@ -118,7 +118,7 @@ impl Notices {
     fn look_for_destinations(&mut self, member: &Member) {
         let asking = member.resources.asking();
         let before = std::mem::take(&mut self.destinations);
-        for (resource, held, from) in asking {
+        for (resource, held, from) in asking.into_iter().filter(|(.., from)| member.may_be_there(*from)) {
             let key = (resource.offset, held, from);
             self.destinations.insert(key);
             if !before.contains(&key) {

@@ -269,8 +269,14 @@ fn status_has_the_documented_shape_and_writes_nothing() {
         assert_eq!((&host["state"], &host["timestamp"], &host["renewals"]), nothing);
     }
     let [a, b] = &status["resources"].as_array().unwrap()[..] else { panic!("{status}") };
-    assert_eq!(a.to_string(), r#"{"name":"a","offset":3145728,"state":"free","version":0,"owner":null,"sharers":[]}"#);
-    assert_eq!(b.to_string(), r#"{"name":"b","offset":4194304,"state":"free","version":1,"owner":null,"sharers":[]}"#);
+    assert_eq!(
+        a.to_string(),
+        r#"{"name":"a","offset":3145728,"state":"free","version":0,"owner":null,"sharers":[],"asking":[]}"#
+    );
+    assert_eq!(
+        b.to_string(),
+        r#"{"name":"b","offset":4194304,"state":"free","version":1,"owner":null,"sharers":[],"asking":[]}"#
+    );
     for args in [&["status", "disk"][..], &["dump", "disk"], &["dump", "disk", "--json"]] {
         scene.run(args).expect(0, &[]);
     }

@@ -32,6 +32,8 @@ struct Held {
     resource: Resource,
     ownership: Ownership,
     sharers: Vec<Owner>,
+    /// Who waits to be handed it.
+    asking: Vec<Owner>,
 }
 
 impl Picture {
@@ -59,9 +61,13 @@ impl Picture {
     }
 
     fn take_in(&mut self, info: ResourceInfo) -> Option<Held> {
-        let ResourceInfo { resource, ownership, sharers, damages } = info;
+        let ResourceInfo { resource, ownership, sharers, asking, damages } = info;
         let held = match ownership {
-            Ok(ownership) => Some(Held { resource, ownership, sharers }),
+            Ok(ownership) => {
+                let waits = |owner: &Owner| ownership.owner.is_some() && !self.is_gone(*owner);
+                let asking = asking.into_iter().filter(waits).collect();
+                Some(Held { resource, ownership, sharers, asking })
+            }
             Err(damage) => {
                 self.damages.push(damage);
                 None
@@ -69,6 +75,15 @@ impl Picture {
         };
         self.damages.extend(damages);
         held
+    }
+
+    /// Whether that process is known to be no host any more.
+    fn is_gone(&self, owner: Owner) -> bool {
+        let host = self.hosts.iter().map(|host| &host.info).find(|info| info.host == owner.host);
+        host.is_some_and(|info| {
+            let gone = [HostState::Free, HostState::Dead].contains(&info.state);
+            info.generation > owner.generation.get() || info.generation == owner.generation.get() && gone
+        })
     }
 
     pub(crate) fn to_json(&self) -> Map<String, Value> {
@@ -131,16 +146,20 @@ impl Picture {
         }
     }
 
-    fn resource_table(&self, resources: &[Held]) -> Table<5> {
-        let mut table = Table::new(["RESOURCE", "STATE", "VERSION", "OFFSET", "OWNER"]);
-        for Held { resource, ownership, sharers } in resources {
-            let holders = ownership.owner.iter().chain(sharers).map(|owner| self.describe(*owner));
+    fn resource_table(&self, resources: &[Held]) -> Table<6> {
+        let heading = if resources.iter().all(|held| held.asking.is_empty()) { "" } else { "HANDOVER TO" };
+        let mut table = Table::new(["RESOURCE", "STATE", "VERSION", "OFFSET", "OWNER", heading]);
+        for Held { resource, ownership, sharers, asking } in resources {
+            let describe = |owners: &mut dyn Iterator<Item = &Owner>| {
+                owners.map(|owner| self.describe(*owner)).collect::<Vec<_>>().join("; ")
+            };
             table.push([
                 resource.name().to_string(),
                 mode(ownership.mode).into(),
                 ownership.version.to_string(),
                 resource.offset().to_string(),
-                holders.collect::<Vec<_>>().join("; "),
+                describe(&mut ownership.owner.iter().chain(sharers)),
+                describe(&mut asking.iter()),
             ]);
         }
         table
@@ -205,6 +224,7 @@ impl Held {
             "version": self.ownership.version.get(),
             "owner": self.ownership.owner.as_ref().map(owner),
             "sharers": self.sharers.iter().map(owner).collect::<Vec<_>>(),
+            "asking": self.asking.iter().map(owner).collect::<Vec<_>>(),
         })
     }
 }
