@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use leasehold::disk::{Access, DirectDisk};
 use leasehold::{FormatOptions, Timeouts};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -151,6 +152,24 @@ impl Scene {
         panic!("the machine is too busy");
     }
 
+    /// A `run` that holds `db` with that host id, once its command has made the file of that name.
+    #[track_caller]
+    pub(crate) fn holder(&self, host: u64, name: &str, options: &[&str], script: &str) -> Process {
+        let id = host.to_string();
+        let args = ["run", "--device", "disk", "--wait", WAIT, "--host-id", &id, "--host-name", name];
+        let script = format!("echo > {name}; {script}");
+        for _ in 0..TRIES {
+            let mut process = self.start(&[&args[..], options, &["db", "--", "sh", "-c", &script]].concat());
+            until("the command", || self.path(name).exists() || process.ended().is_some());
+            if process.ended().is_none() {
+                return process;
+            }
+            let ended = ended(process);
+            assert!(ended.is_busy(), "{ended:?}");
+        }
+        panic!("the machine is too busy");
+    }
+
     #[track_caller]
     pub(crate) fn status(&self) -> Value {
         self.run(&["status", "disk", "--json", "--watch-for", "0s"]).expect(0, &[]).json()
@@ -163,6 +182,13 @@ impl Scene {
         let resources = status["resources"].as_array().unwrap();
         resources.iter().find(|resource| resource["name"] == name).unwrap()["offset"].as_u64().unwrap()
     }
+}
+
+/// Ends a `run` whose command was never ended before.
+#[track_caller]
+pub(crate) fn end(process: Process) {
+    process.signal(Signal::TERM);
+    ended(process).expect(128 + 15, &[]);
 }
 
 #[track_caller]

@@ -11,29 +11,11 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::common::processes::Process;
-use crate::common::scene::{Ended, Scene, TRIES, WAIT, ended, keys};
+use crate::common::scene::{Ended, Scene, WAIT, end, ended, keys};
 use crate::common::{PATIENCE, until};
 
 /// No id of anybody's.
 const NOBODY: u32 = 65534;
-
-/// A `run` with that host id, once its command has made the file of that name.
-#[track_caller]
-fn holder(scene: &Scene, host: u64, name: &str, options: &[&str], script: &str) -> Process {
-    let id = host.to_string();
-    let args = ["run", "--device", "disk", "--wait", WAIT, "--host-id", &id, "--host-name", name];
-    let script = format!("echo > {name}; {script}");
-    for _ in 0..TRIES {
-        let mut process = scene.start(&[&args[..], options, &["db", "--", "sh", "-c", &script]].concat());
-        until("the command", || scene.path(name).exists() || process.ended().is_some());
-        if process.ended().is_none() {
-            return process;
-        }
-        let ended = ended(process);
-        assert!(ended.is_busy(), "{ended:?}");
-    }
-    panic!("the machine is too busy");
-}
 
 #[track_caller]
 fn convert(scene: &Scene, to: &str, options: &[&str]) -> Ended {
@@ -47,20 +29,13 @@ fn address(scene: &Scene, host: u64) -> SocketAddr {
     SocketAddr::from_abstract_name(name).unwrap()
 }
 
-/// Ends what it runs, which was never ended before.
-#[track_caller]
-fn end(process: Process) {
-    process.signal(Signal::TERM);
-    ended(process).expect(128 + 15, &[]);
-}
-
 #[test]
 fn a_run_converts_while_its_command_goes_on() {
     let scene = Scene::with(&["db", "other"]).on_a_device();
     scene.run(&["convert", "disk", "db", "--to", "shared"]).expect(73, &["nobody holds db"]);
     scene.run(&["convert", "disk", "dbb", "--to", "shared"]).expect(66, &["did you mean db"]);
-    let first = holder(&scene, 1, "first", &["--shared"], "exec sleep 1000");
-    let second = holder(&scene, 2, "second", &["--shared"], "exec sleep 1000");
+    let first = scene.holder(1, "first", &["--shared"], "exec sleep 1000");
+    let second = scene.holder(2, "second", &["--shared"], "exec sleep 1000");
     // Which of them is meant has to be said.
     convert(&scene, "exclusive", &[])
         .expect(64, &["host 1 (first) generation", "host 2 (second) generation", "--host-id"]);
@@ -100,7 +75,7 @@ fn what_a_run_protects_has_no_say() {
     let script = format!(
         "{ask} 2> near; echo $? >> near; (setsid sh -c '{ask} 2> far; echo $? >> far; echo > done' &); exec sleep 1000"
     );
-    let holder = holder(&scene, 1, "holder", &[], &script);
+    let holder = scene.holder(1, "holder", &[], &script);
     until("both answers", || scene.path("done").exists());
     for name in ["near", "far"] {
         let said = fs::read_to_string(scene.path(name)).unwrap();
@@ -124,7 +99,7 @@ fn what_a_run_protects_has_no_say() {
 #[test]
 fn rubbish_and_silence_change_nothing() {
     let scene = Scene::with(&["db"]);
-    let mut holder = holder(&scene, 1, "holder", &[], "while [ ! -e go ]; do sleep 0.05; done; exit 7");
+    let mut holder = scene.holder(1, "holder", &[], "while [ ! -e go ]; do sleep 0.05; done; exit 7");
     let connect = || {
         let stream = UnixStream::connect_addr(&address(&scene, 1)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -167,12 +142,12 @@ fn rubbish_and_silence_change_nothing() {
 #[test]
 fn nothing_is_left_of_a_run_that_was_killed() {
     let scene = Scene::with(&["db"]);
-    let killed = holder(&scene, 1, "killed", &[], "exec sleep 1000");
+    let killed = scene.holder(1, "killed", &[], "exec sleep 1000");
     killed.signal(Signal::KILL);
     ended(killed);
     convert(&scene, "shared", &[]).expect(75, &["db is held by host 1 (killed)", "no `run` answers on this machine"]);
     // A machine's own id, though it was not given back.
-    let next = holder(&scene, 1, "next", &[], "exec sleep 1000");
+    let next = scene.holder(1, "next", &[], "exec sleep 1000");
     convert(&scene, "shared", &[]).expect(0, &[]);
     end(next);
 }
@@ -181,7 +156,7 @@ fn nothing_is_left_of_a_run_that_was_killed() {
 fn a_run_whose_name_is_taken_runs_all_the_same() {
     let scene = Scene::with(&["db"]);
     let squatter = UnixListener::bind_addr(&address(&scene, 1)).unwrap();
-    let holder = holder(&scene, 1, "holder", &[], "exec sleep 1000");
+    let holder = scene.holder(1, "holder", &[], "exec sleep 1000");
     assert!(holder.complained().contains("no other command can ask this one for anything"), "{}", holder.complained());
     // What answers instead of it is not waited for for ever, and says nothing that counts.
     let asking = scene.start(&["convert", "disk", "db", "--to", "shared"]);

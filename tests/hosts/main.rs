@@ -25,6 +25,8 @@ mod forced;
 mod guard;
 mod handover;
 #[cfg(feature = "cli")]
+mod handover_command;
+#[cfg(feature = "cli")]
 mod loop_devices;
 mod modes;
 mod repair;

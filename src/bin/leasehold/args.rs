@@ -13,6 +13,7 @@ use crate::create::CreateArgs;
 use crate::declare_dead::DeclareDeadArgs;
 use crate::dump::DumpArgs;
 use crate::format::FormatArgs;
+use crate::handover::HandoverArgs;
 use crate::hosts::HostsArgs;
 use crate::repair::RepairArgs;
 use crate::request::RequestArgs;
@@ -27,12 +28,12 @@ Exit codes:
   64   usage: an argument is wrong
   65   not a lockspace, or what is on the device is damaged
   66   no such resource
-  69   `run`: the lease was lost while the command ran; `convert`: it was lost meanwhile
+  69   `run`: the lease was lost while the command ran; `convert`, `handover`: it was lost meanwhile
   73   refused: `format` would overwrite a lockspace, `create` a resource; there is no room; a watchdog was left
-       counting; `declare-dead` is for another generation; nobody holds what `convert` is for, or it takes no orders
-       from who asks
+       counting; `declare-dead` is for another generation; nobody holds what `convert` or `handover` is for, or it
+       takes no orders from who asks; `handover`: the command that was ended failed
   74   an I/O error
-  75   held by another host; trying again later may succeed";
+  75   held by another host, or not handed over; trying again later may succeed";
 
 /// Leases on a block device that several hosts share: one of them at a time runs a command.
 #[derive(Debug, Parser)]
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Change how a running `run` of this machine holds a resource: shared or alone
     Convert(ConvertArgs),
+    /// End the command of a running `run` of this machine, and make another host the owner
+    Handover(HandoverArgs),
     /// Ask the owner of a resource to yield it, and wait until it does
     Request(RequestArgs),
     /// Show the hosts and resources of a lockspace

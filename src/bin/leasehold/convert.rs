@@ -1,18 +1,15 @@
 //! `leasehold convert`
 
-use std::io::{self, Write};
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use leasehold::disk::Access;
 use leasehold::{HostId, LeaseMode};
 
 use crate::args::{Patience, Target, host_id};
-use crate::channel::{Answer, Holders, Request};
+use crate::channel::{Action, Holders, until_done};
 use crate::failure::Failure;
-use crate::output::written;
 use crate::prepare::{existing, open};
 
 #[derive(Debug, Args)]
@@ -73,26 +70,7 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<(), Failure> {
     let lockspace = open(&args.device, Access::ReadOnly)?;
     let resource = existing(&lockspace, &args.name)?;
     let holders = Holders::find(&args.device, &lockspace, resource, args.host_id)?;
-    let started = Instant::now();
-    loop {
-        let left = match args.wait {
-            Patience::For(span) => span.saturating_sub(started.elapsed()),
-            Patience::Forever => Duration::MAX,
-        };
-        let request = Request::Convert {
-            resource: resource.name().to_string(),
-            offset: resource.offset(),
-            to: args.to.into(),
-            wait: left,
-        };
-        // It waits for others in pieces, for writes that hang as long as a lease lasts, and may have others to answer.
-        let patience = lockspace.timeouts().dead() * 4 + Duration::from_secs(10);
-        match holders.connect()?.ask(&request, patience)? {
-            Answer::Done(holding) if args.json => return written(writeln!(io::stdout(), "{:#}", holding.to_json())),
-            Answer::Done(holding) => return written(writeln!(io::stdout(), "{holding}")),
-            Answer::Blocked(failure) if left.is_zero() => return Err(failure),
-            Answer::Blocked(_) => thread::sleep(lockspace.timeouts().renewal().min(left).min(Duration::from_secs(1))),
-            Answer::Failed(failure) => return Err(failure),
-        }
-    }
+    let holding =
+        until_done(&lockspace, args.wait, |left| holders.ask(left, Duration::ZERO, &Action::Convert(args.to.into())))?;
+    holding.show(args.json)
 }

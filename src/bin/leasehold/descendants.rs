@@ -13,6 +13,7 @@
 //! uninterruptible sleep, which dies when its sleep ends. Both show up in [`living`].
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::process::ExitCode;
@@ -39,6 +40,15 @@ impl Outcome {
             Outcome::Signal(signal) => 128 + signal,
         };
         ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Code(code) => write!(f, "exit code {code}"),
+            Outcome::Signal(signal) => write!(f, "signal {signal}"),
+        }
     }
 }
 

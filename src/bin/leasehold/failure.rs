@@ -5,7 +5,7 @@ use std::fmt;
 
 use leasehold::{
     AcquireError, ConvertError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError,
-    ReleaseError, RequestError, ValueError, WatchdogError, disk,
+    PrepareError, ReleaseError, RequestError, ValueError, WatchdogError, disk,
 };
 
 /// An argument is wrong.
@@ -27,7 +27,7 @@ pub(crate) const HELD: u8 = 75;
 pub(crate) const REPAIR: &str = "`leasehold repair` writes it anew, when that is safe";
 
 /// Why a command failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     code: u8,
     message: String,
@@ -234,6 +234,9 @@ impl From<AcquireError> for Failure {
             AcquireError::VersionChanged { .. } => {
                 Failure::of(HELD, &error).hint("it has had another owner since; nothing was written")
             }
+            AcquireError::NotHandedOver { .. } => {
+                Failure::of(HELD, &error).hint("`leasehold run` without --receive acquires it")
+            }
             AcquireError::NotForced { .. } => Failure::of(HELD, &error)
                 .hint("stop that host by other means, then `leasehold declare-dead` frees what it holds"),
             AcquireError::WouldDeadlock { .. } | AcquireError::Overtaken { .. } => Failure::of(HELD, &error),
@@ -255,6 +258,21 @@ impl From<ConvertError> for Failure {
             ConvertError::Lost(reason) => Failure::from(reason).within("the lease was lost"),
             ConvertError::HandoverBegun { .. } => Failure::of(REFUSED, &error),
             error => Failure::of(IO, &error).hint("doing it again is safe"),
+        }
+    }
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Failure {
+        match error {
+            PrepareError::NotAsked { .. } => {
+                Failure::of(HELD, &error).hint("`leasehold run --receive` asks, on that host; --wait waits for it")
+            }
+            PrepareError::Shared { .. } => {
+                Failure::of(REFUSED, &error).hint("`leasehold convert --to exclusive` has one host hold it alone")
+            }
+            PrepareError::Lost(reason) => Failure::from(reason).within("the lease was lost"),
+            error => Failure::of(IO, &error),
         }
     }
 }

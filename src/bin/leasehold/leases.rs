@@ -1,15 +1,18 @@
 //! The leases that `run` holds: all that it was told to, or none.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use leasehold::{
-    AcquireError, AcquireOptions, ConvertError, Holder, Lease, LeaseMode, Membership, Resource, Status, Timeouts,
-    Version, Wait,
+    AcquireError, AcquireOptions, ConvertError, Destination, Holder, HostId, Lease, LeaseMode, Membership,
+    PrepareError, Resource, Status, Timeouts, Version, Wait,
 };
 
 use crate::args::Patience;
 use crate::channel::{Answer, Holding, Request};
-use crate::failure::{Failure, IO, REFUSED};
+use crate::descendants::Outcome;
+use crate::ending::{self, Order};
+use crate::failure::{Failure, HELD, IO, REFUSED};
 use crate::output::tell;
 
 /// How resources are to be held.
@@ -19,6 +22,8 @@ pub(crate) enum How {
     Mode(LeaseMode),
     /// Taken by force from this version.
     TakenFrom(Version),
+    /// Handed over by their owner.
+    Received,
 }
 
 pub(crate) struct Leases {
@@ -47,6 +52,7 @@ impl Leases {
             };
             let acquired = match how {
                 How::Mode(mode) => membership.acquire(&resources[at], AcquireOptions::new().mode(mode).wait(left)),
+                How::Received => membership.receive(&resources[at], left),
                 How::TakenFrom(version) => membership.take(&resources[at], version, left).map(|taken| {
                     overridden = told_of(&taken.previous);
                     taken.lease
@@ -59,7 +65,7 @@ impl Leases {
                         // What can't be released now the engine goes on with.
                         let _ = lease.release();
                     }
-                    return Err(refused(error));
+                    return Err(refused(error, how));
                 }
             }
         }
@@ -93,35 +99,56 @@ impl Leases {
         environment
     }
 
-    /// Does what another command of this machine asks for.
-    pub(crate) fn answer(&self, request: &Request, timeouts: &Timeouts) -> Answer {
-        let Request::Convert { resource, offset, to, wait } = request;
-        let found = self.all.iter().find(|lease| {
-            let held = lease.resource();
-            (held.name().to_string(), held.offset()) == (resource.clone(), *offset)
-        });
-        match found {
-            Some(lease) => convert(lease, *to, (*wait).min(piece(timeouts))),
-            None => Answer::Failed(Failure::new(REFUSED, format!("that `run` does not hold {resource} any more"))),
+    /// What another command of this machine asks about.
+    fn find(&self, request: &Request) -> Result<&Lease, Answer> {
+        let Request { resource, offset, .. } = request;
+        let found = self
+            .all
+            .iter()
+            .map(|lease| (lease, lease.resource()))
+            .find(|(_, held)| held.name().to_string() == *resource && held.offset() == *offset);
+        let gone = || Failure::new(REFUSED, format!("that `run` does not hold {resource} any more"));
+        found.map(|(lease, _)| lease).ok_or_else(|| Answer::Failed(gone()))
+    }
+
+    /// Converts one as another command asks for.
+    pub(crate) fn convert(&self, request: &Request, to: LeaseMode, timeouts: &Timeouts) -> Answer {
+        match self.find(request) {
+            Ok(lease) => convert(lease, to, request.wait.min(piece(timeouts))),
+            Err(answer) => answer,
         }
+    }
+
+    /// Waits until the host `to` asks for one that is to be handed over to it. Nothing changes by that.
+    ///
+    /// # Errors
+    /// It does not ask yet, or there is nothing to hand over.
+    pub(crate) fn prepare_handover(
+        &self,
+        request: &Request,
+        to: HostId,
+        timeouts: &Timeouts,
+    ) -> Result<Destination, Answer> {
+        let wait = Wait::For(request.wait.min(piece(timeouts)));
+        self.find(request)?.prepare_handover(to, wait).map_err(|error| match error {
+            PrepareError::NotAsked { .. } => Answer::Blocked(error.into()),
+            error => Answer::Failed(error.into()),
+        })
+    }
+
+    /// When the command has ended: hands over what is asked for, if it ended well, and releases the rest.
+    pub(crate) fn end(self, outcome: Outcome, order: Option<Order>, timeouts: &Timeouts) -> Result<ExitCode, Failure> {
+        ending::end(self.all, outcome, order, timeouts)
     }
 
     /// Releases all; tells what fails.
     pub(crate) fn release(self) -> Result<(), Failure> {
-        let mut result = Ok(());
-        for lease in self.all {
-            let name = lease.resource().name();
-            if let Err(error) = lease.release() {
-                let failure = Failure::from(error);
-                tell(format_args!("{name}: {failure}"));
-                result = Err(failure);
-            }
-        }
-        result
+        let released: Vec<_> = self.all.into_iter().map(ending::release).collect();
+        released.into_iter().collect()
     }
 }
 
-/// The longest that one request to convert waits for others. The release of the leases would wait for it.
+/// The longest that one request waits for others. The end of the leases would wait for it.
 fn piece(timeouts: &Timeouts) -> Duration {
     (timeouts.io() * 2).max(Duration::from_secs(1))
 }
@@ -161,11 +188,14 @@ fn told_of(previous: &[(Holder, Duration)]) -> Option<Duration> {
 }
 
 /// The membership that is lost before a command was started protects nothing.
-fn refused(error: AcquireError) -> Failure {
-    match error {
-        AcquireError::Lost(reason) => {
+fn refused(error: AcquireError, how: How) -> Failure {
+    match (error, how) {
+        (AcquireError::Lost(reason), _) => {
             Failure::from(reason).within("the membership was lost while acquiring").with_code(IO)
         }
-        error => error.into(),
+        (error @ AcquireError::Held { .. }, How::Received) => {
+            Failure::of(HELD, &error).hint("--wait waits until that host hands it over")
+        }
+        (error, _) => error.into(),
     }
 }

@@ -9,9 +9,11 @@ mod create;
 mod declare_dead;
 mod descendants;
 mod dump;
+mod ending;
 mod failure;
 mod format;
 mod guard;
+mod handover;
 mod hosts;
 mod leases;
 mod live;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Create(args) => create::create(&args),
         Command::Run(args) => run::run(&args),
         Command::Convert(args) => convert::convert(&args).map(|()| ExitCode::SUCCESS),
+        Command::Handover(args) => handover::handover(&args).map(|()| ExitCode::SUCCESS),
         Command::Request(args) => request::request(&args),
         Command::Status(args) => status::status(&args).map(|()| ExitCode::SUCCESS),
         Command::Hosts(args) => hosts::hosts(&args).map(|()| ExitCode::SUCCESS),

@@ -37,6 +37,7 @@ Examples:
   leasehold run --device /dev/vg/leases db@3145728 -- ./backup
   leasehold run --device /dev/vg/leases --shared images -- ./serve images
   leasehold run --device /dev/vg/leases --take-version 17 vm-1 -- ./start-vm vm-1
+  leasehold run --device /dev/vg/leases --receive --wait 5m vm-1 -- ./resume-vm vm-1
   leasehold run --device /dev/vg/leases --watchdog /dev/watchdog vm-1 -- ./start-vm vm-1
 
 The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its
@@ -46,7 +47,12 @@ as it was at the start, and `leasehold convert --to exclusive` makes it a larger
 With --take-version the owner's own command is ended within F + G, and exits with 69: for how long it may still act
 is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one given is refused (exit code 75).
 
-Signals are passed on. When the command ends, whatever it started is ended too, then the leases are released.
+With --receive the command starts when the owner of the resource hands it over, and never otherwise: exit code 75 when
+nobody holds it any more, or when --wait is over. The owner is told, and `leasehold status` shows who asks. It hands over
+by `leasehold handover`; or when its command ends with exit code 0, to the first who asks then. After any other end of
+its command the resource is released.
+
+Signals are passed on. When the command ends, whatever it started is ended too, then the leases are handed over or released.
 When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may take it over.
 With --on-request yield they get SIGTERM when another host asks for a resource, and all the time they need to end; where
 it is asked for at once, SIGKILL follows as after a loss. Then the leases are released; the exit code is the command's.
@@ -70,6 +76,9 @@ pub(crate) struct RunArgs {
     /// Take the resource by force from an owner that lives or can't be reached, if it is at this version
     #[arg(long, value_name = "V")]
     pub(crate) take_version: Option<u64>,
+    /// Wait until the resource's owner hands it over, and take it in no other way
+    #[arg(long, conflicts_with_all = ["shared", "take_version", "create"])]
+    pub(crate) receive: bool,
     /// What to do when another host asks for a resource (`leasehold request`, or sanlock's)
     #[arg(long, value_enum, default_value = "ignore", value_name = "ACTION")]
     pub(crate) on_request: OnRequest,
@@ -89,6 +98,11 @@ impl RunArgs {
     fn device(&self) -> &Path {
         self.device.as_deref().unwrap_or(Path::new(DEFAULT_DEVICE))
     }
+
+    /// Whether what is missing is made. What is to be handed over somebody has.
+    const fn creates_default(&self) -> bool {
+        self.device.is_none() && !self.receive
+    }
 }
 
 /// How often what is awaited is looked at while a signal may come.
@@ -96,12 +110,17 @@ const TICK: Duration = Duration::from_millis(2);
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     check_names(&args.names)?;
-    if args.take_version.is_some() && args.names.len() > 1 {
-        return Err(Failure::new(USAGE, "--take-version is for one resource: each has versions of its own"));
+    if args.names.len() > 1 {
+        if args.take_version.is_some() {
+            return Err(Failure::new(USAGE, "--take-version is for one resource: each has versions of its own"));
+        }
+        if args.receive {
+            return Err(Failure::new(USAGE, "--receive is for one resource: of several some might be handed over"));
+        }
     }
     let guard = Arc::new(Guard::start().map_err(|error| Failure::new(IO, format!("no guard process: {error}")))?);
     let signals = Signaled::listen(guard.clone())?;
-    if args.device.is_none() {
+    if args.creates_default() {
         make_default(args.device())?;
     }
     let lockspace = open(args.device(), Access::ReadWrite)?;
@@ -118,6 +137,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
 fn how(args: &RunArgs) -> How {
     match args.take_version {
         Some(version) => How::TakenFrom(Version::new(version)),
+        None if args.receive => How::Received,
         None if args.shared => How::Mode(LeaseMode::Shared),
         None => How::Mode(LeaseMode::Exclusive),
     }
@@ -211,7 +231,7 @@ fn hold_and_run(
     // Creating and waiting block: they run beside the wait for signals, which calls them off by leaving.
     let leases = thread::scope(|scope| {
         let acquiring = scope.spawn(|| {
-            let create = args.create || args.device.is_none();
+            let create = args.create || args.creates_default();
             let resources = args.names.iter().map(|target| resource(membership, target, create));
             let resources: Vec<Resource> = resources.collect::<Result<_, _>>()?;
             Leases::acquire(membership, &resources, how(args), args.wait)
@@ -229,5 +249,5 @@ fn hold_and_run(
     };
     let channel = Server::listen(args.device(), membership.lockspace(), membership.owner().host)
         .inspect_err(|error| tell(format_args!("no other command can ask this one for anything: {error}")));
-    Supervisor { guard, membership, leases, yielding, channel: channel.ok() }.run(&args.command)
+    Supervisor::new(guard, membership, leases, yielding, channel.ok()).run(&args.command)
 }

@@ -1,16 +1,18 @@
 //! What `run` does while its command runs: it moves the guard's deadline with each renewal, answers other commands of
-//! this machine, and when the command is gone it releases.
+//! this machine, and when the command is gone it hands over or releases.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use leasehold::{Ladder, Membership, Status};
 
-use crate::channel::Server;
+use crate::channel::{Action, Asker, Request, Server};
 use crate::descendants::Outcome;
+use crate::ending::Order;
 use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Guard, GuardEvent};
 use crate::leases::Leases;
@@ -27,16 +29,31 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a command runs under.
 pub(crate) struct Supervisor<'run> {
-    pub(crate) guard: &'run Guard,
-    pub(crate) membership: &'run Membership,
-    pub(crate) leases: Leases,
-    pub(crate) yielding: &'run Yielding,
+    guard: &'run Guard,
+    membership: &'run Membership,
+    leases: Leases,
+    yielding: &'run Yielding,
     /// Where other commands ask.
-    pub(crate) channel: Option<Server>,
+    channel: Option<Server>,
+    /// What the command was asked to end for, if it was: a handover that one of them has ordered.
+    order: OnceLock<Order>,
+    /// The command did not end in the time that it had for that.
+    overdue: AtomicBool,
 }
 
-impl Supervisor<'_> {
-    /// Runs the command to its end, and releases.
+impl<'run> Supervisor<'run> {
+    pub(crate) fn new(
+        guard: &'run Guard,
+        membership: &'run Membership,
+        leases: Leases,
+        yielding: &'run Yielding,
+        channel: Option<Server>,
+    ) -> Supervisor<'run> {
+        let (order, overdue) = (OnceLock::new(), AtomicBool::default());
+        Supervisor { guard, membership, leases, yielding, channel, order, overdue }
+    }
+
+    /// Runs the command to its end, and hands over or releases.
     pub(crate) fn run(self, command: &[OsString]) -> Result<ExitCode, Failure> {
         let ladder = self.membership.ladder();
         let status = self.leases.status();
@@ -58,8 +75,7 @@ impl Supervisor<'_> {
         thread::scope(|scope| {
             scope.spawn(|| self.extend(ladder, seen, &over));
             if let Some(channel) = &self.channel {
-                let timeouts = self.membership.lockspace().timeouts();
-                scope.spawn(move || channel.serve(|request| self.leases.answer(&request, &timeouts)));
+                scope.spawn(move || channel.serve(|request, asker| self.take(channel, &request, asker)));
             }
             let ended = self.await_end(ladder);
             over.store(true, Ordering::Relaxed);
@@ -69,6 +85,31 @@ impl Supervisor<'_> {
             }
             ended
         })
+    }
+
+    /// Does what another command of this machine asks for.
+    fn take(&self, channel: &Server, request: &Request, asker: Asker) {
+        let timeouts = self.membership.lockspace().timeouts();
+        match request.action {
+            Action::Convert(to) => asker.answer(&self.leases.convert(request, to, &timeouts)),
+            Action::HandOver { to, grace } => match self.leases.prepare_handover(request, to, &timeouts) {
+                Ok(to) => self.end_for(Order { offset: request.offset, to, asker }, grace, channel),
+                Err(answer) => asker.answer(&answer),
+            },
+        }
+    }
+
+    /// Has the command end, for a handover. Nobody else is served any more.
+    fn end_for(&self, order: Order, grace: Duration, channel: &Server) {
+        tell(format_args!("the command is ended, to hand over to {}", order.to));
+        self.order.set(order).unwrap_or_else(|_| unreachable!("nobody was served after the first"));
+        // A guard that can't be told is gone, and the command with it.
+        let _ = self.guard.ask_to_end();
+        if !channel.stops_within(grace) {
+            self.overdue.store(true, Ordering::Relaxed);
+            self.guard.terminate(Duration::ZERO);
+            channel.stops_within(Duration::MAX);
+        }
     }
 
     /// Moves the guard's deadline with each renewal, until the command is over or the leases are lost.
@@ -100,7 +141,7 @@ impl Supervisor<'_> {
     }
 
     fn await_end(&self, ladder: &Ladder) -> End {
-        let Supervisor { guard, membership, leases, yielding, .. } = self;
+        let Supervisor { guard, membership, leases, .. } = self;
         let pause = self.pause();
         let mut lost_since = None;
         let mut trouble_told = false;
@@ -114,7 +155,7 @@ impl Supervisor<'_> {
                 Some(GuardEvent::Expired) => return End::Lost,
                 Some(GuardEvent::Ended { by_deadline: false, by_loss: false, status }) => return End::Ended(status),
                 Some(GuardEvent::Ended { by_deadline: false, status, .. })
-                    if yielding.at_once() && !matches!(leases.status(), Status::Lost { .. }) =>
+                    if self.was_ordered() && !matches!(leases.status(), Status::Lost { .. }) =>
                 {
                     return End::Ended(status);
                 }
@@ -146,17 +187,18 @@ impl Supervisor<'_> {
         }
     }
 
+    /// Whether the command was ended as it is when the lease is lost, for another reason.
+    fn was_ordered(&self) -> bool {
+        self.yielding.at_once() || self.overdue.load(Ordering::Relaxed)
+    }
+
     fn conclude(self, ended: End) -> Result<ExitCode, Failure> {
-        let Supervisor { membership, leases, .. } = self;
-        match ended {
-            End::NotStarted(failure) => {
-                leases.release()?;
-                Err(failure)
-            }
-            End::Ended(outcome) => {
-                leases.release()?;
-                Ok(outcome.exit_code())
-            }
+        let Supervisor { membership, leases, order, .. } = self;
+        let mut order = order.into_inner();
+        let concluded = match ended {
+            End::Ended(outcome) => leases.end(outcome, order.take(), &membership.lockspace().timeouts()),
+            // Nothing of it is left: others may have the resources at once.
+            End::NotStarted(failure) | End::Failed(failure) => leases.release().and(Err(failure)),
             End::Lost => {
                 // Nothing of it is left. Where the host id is still held, leaving switches the watchdog off, and the lease is
                 // given up when it is dropped.
@@ -167,18 +209,17 @@ impl Supervisor<'_> {
                 }
                 Err(lost(&leases))
             }
-            End::Failed(failure) => {
-                // Nothing of it is left: others may have the resources at once.
-                leases.release()?;
-                Err(failure)
-            }
             End::Left(pids) => Err(Failure::new(
                 IO,
                 format!(
                     "processes {pids:?} can't be killed; the leases are not released, and run out when renewing ends"
                 ),
             )),
+        };
+        if let (Some(order), Err(failure)) = (order, &concluded) {
+            order.fail(failure);
         }
+        concluded
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use leasehold::Notice;
 use leasehold::format::{Force, HostEvent};
+use leasehold::{Notice, Owner};
 
 use crate::guard::Guard;
 use crate::output::tell;
@@ -66,6 +66,13 @@ impl Yielding {
                     state.ask(*force);
                     self.act(&state);
                 }
+            }
+            Notice::HandoverAsked { from, name, resource, held } => {
+                let name = name.map_or_else(String::new, |name| format!(" ({name})"));
+                let Owner { host, generation } = from;
+                tell(format_args!(
+                    "host {host}{name} generation {generation} asks to be handed {resource}, held at version {held}"
+                ));
             }
             Notice::Event { from, name, event: HostEvent { event, data, .. } } => {
                 tell(format_args!("host {from} ({name}) sends event {event:#x} with data {data:#x}"));

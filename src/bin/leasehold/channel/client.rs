@@ -3,12 +3,14 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use leasehold::{HostId, Lockspace};
 
-use super::messages::{self, Answer, MAX_ANSWER, Request};
+use super::messages::{self, Answer, Holding, MAX_ANSWER, Request};
 use super::{address, peer};
+use crate::args::Patience;
 use crate::failure::{Failure, IO};
 
 /// How long a request may take to be taken, which fits into the socket's buffer.
@@ -49,5 +51,27 @@ impl Connection {
         let line = messages::receive(stream, MAX_ANSWER, patience)
             .map_err(|error| no_answer(sent.err().unwrap_or(error).to_string()))?;
         Answer::decode(&line).ok_or_else(|| no_answer("it is of another version".into()))
+    }
+}
+
+/// Tries until it is done, and again as long as others are in the way and `wait` is not over; `attempt` is given what is
+/// left of that.
+pub(crate) fn until_done(
+    lockspace: &Lockspace,
+    wait: Patience,
+    mut attempt: impl FnMut(Duration) -> Result<Answer, Failure>,
+) -> Result<Holding, Failure> {
+    let started = Instant::now();
+    loop {
+        let left = match wait {
+            Patience::For(span) => span.saturating_sub(started.elapsed()),
+            Patience::Forever => Duration::MAX,
+        };
+        match attempt(left)? {
+            Answer::Done(holding) => return Ok(holding),
+            Answer::Blocked(failure) if left.is_zero() => return Err(failure),
+            Answer::Blocked(_) => thread::sleep(lockspace.timeouts().renewal().min(left).min(Duration::from_secs(1))),
+            Answer::Failed(failure) => return Err(failure),
+        }
     }
 }

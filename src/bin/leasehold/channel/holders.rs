@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leasehold::{HostId, HostInfo, Lockspace, Owner, Resource};
 
-use super::Connection;
+use super::{Action, Answer, Connection, Request};
 use crate::failure::{DATA, Failure, HELD, REFUSED, REPAIR, USAGE};
 
 /// Who holds a resource.
@@ -56,11 +56,28 @@ impl<'run> Holders<'run> {
         Ok(holders)
     }
 
+    /// Whether that host is one of them.
+    pub(crate) fn include(&self, host: HostId) -> bool {
+        self.owners.iter().any(|owner| owner.host == host)
+    }
+
+    /// Asks the `run` of the only one of them that is on this machine, with which it may take as long as writes that hang,
+    /// and `longer`.
+    ///
+    /// # Errors
+    /// As [`Holders::connect`], and [`Connection::ask`].
+    pub(crate) fn ask(&self, wait: Duration, longer: Duration, action: &Action) -> Result<Answer, Failure> {
+        let (resource, offset) = (self.resource.name().to_string(), self.resource.offset());
+        let patience = self.lockspace.timeouts().dead() * 4 + Duration::from_secs(10);
+        let request = Request { resource, offset, wait, action: action.clone() };
+        self.connect()?.ask(&request, patience.saturating_add(longer))
+    }
+
     /// To the `run` of the only one of them that is on this machine.
     ///
     /// # Errors
     /// There is none, or more than one.
-    pub(crate) fn connect(&self) -> Result<Connection, Failure> {
+    fn connect(&self) -> Result<Connection, Failure> {
         let name = self.resource.name();
         let mut found = Vec::new();
         for owner in &self.owners {

@@ -5,10 +5,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use leasehold::{LeaseMode, Owner, Version};
+use leasehold::{HostId, LeaseMode, Owner, Version};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::output::written;
 
 /// The longest request, in bytes.
 pub(super) const MAX_REQUEST: usize = 1 << 10;
@@ -19,35 +20,56 @@ const MAX_TEXT: usize = 2000;
 
 /// What is asked of a `run`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// To hold the resource at this place in another way.
-    Convert {
-        resource: String,
-        offset: u64,
-        to: LeaseMode,
-        /// At most for so long, and never longer than the one who is asked likes.
-        wait: Duration,
-    },
+pub(crate) struct Request {
+    pub(crate) resource: String,
+    /// Where it stands.
+    pub(crate) offset: u64,
+    /// How long to wait for others: never longer than the one who is asked likes.
+    pub(crate) wait: Duration,
+    pub(crate) action: Action,
+}
+
+/// What is to be done with a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Hold it in another way.
+    Convert(LeaseMode),
+    /// Make this host its owner, when it asks for that: end the command first. It has `grace` between SIGTERM and SIGKILL.
+    HandOver { to: HostId, grace: Duration },
 }
 
 impl Request {
     pub(super) fn encode(&self) -> Vec<u8> {
-        line(match self {
-            Request::Convert { resource, offset, to, wait } => {
-                let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                json!({ "convert": { "resource": resource, "offset": offset, "to": to.to_string(), "wait_ms": wait } })
+        let Request { resource, offset, wait, action } = self;
+        let mut request = json!({ "resource": resource, "offset": offset, "wait_ms": millis(*wait) });
+        line(match action {
+            Action::Convert(to) => {
+                request["to"] = to.to_string().into();
+                json!({ "convert": request })
+            }
+            Action::HandOver { to, grace } => {
+                request["to"] = to.get().into();
+                request["grace_ms"] = millis(*grace).into();
+                json!({ "hand_over": request })
             }
         })
     }
 
     pub(super) fn decode(line: &[u8]) -> Option<Request> {
         let request: Value = serde_json::from_slice(line).ok()?;
-        let convert = request.get("convert")?;
-        Some(Request::Convert {
-            resource: convert.get("resource")?.as_str()?.into(),
-            offset: convert.get("offset")?.as_u64()?,
-            to: mode(convert.get("to")?)?,
-            wait: Duration::from_millis(convert.get("wait_ms")?.as_u64()?),
+        let (action, request) = request.as_object()?.iter().next()?;
+        let span = |name: &str| Some(Duration::from_millis(request.get(name)?.as_u64()?));
+        let to = request.get("to")?;
+        let action = match action.as_str() {
+            "convert" => Action::Convert(mode(to)?),
+            "hand_over" => Action::HandOver { to: HostId::new(to.as_u64()?)?, grace: span("grace_ms")? },
+            _ => return None,
+        };
+        Some(Request {
+            resource: request.get("resource")?.as_str()?.into(),
+            offset: request.get("offset")?.as_u64()?,
+            wait: span("wait_ms")?,
+            action,
         })
     }
 }
@@ -68,13 +90,21 @@ impl Holding {
         Holding { resource, mode, version: version.get(), host, generation }
     }
 
-    pub(crate) fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         json!({
             "resource": self.resource,
             "mode": self.mode.to_string(),
             "version": self.version,
             "host_id": self.host,
             "generation": self.generation,
+        })
+    }
+
+    /// On standard output.
+    pub(crate) fn show(&self, as_json: bool) -> Result<(), Failure> {
+        written(match as_json {
+            true => writeln!(io::stdout(), "{:#}", self.to_json()),
+            false => writeln!(io::stdout(), "{self}"),
         })
     }
 
@@ -94,6 +124,10 @@ impl fmt::Display for Holding {
         let Holding { resource, mode, version, host, generation } = self;
         write!(f, "{resource} is held {mode} by host {host} generation {generation} at version {version}")
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn mode(json: &Value) -> Option<LeaseMode> {
@@ -185,8 +219,10 @@ mod tests {
     #[test]
     fn every_message_survives_the_way() {
         let wait = Duration::from_millis(1500);
-        for to in [LeaseMode::Exclusive, LeaseMode::Shared] {
-            let request = Request::Convert { resource: "größe".repeat(6), offset: u64::MAX, to, wait };
+        let to = HostId::new(2000).expect("a host id");
+        let actions = [LeaseMode::Exclusive, LeaseMode::Shared].map(Action::Convert);
+        for action in actions.into_iter().chain([Action::HandOver { to, grace: Duration::from_hours(9) }]) {
+            let request = Request { resource: "größe".repeat(6), offset: u64::MAX, wait, action };
             assert!(request.encode().len() <= MAX_REQUEST);
             assert_eq!(Request::decode(&request.encode()), Some(request));
         }
@@ -213,9 +249,18 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_none() {
-        for rubbish in
-            ["", "\n", "{}", "[1]", "null", "{\"convert\":1}", "{\"done\":{}}", "{\"failed\":{\"code\":256}}", "\u{0}"]
-        {
+        for rubbish in [
+            "",
+            "\n",
+            "{}",
+            "[1]",
+            "null",
+            "{\"convert\":1}",
+            "{\"hand_over\":{}}",
+            "{\"done\":{}}",
+            "{\"failed\":{\"code\":256}}",
+            "\u{0}",
+        ] {
             assert!(
                 Request::decode(rubbish.as_bytes()).is_none() && Answer::decode(rubbish.as_bytes()).is_none(),
                 "{rubbish}"

@@ -1,8 +1,8 @@
 //! The channel between a `run` and the other commands on its machine: for what only who holds a lease can do with it.
 //!
 //! ```text
-//! convert --request--> run
-//!         <--answer---
+//! convert, handover --request--> run
+//!                   <--answer---
 //! ```
 //!
 //! A `run` listens on a socket in the abstract namespace, of which nothing is left when it is killed. Its name is made of
@@ -25,10 +25,10 @@ use std::path::Path;
 
 use leasehold::{HostId, Lockspace};
 
-pub(crate) use client::Connection;
+pub(crate) use client::{Connection, until_done};
 pub(crate) use holders::Holders;
-pub(crate) use messages::{Answer, Holding, Request};
-pub(crate) use server::Server;
+pub(crate) use messages::{Action, Answer, Holding, Request};
+pub(crate) use server::{Asker, Server};
 
 /// Where the `run` listens that has joined the lockspace on `device` with that host id.
 fn address(device: &Path, lockspace: &Lockspace, host: HostId) -> io::Result<SocketAddr> {

@@ -5,10 +5,10 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leasehold::{HostId, Lockspace};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::messages::{self, Answer, MAX_REQUEST, Request};
 use super::{address, peer};
@@ -45,8 +45,22 @@ impl Server {
         let _ = self.stop.0.shutdown(Shutdown::Both);
     }
 
-    /// Answers one after the other, until [`Server::stop`].
-    pub(crate) fn serve(&self, answer: impl Fn(Request) -> Answer) {
+    /// Whether [`Server::stop`] comes within that time.
+    pub(crate) fn stops_within(&self, span: Duration) -> bool {
+        let started = Instant::now();
+        let mut fds = [PollFd::new(&self.stop.1, PollFlags::IN)];
+        loop {
+            let left = span.saturating_sub(started.elapsed());
+            // An interrupted wait is a short one, and one that is too long for the kernel has no end.
+            let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+            if !fds[0].revents().is_empty() || left.is_zero() {
+                return !fds[0].revents().is_empty();
+            }
+        }
+    }
+
+    /// Takes requests one after the other, until [`Server::stop`].
+    pub(crate) fn serve(&self, take: impl Fn(Request, Asker)) {
         loop {
             let mut fds = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.stop.1, PollFlags::IN)];
             // An interrupted wait is a short one.
@@ -55,8 +69,7 @@ impl Server {
                 return;
             }
             match self.listener.accept() {
-                // What became of one that asked is its own concern.
-                Ok((stream, _)) => drop(serve(&stream, &answer)),
+                Ok((stream, _)) => serve(Asker(stream), &take),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => thread::sleep(PAUSE),
             }
@@ -64,16 +77,27 @@ impl Server {
     }
 }
 
-fn serve(stream: &UnixStream, answer: impl Fn(Request) -> Answer) -> io::Result<()> {
-    let answer = match peer::may_ask(stream) {
-        Err(refusal) => Answer::Failed(refusal),
-        Ok(()) => match Request::decode(&messages::receive(stream, MAX_REQUEST, PATIENCE)?) {
-            Some(request) => answer(request),
-            None => Answer::Failed(Failure::new(
-                USAGE,
-                "this `run` does not understand the request: it is of another version",
-            )),
-        },
-    };
-    messages::send(stream, &answer.encode(), PATIENCE)
+/// Who has asked, and waits for the answer. One that gets none sees that the connection has ended.
+#[derive(Debug)]
+pub(crate) struct Asker(UnixStream);
+
+impl Asker {
+    /// What becomes of one that doesn't listen is its own concern.
+    pub(crate) fn answer(self, answer: &Answer) {
+        let _ = messages::send(&self.0, &answer.encode(), PATIENCE);
+    }
+}
+
+fn serve(asker: Asker, take: impl Fn(Request, Asker)) {
+    if let Err(refusal) = peer::may_ask(&asker.0) {
+        return asker.answer(&Answer::Failed(refusal));
+    }
+    let Ok(line) = messages::receive(&asker.0, MAX_REQUEST, PATIENCE) else { return };
+    match Request::decode(&line) {
+        Some(request) => take(request, asker),
+        None => asker.answer(&Answer::Failed(Failure::new(
+            USAGE,
+            "this `run` does not understand the request: it is of another version",
+        ))),
+    }
 }

@@ -1,0 +1,214 @@
+//! Handovers between `run`s: by the end of a command and by `leasehold handover`; what each side is told, and what comes
+//! of it when one of them is not there any more.
+
+use std::fs;
+use std::sync::Arc;
+
+use leasehold::disk::{Access, DirectDisk};
+use leasehold::{JoinOptions, Lockspace, PrepareError, Wait};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::common::processes::{Process, read};
+use crate::common::scene::{Ended, Scene, WAIT, end, ended, keys};
+use crate::common::{id, until};
+
+/// Begins to wait with that host id to be handed a resource.
+fn receiver(scene: &Scene, host: u64, resource: &str, script: &str) -> Process {
+    let (id, name) = (host.to_string(), format!("host{host}"));
+    let args = ["run", "--device", "disk", "--receive", "--wait", WAIT, "--host-id", &id, "--host-name", &name];
+    scene.start(&[&args[..], &[resource, "--", "sh", "-c", script]].concat())
+}
+
+/// As [`receiver`], once it asks for `db`.
+#[track_caller]
+fn asking(scene: &Scene, host: u64, script: &str) -> Process {
+    let mut process = receiver(scene, host, "db", script);
+    until("a host that asks", || {
+        assert!(process.ended().is_none(), "{}", process.complained());
+        asks(scene, "db").contains(&host)
+    });
+    process
+}
+
+/// Which hosts ask to be handed that resource, as `status` says.
+fn asks(scene: &Scene, name: &str) -> Vec<u64> {
+    let status = scene.status();
+    let resources = status["resources"].as_array().unwrap();
+    let resource = resources.iter().find(|resource| resource["name"] == name).unwrap();
+    resource["asking"].as_array().unwrap().iter().map(|owner| owner["host_id"].as_u64().unwrap()).collect()
+}
+
+fn db(scene: &Scene) -> Value {
+    scene.status()["resources"][0].clone()
+}
+
+fn handover(scene: &Scene, to: &str, options: &[&str]) -> Ended {
+    scene.run(&[&["handover", "disk", "db", "--to", to], options].concat())
+}
+
+/// What a command does that ends when it is told to.
+fn until_told(then: &str) -> String {
+    format!("while [ ! -e go ]; do sleep 0.05; done; {then}")
+}
+
+#[test]
+fn a_command_that_succeeds_hands_over_to_who_asks() {
+    let scene = Scene::with(&["db", "other"]);
+    let log = |what: &str| format!("echo {what} $LEASEHOLD_VERSION >> log");
+    let script = until_told(&format!("{}; sleep 0.3; {}", log("end"), log("ended")));
+    let source = scene.holder(5, "source", &["other"], &script);
+    let dest = asking(&scene, 2, &format!("{}; exit 7", log("begin")));
+    let _second = asking(&scene, 3, "echo second >> log");
+    let of_other = receiver(&scene, 4, "other", "echo $LEASEHOLD_RESOURCE");
+    until("who asks for the other one", || asks(&scene, "other") == [4]);
+    until("the source is told", || source.complained().contains("host 4 (host4) generation "));
+    let told = source.complained();
+    assert!(
+        told.contains("host 2 (host2) generation") && told.contains("asks to be handed db, held at version 1"),
+        "{told}"
+    );
+    let shown = scene.run(&["status", "disk", "--watch-for", "0s"]).expect(0, &[]).out;
+    assert!(shown.contains("HANDOVER TO") && shown.contains("host 2 (host2) generation"), "{shown}");
+    assert!(!scene.path("log").exists());
+    fs::write(scene.path("go"), "").unwrap();
+    ended(source).expect(0, &["db was handed over to host 2 (host2) generation", "other was handed over to host 4"]);
+    ended(dest).expect(7, &[]);
+    assert_eq!(read(&scene.path("log")), "end 1,1\nended 1,1\nbegin 2\n");
+    assert_eq!(ended(of_other).expect(0, &[]).out, "other\n");
+}
+
+#[test]
+fn a_command_that_fails_releases() {
+    for (script, signal, code) in [("exit 3", None, 3), ("sleep 1000", Some(Signal::TERM), 128 + 15)] {
+        let scene = Scene::with(&["db"]);
+        let source = scene.holder(1, "source", &[], &until_told(script));
+        let dest = asking(&scene, 2, "touch ran");
+        fs::write(scene.path("go"), "").unwrap();
+        signal.inspect(|signal| source.signal(*signal));
+        ended(source).expect(code, &[]);
+        ended(dest).expect(75, &["db is not handed over: nobody holds it", "without --receive"]);
+        assert!(!scene.path("ran").exists());
+        assert_eq!(db(&scene)["state"], "free");
+    }
+}
+
+#[test]
+fn what_is_not_there_to_be_handed_over_is_not_waited_for() {
+    let scene = Scene::with(&["db", "other"]);
+    let receive = ["run", "--device", "disk", "--receive"];
+    scene.run(&[&receive[..], &["db", "--", "touch", "ran"]].concat()).expect(75, &["nobody holds it"]);
+    scene.run(&[&receive[..], &["db", "other", "--", "touch", "ran"]].concat()).expect(64, &["one resource"]);
+    for option in ["--shared", "--create", "--take-version=1"] {
+        scene.run(&[&receive[..], &[option, "db", "--", "touch", "ran"]].concat()).expect(64, &["cannot be used with"]);
+    }
+    let source = scene.holder(1, "source", &[], "exec sleep 1000");
+    for wait in ["0s", "500ms"] {
+        scene
+            .run(&[&receive[..], &["--wait", wait, "db", "--", "touch", "ran"]].concat())
+            .expect(75, &["db is held by host 1 (source)", "--wait waits until that host hands it over"]);
+    }
+    assert!(asks(&scene, "db").is_empty());
+    assert!(!scene.path("ran").exists());
+    end(source);
+}
+
+#[test]
+fn a_run_is_told_to_hand_over() {
+    let scene = Scene::with(&["db"]);
+    handover(&scene, "2", &[]).expect(73, &["nobody holds db"]);
+    let script = "trap 'echo ended > order; exit 0' TERM; while true; do sleep 0.05; done";
+    let mut source = scene.holder(1, "source", &[], script);
+    handover(&scene, "1", &[]).expect(64, &["host 1 is who holds db now"]);
+    handover(&scene, "2001", &[]).expect(64, &["a host id is a number from 1 to 2000"]);
+    handover(&scene, "2", &[]).expect(75, &["host 2 does not ask to be handed db", "run --receive"]);
+    handover(&scene, "host2", &["--wait", "300ms"]).expect(75, &["no host named host2 asks to be handed db"]);
+    assert!(source.ended().is_none() && !scene.path("order").exists());
+    // It waits for the destination, and the command goes on.
+    let waiting = scene.start(&["handover", "disk", "db", "--to", "host2", "--wait", WAIT, "--json"]);
+    let dest = receiver(&scene, 2, "db", "echo began >> order; exec sleep 1000");
+    let holding = ended(waiting).expect(0, &[]).json();
+    assert_eq!(keys(&holding), ["resource", "mode", "version", "host_id", "generation"]);
+    assert_eq!((&holding["version"], &holding["host_id"]), (&2.into(), &2.into()));
+    ended(source).expect(0, &["the command is ended, to hand over to host 2 (host2)", "db was handed over to host 2"]);
+    until("the command of the destination", || read(&scene.path("order")) == "ended\nbegan\n");
+    assert_eq!(db(&scene)["owner"]["host_id"], 2);
+    // And back, to one that may take long, by its id. Its command dies of the signal.
+    let third = asking(&scene, 3, "true");
+    let said = handover(&scene, "3", &["--host-id", "2"]).expect(0, &[]).out;
+    assert!(said.starts_with("db is held exclusive by host 3 generation ") && said.ends_with("version 3\n"), "{said}");
+    ended(dest).expect(0, &[]);
+    ended(third).expect(0, &[]);
+}
+
+/// Its work may be half done: that is for people.
+#[test]
+fn a_command_that_fails_when_it_is_told_to_end_is_not_handed_over() {
+    for (script, options, says) in [
+        ("trap 'exit 3' TERM; while true; do sleep 0.05; done", &[][..], "exit code 3"),
+        ("trap '' TERM; while true; do sleep 0.05; done", &["--grace", "300ms"], "signal 9"),
+    ] {
+        let scene = Scene::with(&["db"]);
+        let source = scene.holder(1, "source", &[], script);
+        let dest = asking(&scene, 2, "touch ran");
+        let told = format!("the command ended with {says}, and is taken to have failed: db was released");
+        handover(&scene, "2", options).expect(73, &[&told]);
+        let source = ended(source);
+        assert!([3, 128 + 9].contains(&source.code) && !source.err.contains("lost"), "{source:?}");
+        ended(dest).expect(75, &["nobody holds it"]);
+        assert!(!scene.path("ran").exists());
+    }
+}
+
+#[test]
+fn what_is_shared_or_protected_is_not_handed_over() {
+    let scene = Scene::with(&["db"]);
+    let ask = format!("{} handover disk db --to 2", env!("CARGO_BIN_EXE_leasehold"));
+    let source = scene.holder(1, "source", &["--shared"], &format!("{ask} 2> said; exec sleep 1000"));
+    until("the answer", || read(&scene.path("said")).contains("was started by the command that this `run` protects"));
+    handover(&scene, "2", &[]).expect(73, &["db is shared", "convert --to exclusive"]);
+    end(source);
+}
+
+#[test]
+fn a_destination_that_is_told_to_end_asks_no_more() {
+    let scene = Scene::with(&["db"]);
+    let source = scene.holder(1, "source", &[], &until_told("exit 0"));
+    let dest = asking(&scene, 2, "touch ran");
+    dest.signal(Signal::TERM);
+    ended(dest).expect(128 + 15, &[]);
+    assert!(asks(&scene, "db").is_empty());
+    assert_eq!(scene.status()["hosts"][1]["state"], "free");
+    handover(&scene, "2", &[]).expect(75, &["host 2 does not ask"]);
+    fs::write(scene.path("go"), "").unwrap();
+    let source = ended(source).expect(0, &[]);
+    assert!(!source.err.contains("handed over"), "{source:?}");
+    assert_eq!(db(&scene)["state"], "free");
+    assert!(!scene.path("ran").exists());
+}
+
+/// Its block goes on asking.
+#[test]
+fn a_destination_that_was_killed_asks_no_more_once_it_is_dead() {
+    let scene = Scene::with(&["db"]);
+    let disk = Arc::new(DirectDisk::open(scene.path("disk"), Access::ReadWrite).unwrap());
+    let lockspace = Lockspace::open(disk).unwrap();
+    let source = lockspace.join(JoinOptions::new().host_id(id(1)).host_name("source")).unwrap();
+    let lease = source.acquire(&lockspace.find("db").unwrap(), Wait::No).unwrap();
+    let dest = asking(&scene, 2, "touch ran");
+    assert_eq!(lease.prepare_handover(id(2), Wait::No).unwrap().owner.host, id(2));
+    dest.signal(Signal::KILL);
+    ended(dest);
+    until("it is dead", || lease.destinations().unwrap().is_empty());
+    let asks = |watch_for| {
+        let status = scene.run(&["status", "disk", "--json", "--watch-for", watch_for]).expect(0, &[]).json();
+        !status["resources"][0]["asking"].as_array().unwrap().is_empty()
+    };
+    // Who has only just come can't tell.
+    assert!(asks("0s"));
+    until("that shows", || !asks("3s"));
+    assert!(matches!(lease.prepare_handover(id(2), Wait::No), Err(PrepareError::NotAsked { .. })));
+    assert!(lease.is_held());
+    lease.release().unwrap();
+    assert!(!scene.path("ran").exists());
+}
