@@ -28,6 +28,8 @@ mod handover;
 mod handover_command;
 #[cfg(feature = "cli")]
 mod loop_devices;
+#[cfg(feature = "cli")]
+mod migration;
 mod modes;
 mod repair;
 #[cfg(feature = "cli")]
@@ -56,6 +58,8 @@ fn worker() {
         "faults" => faults::work(&task[1..]),
         #[cfg(feature = "cli")]
         "loop_devices" => loop_devices::work(&task[1..]),
+        #[cfg(feature = "cli")]
+        "migration" => migration::work(&task[1..]),
         "modes" => modes::processes::work(&task[1..]),
         _ => panic!("no such task: {task:?}"),
     }
