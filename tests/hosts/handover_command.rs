@@ -161,6 +161,24 @@ fn a_command_that_fails_when_it_is_told_to_end_is_not_handed_over() {
 }
 
 #[test]
+fn a_lease_that_is_taken_while_the_command_ends_is_not_handed_over() {
+    let scene = Scene::with(&["db"]);
+    let source = scene.holder(1, "source", &[], "trap '' TERM; while true; do sleep 0.05; done");
+    let dest = asking(&scene, 2, "touch ran");
+    let waiting = scene.start(&["handover", "disk", "db", "--to", "2", "--grace", WAIT]);
+    until("the order", || source.complained().contains("the command is ended, to hand over"));
+    let taker = scene.holder(3, "taker", &["--take-version", "1"], "exec sleep 1000");
+    let why = "the lease was lost while the command ran, which was ended: ";
+    ended(waiting).expect(69, &[why, "host 3"]);
+    ended(source).expect(69, &[why, "host 3"]);
+    // It waits for whoever has it.
+    assert_eq!(asks(&scene, "db"), [2]);
+    assert!(!scene.path("ran").exists());
+    end(taker);
+    ended(dest).expect(75, &["nobody holds it"]);
+}
+
+#[test]
 fn what_is_shared_or_protected_is_not_handed_over() {
     let scene = Scene::with(&["db"]);
     let ask = format!("{} handover disk db --to 2", env!("CARGO_BIN_EXE_leasehold"));

@@ -33,7 +33,7 @@ impl Order {
 /// over, and that was done, 0.
 ///
 /// # Errors
-/// A lease could not be released.
+/// A lease was lost, or could not be released.
 pub(crate) fn end(
     leases: Vec<Lease>,
     outcome: Outcome,
@@ -65,16 +65,17 @@ pub(crate) fn end(
         let handed_over = hand_over(lease, to, timeouts);
         match &handed_over {
             Ok((to, _)) => tell(format_args!("{name} was handed over to {to}, which owns version {}", to.version)),
+            // As when it is to be released, and was lost.
+            Err(failure) if failure.code() == LOST => result = Err(failure.clone()),
             Err(failure) => tell(failure),
         }
-        if let Some(order) = order {
-            match handed_over {
-                Ok((_, holding)) => {
-                    code = ExitCode::SUCCESS;
-                    order.asker.answer(&Answer::Done(holding));
-                }
-                Err(failure) => order.fail(&failure),
+        match (order, handed_over) {
+            (Some(order), Ok((_, holding))) => {
+                code = ExitCode::SUCCESS;
+                order.asker.answer(&Answer::Done(holding));
             }
+            (Some(order), Err(failure)) => order.fail(&failure),
+            (None, _) => {}
         }
     }
     result.map(|()| code)
@@ -98,7 +99,7 @@ fn first_who_asks(lease: &Lease) -> Option<Destination> {
     let asking = lease.destinations().inspect_err(|error| {
         tell(format_args!("{}: whether anybody asks for it can't be read: {error}", lease.resource().name()));
     });
-    asking.ok()?.into_iter().min_by_key(|destination| destination.owner)
+    asking.ok()?.into_iter().next()
 }
 
 /// Makes `to` the owner, and waits until it knows. Where that fails what is still held is released.
