@@ -5,13 +5,12 @@
 //! the destination the owner; and [`Handover::finish`] waits until the destination shows that it knows.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::engine::handover::{Arrival, Ceded, Kept};
 use crate::engine::member::Member;
 use crate::engine::pulse::Until;
 use crate::engine::resources::Resource;
-use crate::error::{AcquireError, DiskError, LossReason};
+use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::lease::Lease;
 use crate::membership::{Membership, Wait};
 use crate::protocol::resource::Basis;
@@ -98,29 +97,42 @@ pub enum HandoverError {
         /// The lease, with its new version.
         lease: Lease,
     },
-    /// The destination gave up after it was made the owner, and this host could not acquire the resource again. Nothing is
+    /// The destination gave up after it was made the owner, and this host has not acquired the resource again. Nothing is
     /// held.
     #[error("the destination withdrew, and the resource was not acquired again")]
-    NotTakenBack(#[source] AcquireError),
+    NotTakenBack {
+        /// To try again with.
+        handover: Handover,
+        /// Why.
+        source: AcquireError,
+    },
+    /// The destination has not shown that it knew of its version before another host owned a later one: it died, or gave
+    /// up. What was stopped must not go on: others may have changed what the lease protects. Nothing is held.
+    #[error("{to} never confirmed that it owned version {}, and {by} has come since", .to.version)]
+    Passed {
+        /// The destination.
+        to: Destination,
+        /// Who has the resource now.
+        by: Taker,
+    },
     /// Another host took it meanwhile, or the membership is lost. Nothing is held.
     #[error("the lease was lost")]
     Lost(#[source] LossReason),
-    /// The deadline has passed after it was proposed. Nothing is held here. If the destination lives it owns the resource
-    /// now or soon; if it doesn't, the resource can be acquired as that of any other dead owner.
-    #[error("the outcome is not known: {to} may have been made the owner of {resource}")]
+    /// The deadline has passed, or the host leaves, after it was proposed. Nothing is held here. The destination owns the
+    /// resource now or soon, or finds that nobody hands it over and gives up; if it has died the resource can be acquired as
+    /// that of any other dead owner.
+    #[error("the outcome is not known: {} may have been made the owner of {}", .handover.to, .handover.resource.name())]
     Unknown {
-        /// The resource.
-        resource: Name,
-        /// The destination.
-        to: Destination,
+        /// To find out with.
+        handover: Handover,
     },
-    /// The destination owns the resource, and has not shown in time that it knows. It may have died.
+    /// The destination has not shown in time that it knows that it owns the resource. It may have died.
     #[error("{} has not confirmed that it owns version {}", .handover.to, .handover.version())]
     Unconfirmed {
         /// To go on waiting with.
         handover: Handover,
     },
-    /// The area could not be read. The destination owns the resource.
+    /// The area could not be read.
     #[error("whether the destination knows could not be read")]
     Disk {
         /// To go on waiting with.
@@ -130,7 +142,7 @@ pub enum HandoverError {
     },
 }
 
-/// A lease that was handed over: the destination is its owner, for good.
+/// A lease that was handed over: the destination is its owner, or was proposed as that.
 #[derive(Debug)]
 pub struct Handover {
     member: Arc<Member>,
@@ -177,14 +189,24 @@ impl Lease {
             return Err(PrepareError::Shared { resource });
         }
         let deadline = wait.deadline(self.member().io.now());
-        let mut found = None;
-        let waited = poll(self.member(), deadline, || {
-            self.member().pulse.held_here(self.key()).map_err(PrepareError::Lost)?;
-            found = self.destinations()?.into_iter().find(|destination| destination.owner.host == to);
-            Ok::<_, PrepareError>(found.is_some())
+        let (mut found, mut trouble) = (None, None);
+        let asked = poll(self.member(), deadline, || {
+            match self.destinations() {
+                Ok(all) => {
+                    trouble = None;
+                    found = all.into_iter().find(|destination| destination.owner.host == to);
+                }
+                Err(error) => trouble = Some(error),
+            }
+            found.is_some() || !self.is_held()
         });
-        waited?;
-        found.ok_or(PrepareError::NotAsked { resource, to })
+        self.member().pulse.held_here(self.key()).map_err(PrepareError::Lost)?;
+        match (found, trouble) {
+            (Some(destination), _) => Ok(destination),
+            (None, Some(error)) => Err(error.into()),
+            (None, None) if asked.is_err() => Err(PrepareError::Lost(LossReason::Left)),
+            (None, None) => Err(PrepareError::NotAsked { resource, to }),
+        }
     }
 
     /// The second step: makes `to` the owner. The caller has made sure that everything the lease protects has stopped, and
@@ -210,9 +232,11 @@ impl Lease {
             Ceded::Kept(Kept::Shared) => Err(HandoverError::Shared { lease: self }),
             Ceded::Kept(Kept::Failed(source)) => Err(HandoverError::Kept { lease: self, source }),
             Ceded::Lost(reason) => Err(HandoverError::Lost(reason)),
-            Ceded::Unknown => {
-                let (_, resource) = self.spent();
-                Err(HandoverError::Unknown { resource: resource.name(), to })
+            Ceded::Unknown(version) => {
+                let (member, resource) = self.spent();
+                Err(HandoverError::Unknown {
+                    handover: Handover { member, resource, to: Destination { version, ..to } },
+                })
             }
         }
     }
@@ -239,39 +263,52 @@ impl Handover {
     /// side acquire again.
     ///
     /// # Errors
-    /// `TakenBack` or `NotTakenBack` when the destination gave the version up; `Unconfirmed` when it has not shown anything
-    /// in time, and `Disk` when nothing could be read: with those it can be called again.
+    /// `TakenBack` or `NotTakenBack` when the destination gave the version up, `Passed` when it did and another host was
+    /// faster, or when it died; `Unconfirmed` when it has not shown anything in time, and `Disk` when nothing could be read.
+    /// With all but `TakenBack` and `Passed` it can be called again.
     pub fn finish(self, wait: Wait) -> Result<(), HandoverError> {
         let deadline = wait.deadline(self.member.io.now());
-        let mut arrival = Arrival::Open;
-        let waited = poll(&self.member, deadline, || {
-            arrival = self.member.arrival(&self.resource, self.to.owner, self.to.version)?;
-            Ok::<_, DiskError>(arrival != Arrival::Open)
+        let mut arrival = Ok(Arrival::Open);
+        let watched = poll(&self.member, deadline, || {
+            arrival = self.member.arrival(&self.resource, self.to.owner, self.to.version);
+            matches!(&arrival, Ok(seen) if *seen != Arrival::Open)
         });
-        match (waited, arrival) {
+        match (arrival, watched) {
+            (Ok(Arrival::Taken), _) => Ok(()),
+            (Ok(Arrival::Passed(by)), _) => Err(HandoverError::Passed { to: self.to, by }),
+            (Ok(Arrival::Withdrawn), _) => self.take_back(deadline),
+            (Ok(Arrival::Open), Ok(())) => Err(HandoverError::Unconfirmed { handover: self }),
+            (Ok(Arrival::Open), Err(reason)) => Err(HandoverError::Lost(reason)),
             (Err(source), _) => Err(HandoverError::Disk { handover: self, source }),
-            (Ok(()), Arrival::Taken) => Ok(()),
-            (Ok(()), Arrival::Open) => Err(HandoverError::Unconfirmed { handover: self }),
-            (Ok(()), Arrival::Withdrawn) => {
-                let acquired = self.member.acquire(&self.resource, LeaseMode::Exclusive, Basis::Any, None);
-                let version = acquired.map_err(HandoverError::NotTakenBack)?.version;
+        }
+    }
+
+    fn take_back(self, deadline: Option<Time>) -> Result<(), HandoverError> {
+        match self.member.regain(&self.resource, self.to.owner, self.to.version, deadline) {
+            Ok(None) => Ok(()),
+            Ok(Some(version)) => {
                 let lease = Lease::new(self.member, self.resource, LeaseMode::Exclusive, version);
                 Err(HandoverError::TakenBack { lease })
             }
+            Err(AcquireError::Overtaken { by, .. }) => Err(HandoverError::Passed { to: self.to, by }),
+            Err(source) => Err(HandoverError::NotTakenBack { handover: self, source }),
         }
     }
 }
 
-/// Looks until there is something to see, the deadline has passed, or the membership ends. At least once.
-fn poll<E>(member: &Member, deadline: Option<Time>, mut look: impl FnMut() -> Result<bool, E>) -> Result<(), E> {
-    let pause = (member.terms.timeouts.renewal() / 8).clamp(Duration::from_millis(5), Duration::from_millis(500));
+/// Looks, at least once, until there is something to see or the deadline has passed.
+///
+/// # Errors
+/// The membership ends.
+fn poll(member: &Member, deadline: Option<Time>, mut look: impl FnMut() -> bool) -> Result<(), LossReason> {
+    let pause = member.terms.timeouts.poll();
     loop {
-        let found = look()?;
+        let found = look();
         let now = member.io.now();
-        let end = deadline.filter(|end| *end > now);
-        match end {
-            Some(end) if !found && member.pulse.sleep((now + pause).min(end), Until::Closing) => {}
-            _ => return Ok(()),
+        let Some(end) = deadline.filter(|end| *end > now && !found) else { return Ok(()) };
+        if !member.pulse.sleep((now + pause).min(end), Until::Closing) {
+            member.pulse.held()?;
+            return Err(LossReason::Left);
         }
     }
 }

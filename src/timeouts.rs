@@ -218,6 +218,11 @@ impl Timeouts {
         self.io
     }
 
+    /// How long who waits for another host lets pass between two looks at the disk.
+    pub(crate) fn poll(&self) -> Duration {
+        (self.renewal / 8).clamp(Duration::from_millis(5), Duration::from_millis(500))
+    }
+
     /// The shortest time in which anybody may join the lockspace: 2T, or what a sanlock host with a shorter T takes.
     pub(crate) fn shortest_join(&self) -> Duration {
         SHORTEST_SANLOCK_JOIN.min(self.io * 2)

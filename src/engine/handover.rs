@@ -5,7 +5,7 @@ use super::drive::Driven;
 use super::explain::Trouble;
 use super::member::Member;
 use super::resources::Resource;
-use crate::error::{AcquireError, DiskError, LossReason};
+use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::protocol::area::AreaView;
 use crate::protocol::liveness::Verdict;
 use crate::protocol::resource::{Operation, Outcome, Refusal};
@@ -22,8 +22,9 @@ pub(crate) enum Ceded {
     Kept(Kept),
     /// It was lost before anything was proposed; or another host came in between.
     Lost(LossReason),
-    /// It was proposed. Nothing is held here, and nobody here finds out any more whether it was decided.
-    Unknown,
+    /// The other host was proposed as the owner of this version. Nothing is held here, and this operation finds out nothing
+    /// more.
+    Unknown(Version),
 }
 
 /// Why what is held was not handed over.
@@ -39,7 +40,7 @@ pub(crate) enum Kept {
 }
 
 /// How far the other host has come with a version that it was made the owner of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// It has not shown yet that it knows.
     Open,
@@ -47,6 +48,8 @@ pub(crate) enum Arrival {
     Taken,
     /// It gave the version up before it knew that it had it.
     Withdrawn,
+    /// It has not shown that it knew, and a later version has an owner.
+    Passed(Taker),
 }
 
 impl Member {
@@ -75,36 +78,40 @@ impl Member {
 
     /// Makes `to` the owner in the place of this host, which holds the resource at version `held`.
     pub(crate) fn hand_over(&self, resource: &Resource, held: Version, to: Owner, deadline: Option<Time>) -> Ceded {
-        let timed_out = || Ceded::Kept(Kept::Failed(AcquireError::TimedOut { resource: resource.name, source: None }));
-        if let Err(reason) = self.pulse.held_here((resource.offset, held)) {
-            return Ceded::Lost(reason);
-        }
+        let limits = self.limits(deadline);
+        // What was taken, or not looked at for too long, meanwhile is not held as before.
+        let kept = |kept: Kept| match self.pulse.held_here((resource.offset, held)) {
+            Ok(_) => Ceded::Kept(kept),
+            Err(reason) => Ceded::Lost(reason),
+        };
+        let timed_out = || kept(Kept::Failed(AcquireError::TimedOut { resource: resource.name, source: None }));
+        let now = || self.io.now();
         // A value that lands later would spoil the new owner's.
-        if !self.settle_value(resource, self.terms.timeouts.fail()) {
+        if self.pulse.held_here((resource.offset, held)).is_err()
+            || !self.settle_value(resource, limits.call_off.since(now()).min(self.terms.timeouts.fail()))
+        {
             return timed_out();
         }
-        let now = || self.io.now();
-        let patience = now() + self.terms.timeouts.fail();
-        let Some((own, _)) = self.resources.take_held(resource, held, patience, false, now) else {
+        let Some((own, _)) = self.resources.take_held(resource, held, limits.call_off, false, now) else {
             return timed_out();
         };
-        let (mut operation, effect) = Operation::hand_over(self.subject(resource), own, held, to, self.io.now());
+        let (mut operation, effect) = Operation::hand_over(self.subject(resource), own, held, to, now());
         let mut trouble = Trouble::default();
-        match self.drive(resource, &mut operation, effect, self.limits(deadline), &mut trouble) {
+        match self.drive(resource, &mut operation, effect, limits, &mut trouble) {
             Driven::Done(outcome) => {
                 if let Err(reason) = self.ended(resource, &operation, &outcome) {
                     return Ceded::Lost(reason);
                 }
-                match outcome {
-                    Outcome::HandedOver(version) => Ceded::Done(version),
-                    Outcome::Held(version) => Ceded::Back(version),
-                    Outcome::Refused(Refusal::NotAsked) => Ceded::Kept(Kept::NotAsked),
-                    Outcome::Refused(Refusal::NotAlone) => Ceded::Kept(Kept::Shared),
-                    Outcome::Refused(Refusal::Overtaken { owner, version }) => {
+                match (outcome, operation.proposed()) {
+                    (Outcome::HandedOver(version), _) => Ceded::Done(version),
+                    (Outcome::Held(version), _) => Ceded::Back(version),
+                    (Outcome::Refused(Refusal::Overtaken { owner, version }), _) => {
                         Ceded::Lost(LossReason::Fenced(self.taker(owner, version)))
                     }
-                    _ if operation.has_ceded() => Ceded::Unknown,
-                    outcome => Ceded::Kept(Kept::Failed(self.explain(resource, outcome, trouble))),
+                    (_, Some(version)) => Ceded::Unknown(version),
+                    (Outcome::Refused(Refusal::NotAsked), None) => kept(Kept::NotAsked),
+                    (Outcome::Refused(Refusal::NotAlone), None) => kept(Kept::Shared),
+                    (outcome, None) => kept(Kept::Failed(self.explain(resource, outcome, trouble))),
                 }
             }
             Driven::Lost(reason) => {
@@ -112,20 +119,40 @@ impl Member {
                 Ceded::Lost(reason)
             }
             Driven::Unfinished(effect) => {
-                let ceded = operation.has_ceded();
+                let proposed = operation.proposed();
                 self.leave_to_undo(*resource, operation, effect);
-                if ceded { Ceded::Unknown } else { timed_out() }
+                proposed.map_or_else(timed_out, Ceded::Unknown)
             }
+        }
+    }
+
+    /// Acquires the resource again that `to` was made the owner of at `version`, and gave up; `None`: it did not give it up
+    /// after all.
+    pub(crate) fn regain(
+        &self,
+        resource: &Resource,
+        to: Owner,
+        version: Version,
+        deadline: Option<Time>,
+    ) -> Result<Option<Version>, AcquireError> {
+        let regain = |subject, own, now| Operation::regain(subject, own, to, version, now);
+        match self.acquire_by(resource, deadline, regain) {
+            Ok(acquired) => Ok(Some(acquired.version)),
+            Err(_) if matches!(self.arrival(resource, to, version), Ok(Arrival::Taken)) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// Whether `owner` shows that it knows that it owns `version`.
     pub(crate) fn arrival(&self, resource: &Resource, owner: Owner, version: Version) -> Result<Arrival, DiskError> {
         let view = self.whole_area(resource)?;
-        Ok(match () {
-            () if view.withdrew(owner, version) => Arrival::Withdrawn,
-            () if view.took(owner, version) => Arrival::Taken,
-            () => Arrival::Open,
+        let leader = view.leader_of(self.terms.lockspace, resource.name).ok();
+        let later = leader.filter(|leader| leader.version > version && leader.owner != Some(owner));
+        Ok(match later {
+            _ if view.took(owner, version) => Arrival::Taken,
+            Some(leader) => Arrival::Passed(self.taker(leader.owner, leader.version)),
+            None if view.withdrew(owner, version) => Arrival::Withdrawn,
+            None => Arrival::Open,
         })
     }
 }

@@ -135,7 +135,11 @@ impl Member {
             }
         };
         let held = match before {
-            Some(before) => self.pulse.hold_on(resource, before, mode, version, operation.looked()),
+            Some(before) if matches!(outcome, Outcome::Held(_)) => {
+                self.pulse.hold_on(resource, before, mode, version, operation.looked())
+            }
+            // As before, and no longer than its looks say.
+            Some(before) => self.pulse.held_here((resource.offset, before)).map(drop),
             None => {
                 self.pulse.hold(resource, mode, version, operation.looked());
                 Ok(())

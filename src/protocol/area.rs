@@ -134,11 +134,12 @@ impl AreaView {
         })
     }
 
-    /// Whether `owner` knows that it owns `version`, or did: its own block claims it, or claimed it and is of a later one.
+    /// Whether `owner` knows that it owns `version`, or did: its own block claims it, or is of a later one and did not give
+    /// this one up in advance.
     pub fn took(&self, owner: Owner, version: Version) -> bool {
-        let led = self.leader.good().is_some_and(|leader| leader.version > version);
-        led || self.block(owner.host).is_some_and(|block| {
-            let past = block.instance > version && withdrawn(owner, &block) < Some(version);
+        self.block(owner.host).is_some_and(|block| {
+            let mine = block.extension.as_ref().is_some_and(|it| it.generation == owner.generation.get());
+            let past = mine && block.instance > version && withdrawn(owner, &block) < Some(version);
             past || block.instance == version && block.bal > 0 && block.inp == Some(owner)
         })
     }

@@ -1,13 +1,15 @@
 //! Handing a lease over while both hosts run: what each side is told, what is held then, and what becomes of it when
 //! either gives up or dies.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
+use leasehold::disk::Plan;
 use leasehold::{
-    AcquireError, ConvertError, HandoverError, JoinOptions, Lease, LeaseMode, LossReason, Membership, Notice,
-    PrepareError, Resource, Wait,
+    AcquireError, ConvertError, Destination, Handover, HandoverError, JoinOptions, Lease, LeaseMode, LossReason,
+    Membership, Notice, PrepareError, Resource, Wait,
 };
 
 use super::common::memory::Scene;
@@ -167,7 +169,7 @@ fn a_handover_that_hangs_before_the_proposal_is_kept_and_after_it_is_not_known()
     });
 }
 
-/// Until what the first attempt left to do is done.
+/// Until what is in the way is done: what the first attempt left, or a former owner.
 fn hand_over_again(mut lease: Lease, to: &leasehold::Destination) -> leasehold::Handover {
     loop {
         lease = match lease.hand_over(to.clone(), LONG) {
@@ -229,11 +231,115 @@ fn a_lease_that_was_taken_by_force_is_not_handed_over() {
             Err(HandoverError::Lost(LossReason::Fenced(by))) => assert_eq!(by.version, taken.lease.version()),
             answer => panic!("{answer:?}"),
         }
-        // The destination waits for the one who has it now.
+        // The destination waits for the one who has it now, and that one for its former owner to be through.
         let to = taken.lease.prepare_handover(id(2), LONG).unwrap();
-        taken.lease.hand_over(to, LONG).unwrap().finish(LONG).unwrap();
+        hand_over_again(taken.lease, &to).finish(LONG).unwrap();
         answer.join().unwrap().unwrap().release().unwrap();
     });
+}
+
+/// Lets the first write of host 1's block pass, in which it says what it still holds, and holds back all later ones: the
+/// proposal.
+fn hold_the_proposal(scene: &Scene) {
+    let (at, writes) = (scene.block_at(1), AtomicUsize::new(0));
+    scene.path.set_rule(move |request| {
+        let is_one = request.is_write() && request.offset == at;
+        if is_one && writes.fetch_add(1, Ordering::Relaxed) > 0 { Plan::Hold } else { Plan::Pass }
+    });
+}
+
+/// A handover whose proposal hangs for longer than the caller waits.
+#[track_caller]
+fn unknown(lease: Lease, to: Destination) -> Handover {
+    match lease.hand_over(to, Wait::For(Duration::from_millis(200))) {
+        Err(HandoverError::Unknown { handover }) => handover,
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[test]
+fn what_became_of_a_proposal_that_hung_is_found_out() {
+    let scene = Scene::new();
+    with_destination(&scene, |lease, Answer { answer, .. }| {
+        let held = lease.version();
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        hold_the_proposal(&scene);
+        let handover = unknown(lease, to);
+        assert!(handover.version() > held);
+        assert!(!answer.is_finished(), "nothing of the proposal was there to see");
+        let handover = match handover.finish(Wait::No) {
+            Err(HandoverError::Unconfirmed { handover }) => handover,
+            answer => panic!("{answer:?}"),
+        };
+        scene.thaw();
+        let received = answer.join().unwrap().unwrap();
+        assert_eq!(received.version(), handover.version());
+        handover.finish(LONG).unwrap();
+        received.release().unwrap();
+    });
+}
+
+#[test]
+fn a_destination_that_withdraws_while_it_is_proposed_leaves_the_resource_to_the_source() {
+    let scene = Scene::new();
+    let destination = scene.other(2);
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let held = lease.version();
+    let again = thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(destination.receive(&scene.resource, Wait::For(Duration::from_millis(700))).is_err());
+            scene.thaw();
+        });
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        hold_the_proposal(&scene);
+        match lease.hand_over(to, LONG) {
+            Err(HandoverError::TakenBack { lease }) => lease,
+            answer => panic!("{answer:?}"),
+        }
+    });
+    assert!(again.version() > held && again.is_held());
+    again.release().unwrap();
+    assert_acquires(&destination, &scene.resource);
+}
+
+#[test]
+fn what_was_stopped_does_not_go_on_when_another_host_has_had_the_resource() {
+    let scene = Scene::new();
+    let [destination, third] = scene.others([2, 3]);
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let handover = thread::scope(|scope| {
+        let answer = scope.spawn(|| destination.receive(&scene.resource, Wait::For(Duration::from_millis(700))));
+        let to = lease.prepare_handover(id(2), LONG).unwrap();
+        hold_the_proposal(&scene);
+        let handover = unknown(lease, to);
+        assert!(answer.join().unwrap().is_err());
+        scene.thaw();
+        handover
+    });
+    let between = third.acquire(&scene.resource, LONG).unwrap();
+    let version = between.version();
+    between.release().unwrap();
+    match handover.finish(LONG) {
+        Err(HandoverError::Passed { by, .. }) => assert_eq!((by.owner, by.version), (Some(third.owner()), version)),
+        answer => panic!("{answer:?}"),
+    }
+    assert_acquires(&scene.membership, &scene.resource);
+}
+
+#[test]
+fn a_source_whose_membership_ends_prepares_nothing() {
+    let scene = Scene::new();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    thread::scope(|scope| {
+        let prepared = scope.spawn(|| lease.prepare_handover(id(2), LONG));
+        // Nothing is renewed from now on.
+        scene.path.set_rule(|request| if request.is_write() { Plan::Hold } else { Plan::Pass });
+        match prepared.join().unwrap() {
+            Err(PrepareError::Lost(_)) => {}
+            answer => panic!("{answer:?}"),
+        }
+    });
+    scene.thaw();
 }
 
 #[track_caller]

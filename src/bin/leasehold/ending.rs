@@ -105,7 +105,11 @@ fn first_who_asks(lease: &Lease) -> Option<Destination> {
 /// Makes `to` the owner, and waits until it knows. Where that fails what is still held is released.
 fn hand_over(lease: Lease, to: Destination, timeouts: &Timeouts) -> Result<(Destination, Holding), Failure> {
     let name = lease.resource().name();
-    let done = lease.hand_over(to, Wait::For(timeouts.fail())).and_then(|handover| {
+    let proposed = match lease.hand_over(to, Wait::For(timeouts.fail())) {
+        Err(HandoverError::Unknown { handover }) => Ok(handover),
+        answer => answer,
+    };
+    let done = proposed.and_then(|handover| {
         let to = handover.destination().clone();
         let holding = Holding::new(name.to_string(), LeaseMode::Exclusive, to.version, to.owner);
         handover.finish(Wait::For(patience(timeouts)))?;
@@ -136,13 +140,12 @@ fn explain(error: &HandoverError) -> Failure {
         HandoverError::NotAsked { .. } | HandoverError::TakenBack { .. } => Failure::of(HELD, error),
         HandoverError::Shared { .. } => Failure::of(REFUSED, error),
         HandoverError::Lost(_) => Failure::of(LOST, error),
-        HandoverError::NotTakenBack(_) => Failure::of(HELD, error).hint("nothing is held here any more"),
-        HandoverError::Unknown { .. } => Failure::of(IO, error).hint(
-            "nothing is held here any more; `leasehold status` shows who owns it, which if dead is taken over from as ever",
-        ),
+        HandoverError::NotTakenBack { .. } | HandoverError::Passed { .. } => {
+            Failure::of(HELD, error).hint("nothing is held here any more")
+        }
         HandoverError::Unconfirmed { handover } | HandoverError::Disk { handover, .. } => {
             Failure::of(IO, error).hint(format!(
-                "{} is the owner of {}; if it is dead others can take over from it as ever",
+                "{} is or may become the owner of {}; if it is dead others can take over from it as ever",
                 handover.destination(),
                 handover.resource().name()
             ))

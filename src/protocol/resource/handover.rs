@@ -45,6 +45,22 @@ impl Operation {
         (operation, effect)
     }
 
+    /// Acquires the resource again that was handed over at `version` to a destination which gave that up. It ends with
+    /// [`Outcome::Held`]; with [`Outcome::HandedOver`] where the destination did not give it up after all; and with
+    /// [`Refusal::Overtaken`] where anybody has owned the resource since.
+    pub fn regain(subject: Subject, own: Option<Block>, to: Owner, version: Version, now: Time) -> (Operation, Effect) {
+        let kind = Kind::HandOver { held: Version::default(), to };
+        let mut operation = Operation::new(subject, kind, Wish::exclusive(true), own, now);
+        operation.open = Some(version);
+        let effect = operation.look();
+        (operation, effect)
+    }
+
+    /// Which version was proposed to hand it over, if any was.
+    pub fn proposed(&self) -> Option<Version> {
+        self.open.filter(|_| self.has_ceded())
+    }
+
     /// Whether a handover has been proposed, or is about to be: this host has no right to what it held any more.
     pub fn has_ceded(&self) -> bool {
         matches!(self.kind, Kind::HandOver { .. }) && self.open.is_some() && in_force!(ProposalCedes)
@@ -75,30 +91,38 @@ impl Operation {
     }
 
     /// Before anything is proposed: why what is held stays so, if it does.
-    pub(super) fn keeps(&self, view: &AreaView) -> Option<Outcome> {
+    pub(super) fn keeps(&self, view: &AreaView, observer: &mut Observer, now: Time) -> Option<Outcome> {
         let Kind::HandOver { held, to } = self.kind else { return None };
         if self.open.is_some() {
             return None;
         }
-        if let Goal::Leave(outcome) = &self.goal {
-            return Some(outcome.clone());
-        }
+        // Whoever calls it off is to know.
         if let Some((owner, version)) = view.fenced(self.subject.me, held) {
             return Some(Outcome::Refused(Refusal::Overtaken { owner, version }));
+        }
+        if let Goal::Leave(outcome) = &self.goal {
+            return Some(outcome.clone());
         }
         // A damaged block of another host may have decided anything; its host, or whoever burns it, goes first.
         if let Some(host) = view.bad_blocks().find(|host| *host != self.subject.me.host) {
             let blocker = Blocker { host, owner: None, version: held, free_at: None, hold: Hold::Damaged };
             return Some(Outcome::Blocked(blocker));
         }
-        let asked = view.destinations(held).any(|(owner, _)| owner == to);
+        let asked = view.destinations(held).any(|(owner, _)| owner == to) && !observer.judge(to, now).is_gone();
         (!asked && in_force!(DestinationAsks)).then_some(Outcome::Refused(Refusal::NotAsked))
     }
 
     /// Begins the ballot, unless what is held stays so.
-    pub(super) fn ask(&mut self, view: &AreaView, leader: &Leader, state: OwnBlock, now: Time) -> Effect {
+    pub(super) fn ask(
+        &mut self,
+        view: &AreaView,
+        leader: &Leader,
+        state: OwnBlock,
+        observer: &mut Observer,
+        now: Time,
+    ) -> Effect {
         let Kind::HandOver { held, to } = self.kind else { return self.look() };
-        if let Some(outcome) = self.keeps(view) {
+        if let Some(outcome) = self.keeps(view, observer, now) {
             return Effect::Done(outcome);
         }
         let own = self.own.clone().unwrap_or_default();

@@ -82,7 +82,7 @@ impl Operation {
             Err(refusal) => return self.refuse_or_end(refusal),
         };
         if self.is_asking() {
-            return self.ask(view, &leader, recalled, now);
+            return self.ask(view, &leader, recalled, observer, now);
         }
         if let Some(outcome) = self.ceded(view, &leader) {
             self.goal = Goal::Leave(outcome);
@@ -448,7 +448,7 @@ impl Operation {
             Ok(leader) => leader.clone(),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
-        if self.keeps(&view).is_some() {
+        if self.keeps(&view, observer, now).is_some() {
             return self.look();
         }
         if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now)

@@ -608,7 +608,7 @@ impl Operation {
             Step::Freeing => self.freed(),
             Step::Marking(block) => {
                 self.own = Some(block);
-                self.pause(now + self.poll())
+                self.pause(now + self.subject.timeouts.poll())
             }
             Step::Resigning(block) => {
                 self.own = Some(block);
@@ -711,14 +711,9 @@ impl Operation {
         Effect::Wait(self.next_round(), until)
     }
 
-    /// How long a host that waits lets pass between two looks.
-    fn poll(&self) -> Duration {
-        (self.subject.timeouts.renewal() / 8).clamp(Duration::from_millis(5), Duration::from_millis(500))
-    }
-
     /// Another look after a time between one and two polls, so that those who wait don't march in step.
     fn look_later(&mut self, now: Time, random: u64, until: Option<Time>) -> Effect {
-        let poll = self.poll();
+        let poll = self.subject.timeouts.poll();
         let later = now + poll + fraction(poll, random);
         self.pause(until.filter(|until| *until > now).map_or(later, |until| until.min(later)))
     }
@@ -739,7 +734,7 @@ impl Operation {
     }
 
     fn longest_back_off(&self) -> Duration {
-        self.poll() * 4
+        self.subject.timeouts.poll() * 4
     }
 
     /// After an abort: at random within the time an attempt takes, growing with every abort.
