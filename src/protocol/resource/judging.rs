@@ -276,8 +276,15 @@ impl Operation {
             Plan::burn(seen, damaged, random)
         };
         let plan = self.expected(plan, leader.version)?;
-        // What this host gave up in advance it never owns. Passing over that takes nothing from anybody.
-        let plan = plan.no_earlier_than(self.withdrawn.map(|version| version.after(1)).unwrap_or_default());
+        // What this host gave up in advance it never owns. Passing over that takes nothing from anybody; unless somebody
+        // else may have owned it, who is found by running it.
+        let begun = |(host, block): (HostId, &Block)| {
+            host != self.subject.me.host && block.bal > 0 && block.instance >= plan.instance
+        };
+        let plan = match self.withdrawn.filter(|_| !view.good_blocks().any(begun)) {
+            Some(version) => plan.no_earlier_than(version.after(1)),
+            None => plan,
+        };
         match self.blocker_of(plan.instance, view, leader, observer, now) {
             Some(blocker) if self.forces(blocker.hold, blocker.version) => {
                 Err(Obstacle::Refusal(Refusal::NotForced(blocker)))
