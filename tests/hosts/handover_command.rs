@@ -58,8 +58,8 @@ fn a_command_that_succeeds_hands_over_to_who_asks() {
     let log = |what: &str| format!("echo {what} $LEASEHOLD_VERSION >> log");
     let script = until_told(&format!("{}; sleep 0.3; {}", log("end"), log("ended")));
     let source = scene.holder(5, "source", &["other"], &script);
-    let dest = asking(&scene, 2, &format!("{}; exit 7", log("begin")));
-    let _second = asking(&scene, 3, "echo second >> log");
+    let dest = asking(&scene, 2, &format!("{}; while [ ! -e fail ]; do sleep 0.05; done; exit 7", log("begin")));
+    let second = asking(&scene, 3, "touch ran");
     let of_other = receiver(&scene, 4, "other", "echo $LEASEHOLD_RESOURCE");
     until("who asks for the other one", || asks(&scene, "other") == [4]);
     until("the source is told", || source.complained().contains("host 4 (host4) generation "));
@@ -73,7 +73,11 @@ fn a_command_that_succeeds_hands_over_to_who_asks() {
     assert!(!scene.path("log").exists());
     fs::write(scene.path("go"), "").unwrap();
     ended(source).expect(0, &["db was handed over to host 2 (host2) generation", "other was handed over to host 4"]);
+    until("who came second asks the next owner", || asks(&scene, "db") == [3]);
+    fs::write(scene.path("fail"), "").unwrap();
     ended(dest).expect(7, &[]);
+    ended(second).expect(75, &["db is not handed over: nobody holds it; it is at version 2"]);
+    assert!(!scene.path("ran").exists());
     assert_eq!(read(&scene.path("log")), "end 1,1\nended 1,1\nbegin 2\n");
     assert_eq!(ended(of_other).expect(0, &[]).out, "other\n");
 }
