@@ -221,7 +221,7 @@ mod tests {
         let wait = Duration::from_millis(1500);
         let to = HostId::new(2000).expect("a host id");
         let actions = [LeaseMode::Exclusive, LeaseMode::Shared].map(Action::Convert);
-        for action in actions.into_iter().chain([Action::HandOver { to, grace: Duration::from_hours(9) }]) {
+        for action in actions.into_iter().chain([Action::HandOver { to, grace: Duration::from_secs(9 * 3600) }]) {
             let request = Request { resource: "größe".repeat(6), offset: u64::MAX, wait, action };
             assert!(request.encode().len() <= MAX_REQUEST);
             assert_eq!(Request::decode(&request.encode()), Some(request));
