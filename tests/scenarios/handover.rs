@@ -165,6 +165,20 @@ fn a_source_owns_a_later_version_when_the_destination_gave_up_while_it_was_propo
     assert_eq!(world.finish(b), held(4));
 }
 
+/// A has written that version 2 is free. Tried: the leader's owner counts alone (`ceded`): A says that it handed over what B
+/// never had.
+#[test]
+fn a_destination_whose_block_is_damaged_after_it_gave_up_was_handed_nothing() {
+    let (mut world, mut a, mut b) = prepared();
+    world.until(&mut a, writes_phase_2);
+    assert!(matches!(world.calls_off(&mut b), Outcome::Blocked(_)));
+    world.until(&mut a, writes_leader);
+    world.step(&mut a);
+    world.blocks.insert(id(B), damage());
+    world.leaves(B);
+    assert!(matches!(world.end(&mut a), Outcome::Held(_)));
+}
+
 /// B has given up version 2, asks for version 3, and may find meanwhile that nobody hands anything over. Tried: A proposes B
 /// again, and says that it handed version 3 over when B has given that up, too.
 #[test]
@@ -407,22 +421,34 @@ fn what_was_taken_by_force_is_not_handed_over_while_its_former_owner_may_act() {
     assert_eq!(world.end(&mut c), held(3));
 }
 
-/// C completes what A proposed, and waits for B. Tried: B's block does not say that B holds what the leader shows when it
-/// runs the next version: C is not kept from that.
+/// C completes what A proposed, and waits for B, whose writes may fail. Tried: B's block does not say that B holds what the
+/// leader shows when it runs the next version: C is not kept from that. And: B takes its own ballot for a sign that it gave
+/// that up.
 #[test]
 fn a_destination_that_another_host_has_made_owner_is_not_overtaken() {
-    let (mut world, mut a, mut b) = proposed();
-    let mut c = world.acquire(C, true);
-    world.until(&mut c, writes_leader);
-    world.step(&mut c);
-    assert_eq!(world.end(&mut a), handed_over(2));
-    world.until(&mut b, |effect| matches!(effect, Effect::WriteBlock(..)));
-    world.step(&mut b);
-    for _ in 0..50 {
+    for failing in 0..3 {
+        let (mut world, mut a, mut b) = proposed();
+        let mut c = world.acquire(C, true);
+        world.until(&mut c, writes_leader);
         world.step(&mut c);
-        assert!(!matches!(c.effect, Effect::Done(_)), "{:?}", c.effect);
+        assert_eq!(world.end(&mut a), handed_over(2));
+        for write in 0..2 {
+            world.until(&mut b, |effect| matches!(effect, Effect::WriteBlock(..)));
+            match b.effect {
+                Effect::WriteBlock(round, _) if write < failing => {
+                    let late = Late(b.me.host, b.effect.clone());
+                    world.land(late);
+                    world.report(&mut b, round, Event::Wrote { disk: 0, written: Written::Failed });
+                }
+                _ => world.step(&mut b),
+            }
+            for _ in 0..20 {
+                world.step(&mut c);
+                assert!(!matches!(c.effect, Effect::Done(_)), "{:?}", c.effect);
+            }
+        }
+        assert!(matches!(world.end(&mut b), Outcome::Held(_)));
     }
-    assert!(matches!(world.end(&mut b), Outcome::Held(_)));
 }
 
 /// The versions that a destination gave up are its own: passing over them takes nothing from anybody. Tried: they are run as
@@ -455,8 +481,9 @@ fn a_destination_waits_while_the_source_proposes_it_again() {
     assert_eq!(world.end(&mut b), held(2));
 }
 
-/// B was handed version 2 and has not looked yet. Tried: only what the leader shows and what an owner's own block says is in
-/// the way (`handed_over` in `holders`): who passes over version 2, for one reason or the other, owns the next.
+/// B was handed version 2 and has not looked yet. C has given up what it had asked for, and passes over that; or it passes
+/// over what a damaged block may have held. Tried: only what the leader shows and what an owner's own block says is in
+/// the way (`handed_over` in `holders`): C owns the next version.
 #[test]
 fn what_was_handed_over_is_not_passed_over() {
     for damaged in [false, true] {
@@ -476,6 +503,22 @@ fn what_was_handed_over_is_not_passed_over() {
         world.give_back(B);
         assert!(world.take(C) > version);
     }
+}
+
+/// What B gave up was handed to C, who is gone. Tried: B passes over it (`passes_over`): it takes from version 1 what is at 2.
+#[test]
+fn who_gave_up_what_another_was_handed_finds_another_version_than_it_knows() {
+    let (mut world, mut b) = asked();
+    let mut c = world.receive(C);
+    world.until(&mut c, asks);
+    world.step(&mut c);
+    let a = world.hand_over(A, 1, c.me);
+    assert_eq!(world.finish(a), handed_over(2));
+    world.leaves(C);
+    world.calls_off(&mut b);
+    let b = world.acquire_as(B, forced(1));
+    let found = Version::new(2);
+    assert_eq!(world.finish(b), Outcome::Refused(Refusal::VersionChanged { found }));
 }
 
 /// Two wait; A makes one of them the owner, who has not looked yet. Tried: who isn't made owner is refused because nobody

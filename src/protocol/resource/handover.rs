@@ -141,7 +141,9 @@ impl Operation {
             return None;
         }
         if leader.owner == Some(to) {
-            return self.handed_over(view, to, leader.version);
+            // What this host wrote there as free the destination gave up in advance, whatever its block shows by now.
+            let free = leader.is_free() && leader.writer.id == self.subject.me.host.get();
+            return self.handed_over(view, to, leader.version).filter(|_| !free);
         }
         let Leader { owner, version, .. } = *leader;
         Some(Outcome::Refused(Refusal::Overtaken { owner, version }))

@@ -278,8 +278,8 @@ impl Operation {
         let plan = self.expected(plan, leader.version)?;
         // What this host gave up in advance it never owns. Passing over that takes nothing from anybody; unless somebody
         // else may have owned it, who is found by running it.
-        let begun = |(host, block): (HostId, &Block)| {
-            host != self.subject.me.host && block.bal > 0 && block.instance >= plan.instance
+        let begun = |(_, block): (HostId, &Block)| {
+            block.bal > 0 && block.inp != Some(self.subject.me) && block.instance >= plan.instance
         };
         let plan = match self.withdrawn.filter(|_| !view.good_blocks().any(begun)) {
             Some(version) => plan.no_earlier_than(version.after(1)),
@@ -305,6 +305,14 @@ impl Operation {
             }
             _ => Ok(plan),
         }
+    }
+
+    /// A version between the one that the wish names and `instance` that somebody else may have owned.
+    fn passes_over(&self, view: &AreaView, instance: Version) -> Option<Version> {
+        let expected = self.wish.basis.version().filter(|_| in_force!(VersionIsExpected))?;
+        let between = |block: &&Block| block.bal > 0 && block.instance > expected && block.instance < instance;
+        let accepted = view.good_blocks().map(|(_, block)| block).filter(between);
+        accepted.filter(|block| block.inp != Some(self.subject.me)).map(|block| block.instance).min()
     }
 
     /// Whether the wish passes over an owner of `version`: of the one that is expected, or one before that was passed over
@@ -467,6 +475,9 @@ impl Operation {
             }
             self.blocker = Some(blocker);
             return self.look();
+        }
+        if let Some(found) = self.passes_over(&view, ballot.instance()) {
+            return self.refuse(Refusal::VersionChanged { found });
         }
         self.overridden = self.overrides(&view, observer, now);
         ballot.propose(self.candidate(&view, ballot.instance()), now);
