@@ -21,7 +21,7 @@ pub(super) enum Action {
     Convert(usize),
     /// A caller waits to be handed the lease.
     Receive(usize),
-    /// A caller hands the lease over to a host that asks for it.
+    /// A caller hands the lease over to a host, which may not ask for it.
     HandOver { from: usize, to: usize },
     /// A caller gives the lease back.
     Release(usize),
@@ -79,8 +79,8 @@ impl Limits {
                                 actions.push(Action::Convert(host));
                             }
                             if left.hand_overs > 0 && !held.lost {
-                                let asking = (0..self.hosts).filter(|to| state.asks(*to).is_some());
-                                actions.extend(asking.map(|to| Action::HandOver { from: host, to }));
+                                let others = (0..self.hosts).filter(|to| *to != host);
+                                actions.extend(others.map(|to| Action::HandOver { from: host, to }));
                             }
                         }
                         None => {
@@ -160,7 +160,7 @@ impl Limits {
             }
             Action::HandOver { from, to } => {
                 state.left.hand_overs -= 1;
-                let to = state.asks(to)?;
+                let to = state.asks(to).unwrap_or(state.me(to));
                 state.hand_over(from, to);
             }
             Action::Release(host) => {

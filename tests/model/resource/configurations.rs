@@ -148,7 +148,7 @@ const HANDING: Limits = Limits {
 #[test]
 fn a_handover() {
     let budget = Budget { receives: 2, hand_overs: 2, timeouts: 1, ..HANDING.budget };
-    explore("two handovers, a crash, one called off, a late write", Limits { versions: 3, budget, ..HANDING }, 42_196);
+    explore("two handovers, a crash, one called off, a late write", Limits { versions: 3, budget, ..HANDING }, 84_217);
 }
 
 /// Two hosts that contend when one finds the block of a third damaged and the other did not.
@@ -240,18 +240,47 @@ fn larger_configurations() {
             1_531_824,
         ),
     ];
-    let two_receive = Budget { receives: 2, ..HANDING.budget };
-    let forced = Budget { forces: 1, stops: 0, ..HANDING.budget };
+    for (name, limits, states) in all.into_iter().chain(sharing) {
+        explore(name, limits, states);
+    }
+}
+
+/// Half a minute in release mode: only with `LEASEHOLD_MODEL=full`.
+#[test]
+fn larger_handovers() {
+    if !in_full() {
+        return;
+    }
+    let more = HANDING.budget;
     let handing = [
-        ("a handover beside other acquires", Limits { acquires: true, ..HANDING }, 0),
-        ("a handover, two that wait for it", Limits { hosts: 3, budget: two_receive, ..HANDING }, 102_314),
+        ("a handover beside other acquires", Limits { acquires: true, ..HANDING }, 1_090_869),
+        (
+            "a handover, two that wait for it",
+            Limits { hosts: 3, budget: Budget { receives: 2, ..more }, ..HANDING },
+            124_955,
+        ),
         (
             "a handover, a third host by force",
-            Limits { hosts: 3, budget: forced, sights: &[Received, Forced], ..HANDING },
-            0,
+            Limits {
+                hosts: 3,
+                budget: Budget { forces: 1, stops: 0, ..more },
+                sights: &[Forced, TakenBack],
+                ..HANDING
+            },
+            125_394,
         ),
+        (
+            "a handover, two crashes, one starts anew",
+            Limits { budget: Budget { stops: 2, starts: 1, receives: 2, ..more }, ..HANDING },
+            62_035,
+        ),
+        ("a handover, a damaged block", Limits { versions: 5, budget: Budget { damages: 1, ..more }, ..HANDING }, 0),
     ];
-    for (name, limits, states) in all.into_iter().chain(sharing).chain(handing) {
+    for (name, limits, states) in handing {
+        if std::env::var("TUNE").is_ok() {
+            let _ = std::panic::catch_unwind(|| explore(name, limits, states));
+            continue;
+        }
         explore(name, limits, states);
     }
 }

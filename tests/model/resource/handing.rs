@@ -1,6 +1,6 @@
 //! Handing over: how it begins, and what must be true of how it ends.
 
-use leasehold::format::Block;
+use leasehold::format::{Block, BlockExtension};
 use leasehold::protocol::area::claim;
 use leasehold::protocol::resource::{Basis, Effect, Operation, Outcome, Wish};
 use leasehold::{Generation, Owner, Version};
@@ -33,6 +33,12 @@ impl State {
     pub(super) fn submits(&mut self, host: usize, operation: &Operation, effect: &Effect) {
         if operation.has_ceded() {
             self.hosts[host].change(|host| host.active = None);
+        }
+        if let Effect::WriteBlock(_, Block { extension: Some(BlockExtension { receives: Some(version), .. }), .. }) =
+            effect
+        {
+            let (me, version) = (self.me(host), *version);
+            self.history.change(|history| history.asked.insert(me, version));
         }
         let Effect::WriteBlock(_, Block { instance, bal: 1.., inp: Some(owner), released: false, .. }) = effect else {
             return;
@@ -92,6 +98,9 @@ impl State {
     pub(super) fn handed(&mut self, host: usize, outcome: &Outcome) {
         let me = self.me(host);
         self.break_if(self.history.promised.contains(&me), Broken::Answer);
+        if let Some(version) = self.history.asked.get(&me).copied() {
+            self.history.change(|history| history.refused.insert(me, version));
+        }
         match (self.hosts[host].role, outcome) {
             (Some(Role::Release(version)), _) => {
                 self.history.change(|history| history.given_up.insert((version, me)));
@@ -99,12 +108,15 @@ impl State {
             (Some(Role::Source(held, to)), Outcome::HandedOver(version)) => {
                 self.decide(*version, to);
                 let of = (0..self.hosts.len()).find(|of| id(*of) == to.host);
-                let block = of.and_then(|of| self.disk.blocks[of].good());
-                let own = block.and_then(|block| block.extension.as_ref());
-                let mine = own.filter(|extension| extension.generation == to.generation.get());
-                let withdrew = mine.and_then(|extension| extension.withdrawn) >= Some(*version);
-                self.break_if(withdrew && !self.history.begun.contains(&(*version, to)), Broken::Answer);
-                let waits = of.is_some_and(|of| self.hosts[of].role == Some(Role::Destination) && self.me(of) == to);
+                // It asks, or has asked and did not give that up before it knew of this.
+                let unasked = !self.history.asked.contains_key(&to);
+                let refused = self.history.refused.get(&to) >= Some(version);
+                let lives = of.is_some_and(|of| self.me(of) == to);
+                self.break_if(
+                    (unasked || refused && lives) && !self.history.begun.contains(&(*version, to)),
+                    Broken::Answer,
+                );
+                let waits = of.is_some_and(|of| lives && self.hosts[of].role == Some(Role::Destination));
                 self.history.change(|history| {
                     history.given_up.insert((held, me));
                     if waits && !history.given_up.contains(&(*version, to)) {

@@ -31,6 +31,9 @@ impl State {
     }
 
     fn is_acquired_by_a_newcomer(mut self) -> bool {
+        if self.history.broken.is_some() {
+            return true;
+        }
         let newcomer = self.hosts.len();
         let gone = (0..newcomer).map(|host| Known { dead: true, ..self.record(host) });
         let known = gone.chain([Known { generation: 1, free: false, dead: false }]).collect();

@@ -119,6 +119,10 @@ pub(super) struct History {
     pub(super) proposed: BTreeSet<(Version, Owner)>,
     /// Who has begun to own which version.
     pub(super) begun: BTreeSet<(Version, Owner)>,
+    /// Which version a host has asked to be handed last.
+    pub(super) asked: BTreeMap<Owner, Version>,
+    /// Up to which version a host has answered that it is not handed what it asked for.
+    pub(super) refused: BTreeMap<Owner, Version>,
     /// Who was said to own the resource by a handover, and has not held it or given it up yet.
     pub(super) promised: BTreeSet<Owner>,
     /// How handovers have ended.
