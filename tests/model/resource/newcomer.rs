@@ -23,14 +23,14 @@ impl State {
         let mut hasher = DefaultHasher::new();
         self.disk.hash(&mut hasher);
         let disk = hasher.finish();
-        let admits = ADMITS.lock().unwrap().contains(&disk) || self.clone().is_acquired_by_a_newcomer();
+        let admits = ADMITS.lock().unwrap().contains(&disk) || self.clone().let_in();
         if admits {
             ADMITS.lock().unwrap().insert(disk);
         }
         admits
     }
 
-    fn is_acquired_by_a_newcomer(mut self) -> bool {
+    fn let_in(mut self) -> bool {
         if self.history.broken.is_some() {
             return true;
         }
