@@ -179,6 +179,20 @@ fn a_destination_whose_block_is_damaged_after_it_gave_up_was_handed_nothing() {
     assert!(matches!(world.end(&mut a), Outcome::Held(_)));
 }
 
+/// B gave version 2 up, and acquires for itself. Tried: B runs version 2, which A has proposed it for: its block looks as if it
+/// had begun to own that.
+#[test]
+fn what_the_destination_gave_up_was_not_handed_over_though_it_acquires_for_itself() {
+    let (mut world, mut a, mut b) = prepared();
+    world.until(&mut a, writes_phase_2);
+    assert!(matches!(world.calls_off(&mut b), Outcome::Blocked(_)));
+    world.step(&mut a);
+    let mut b = world.acquire(B, true);
+    world.until(&mut b, writes_leader);
+    world.step(&mut b);
+    assert_ne!(world.end(&mut a), handed_over(2));
+}
+
 /// B has given up version 2, asks for version 3, and may find meanwhile that nobody hands anything over. Tried: A proposes B
 /// again, and says that it handed version 3 over when B has given that up, too.
 #[test]

@@ -278,8 +278,9 @@ impl Operation {
         let plan = self.expected(plan, leader.version)?;
         // What this host gave up in advance it never owns. Passing over that takes nothing from anybody; unless somebody
         // else may have owned it, who is found by running it.
+        let me = self.subject.me;
         let begun = |(host, block): (HostId, &Block)| {
-            host != self.subject.me.host && block.bal > 0 && block.instance >= plan.instance
+            host != me.host && block.bal > 0 && block.inp != Some(me) && block.instance >= plan.instance
         };
         let plan = match self.withdrawn.filter(|_| !view.good_blocks().any(begun)) {
             Some(version) => plan.no_earlier_than(version.after(1)),
