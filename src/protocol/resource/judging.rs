@@ -279,9 +279,8 @@ impl Operation {
         // What this host gave up in advance it never owns. Passing over that takes nothing from anybody; unless somebody
         // else may have owned it, who is found by running it.
         let me = self.subject.me;
-        let begun = |(host, block): (HostId, &Block)| {
-            host != me.host && block.bal > 0 && block.inp != Some(me) && block.instance >= plan.instance
-        };
+        let begun =
+            |(_, block): (HostId, &Block)| block.bal > 0 && block.inp != Some(me) && block.instance >= plan.instance;
         let plan = match self.withdrawn.filter(|_| !view.good_blocks().any(begun)) {
             Some(version) => plan.no_earlier_than(version.after(1)),
             None => plan,
