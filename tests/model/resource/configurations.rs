@@ -179,7 +179,7 @@ fn larger_configurations() {
         (
             "two hosts, two versions, a crash, a late write",
             Limits { sights: &[SetBack, Repair], ..two.clone() },
-            685_499,
+            686_934,
         ),
         (
             "two hosts, two versions, two crashes, one starts anew",
