@@ -16,7 +16,7 @@ use crate::common::{id, until};
 /// Begins to wait with that host id to be handed a resource.
 fn receiver(scene: &Scene, host: u64, resource: &str, script: &str) -> Process {
     let (id, name) = (host.to_string(), format!("host{host}"));
-    let args = ["run", "--device", "disk", "--receive", "--wait", WAIT, "--host-id", &id, "--host-name", &name];
+    let args = ["run", "--device", "disk", "--receive", "--host-id", &id, "--host-name", &name];
     scene.start(&[&args[..], &[resource, "--", "sh", "-c", script]].concat())
 }
 
@@ -110,7 +110,7 @@ fn what_is_not_there_to_be_handed_over_is_not_waited_for() {
     for wait in ["0s", "500ms"] {
         scene
             .run(&[&receive[..], &["--wait", wait, "db", "--", "touch", "ran"]].concat())
-            .expect(75, &["db is held by host 1 (source)", "--wait waits until that host hands it over"]);
+            .expect(75, &["db is held by host 1 (source)", "without --wait it waits until that host hands it over"]);
     }
     assert!(asks(&scene, "db").is_empty());
     assert!(!scene.path("ran").exists());

@@ -194,7 +194,7 @@ fn refused(error: AcquireError, how: How) -> Failure {
             Failure::from(reason).within("the membership was lost while acquiring").with_code(IO)
         }
         (error @ AcquireError::Held { .. }, How::Received) => {
-            Failure::of(HELD, &error).hint("--wait waits until that host hands it over")
+            Failure::of(HELD, &error).hint("without --wait it waits until that host hands it over")
         }
         (error, _) => error.into(),
     }

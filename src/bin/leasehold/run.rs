@@ -37,7 +37,7 @@ Examples:
   leasehold run --device /dev/vg/leases db@3145728 -- ./backup
   leasehold run --device /dev/vg/leases --shared images -- ./serve images
   leasehold run --device /dev/vg/leases --take-version 17 vm-1 -- ./start-vm vm-1
-  leasehold run --device /dev/vg/leases --receive --wait 5m vm-1 -- ./resume-vm vm-1
+  leasehold run --device /dev/vg/leases --receive vm-1 -- ./resume-vm vm-1
   leasehold run --device /dev/vg/leases --watchdog /dev/watchdog vm-1 -- ./start-vm vm-1
 
 The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its
@@ -48,7 +48,7 @@ With --take-version the owner's own command is ended within F + G, and exits wit
 is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one given is refused (exit code 75).
 
 With --receive the command starts when the owner of the resource hands it over, and never otherwise: exit code 75 when
-nobody holds it any more, or when --wait is over. The owner is told, and `leasehold status` shows who asks. It hands over
+nobody holds it any more, or when --wait is over, if that is given. The owner is told, and `leasehold status` shows who asks. It hands over
 by `leasehold handover`; or when its command ends with exit code 0, to the first who asks then. After any other end of
 its command the resource is released.
 
@@ -67,9 +67,9 @@ pub(crate) struct RunArgs {
     pub(crate) create: bool,
     #[command(flatten)]
     pub(crate) identity: Identity,
-    /// How long to wait for a resource that is held
-    #[arg(long, value_name = "DUR|forever", default_value = "0s")]
-    pub(crate) wait: Patience,
+    /// How long to wait for a resource that is held [default: 0s, and with --receive forever]
+    #[arg(long, value_name = "DUR|forever")]
+    wait: Option<Patience>,
     /// Share the resources with other hosts that share them
     #[arg(long, conflicts_with = "take_version")]
     pub(crate) shared: bool,
@@ -97,6 +97,11 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     fn device(&self) -> &Path {
         self.device.as_deref().unwrap_or(Path::new(DEFAULT_DEVICE))
+    }
+
+    /// Who waits to be handed a resource has somebody to wait for.
+    fn wait(&self) -> Patience {
+        self.wait.unwrap_or(if self.receive { Patience::Forever } else { Patience::For(Duration::ZERO) })
     }
 
     /// Whether what is missing is made. What is to be handed over somebody has.
@@ -234,7 +239,7 @@ fn hold_and_run(
             let create = args.create || args.creates_default();
             let resources = args.names.iter().map(|target| resource(membership, target, create));
             let resources: Vec<Resource> = resources.collect::<Result<_, _>>()?;
-            Leases::acquire(membership, &resources, how(args), args.wait)
+            Leases::acquire(membership, &resources, how(args), args.wait())
         });
         let finished = signals.wait(|| acquiring.is_finished());
         if !finished {
