@@ -87,12 +87,14 @@ impl AreaView {
         named.into_iter().chain(claims).chain(sharers)
     }
 
-    /// Who owns a version below `version`, which is `me`'s, and may be active: the resource was taken from them by force.
+    /// Who owns a version below `version`, which is `me`'s, and may be active: the resource was taken from them by force. Or
+    /// shares it since: whoever did before the taking kept it from happening.
     pub fn overridden(&self, me: Owner, version: Version, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
         let leader = self.leader.good();
         let named = leader.and_then(|leader| self.named(leader));
         let claims = self.claims(leader.map_or(Version::default(), |leader| leader.version), version);
-        let owners = named.into_iter().chain(claims.map(|(_, owner)| owner));
+        let shared = self.sharing().filter(|(shared, _)| *shared < version);
+        let owners = named.into_iter().chain(claims.chain(shared).map(|(_, owner)| owner));
         owners.filter(|owner| *owner != me && !observer.judge(*owner, now).is_gone()).collect()
     }
 
@@ -108,8 +110,8 @@ impl AreaView {
         })
     }
 
-    /// The versions below `end` and after the leader's `current` one that were handed over to a host which asks for them and has not begun
-    /// to own them: who runs a later instance would take them from it.
+    /// The versions below `end` and after the leader's `current` one that were handed over to a host which asks for them and
+    /// has not begun to own them: who runs a later instance would take them from it.
     fn handed_over(&self, current: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> {
         let accepted = self.good_blocks().filter(|(_, block)| block.bal > 0);
         let accepted = accepted.filter_map(|(_, block)| Some((block.instance, block.inp?)));

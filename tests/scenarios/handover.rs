@@ -426,8 +426,11 @@ fn what_was_taken_by_force_is_not_handed_over_while_its_former_owner_may_act() {
     world.until(&mut c, asks);
     world.step(&mut c);
     let mut b = world.hand_over(B, 2, c.me);
+    let shown = world.blocks.clone();
     let outcome = world.end(&mut b);
     assert!(matches!(&outcome, Outcome::Blocked(blocker) if blocker.owner == Some(owner(A, 1))), "{outcome:?}");
+    // What shows A that it was taken stays.
+    assert_eq!(world.blocks, shown);
     assert_eq!(b.operation.leaves(&outcome), KEPT);
     world.give_back(A);
     let b = world.hand_over(B, 2, c.me);

@@ -131,6 +131,10 @@ impl Operation {
         }
         let next = leader.version.max(view.latest_instance()).after(1);
         let instance = view.asks(to).unwrap_or(next);
+        // Where this host has taken the resource by force its block shows that to the one before, until that one has stopped.
+        if let Some(blocker) = self.blocker_of(instance, view, leader, observer, now) {
+            return Effect::Done(Outcome::Blocked(blocker));
+        }
         self.run(view, own, Plan::of(instance).holding(Some(held)), now)
     }
 

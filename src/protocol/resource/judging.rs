@@ -110,7 +110,10 @@ impl Operation {
                 return self.write_own(Step::Marking(own.clone()), own);
             }
             // An earlier process of this generation may have taken it by force.
-            self.overridden.append(&mut view.overridden(me, leader.version, observer, now));
+            // Those who share don't wait for each other.
+            if self.wish.mode == LeaseMode::Exclusive {
+                self.overridden.append(&mut view.overridden(me, leader.version, observer, now));
+            }
             return self.owned(leader.version);
         }
         let plan = match self.plan(view, &leader, observer, now, random) {
@@ -329,7 +332,7 @@ impl Operation {
     }
 
     /// Who may hold a version below `instance`.
-    fn blocker_of(
+    pub(super) fn blocker_of(
         &self,
         instance: Version,
         view: &AreaView,

@@ -267,7 +267,7 @@ fn larger_handovers() {
                 sights: &[Forced, TakenBack],
                 ..HANDING
             },
-            127_186,
+            126_666,
         ),
         (
             "a handover, two crashes, one starts anew",
