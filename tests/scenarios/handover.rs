@@ -73,7 +73,7 @@ impl World {
     }
 }
 
-/// Tried: the destination does not take a proposal by its source for it (`mine` in `arrival`).
+/// Tried: the destination does not take a proposal by its source for it (`mine` in `turn`).
 #[test]
 fn scenario_20_the_source_dies_right_after_it_has_proposed_the_destination() {
     let (mut world, _, mut b) = proposed();
@@ -440,7 +440,7 @@ fn what_was_taken_by_force_is_not_handed_over_while_its_former_owner_may_act() {
 
 /// C completes what A proposed, and waits for B, whose writes may fail. Tried: B's block does not say that B holds what the
 /// leader shows when it runs the next version: C is not kept from that. And: B takes its own ballot for a sign that it gave
-/// that up (`gave_up` and `open` in `arrival`).
+/// that up (`gave_up` and `open` in `turn`).
 #[test]
 fn a_destination_that_another_host_has_made_owner_is_not_overtaken() {
     for failing in 0..3 {

@@ -12,7 +12,7 @@
 //! Why the mark stands beside the ballot, and not in a block of instance m: a block of an instance that nobody has begun
 //! would stand in the way of those who judge by blocks.
 
-use super::judging::{OwnBlock, Plan};
+use super::judging::Plan;
 use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, BlockExtension, Leader};
 use crate::protocol::area::{AreaView, claim, gave_up};
@@ -21,7 +21,7 @@ use crate::protocol::rules::in_force;
 use crate::types::{HostId, Owner, Time, Version};
 
 /// What a host finds that waits to be handed a resource and has nobody in its way.
-pub(super) enum Arrival {
+pub(super) enum Turn {
     /// It is made the owner of this version, or is that already.
     Owner(Option<Version>),
     /// Another host is made the owner.
@@ -113,28 +113,17 @@ impl Operation {
     }
 
     /// Begins the ballot, unless what is held stays so.
-    pub(super) fn ask(
-        &mut self,
-        view: &AreaView,
-        leader: &Leader,
-        state: OwnBlock,
-        observer: &mut Observer,
-        now: Time,
-    ) -> Effect {
+    pub(super) fn ask(&mut self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> Effect {
         let Kind::HandOver { held, to } = self.kind else { return self.look() };
         if let Some(outcome) = self.keeps(view, observer, now) {
             return Effect::Done(outcome);
         }
-        let own = self.own.clone().unwrap_or_default();
-        if state != OwnBlock::Right {
-            return self.write_own(Step::Marking(own.clone()), own);
-        }
-        let next = leader.version.max(view.latest_instance()).after(1);
-        let instance = view.asks(to).unwrap_or(next);
+        let instance = view.asks(to).unwrap_or_else(|| view.latest_instance().after(1));
         // Where this host has taken the resource by force its block shows that to the one before, until that one has stopped.
         if let Some(blocker) = self.blocker_of(instance, view, leader, observer, now) {
             return Effect::Done(Outcome::Blocked(blocker));
         }
+        let own = self.own.clone().unwrap_or_default();
         self.run(view, own, Plan::of(instance).holding(Some(held)), now)
     }
 
@@ -168,13 +157,13 @@ impl Operation {
     }
 
     /// Nobody is in the way: whether this host is being made the owner.
-    pub(super) fn arrival(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> Arrival {
+    pub(super) fn turn(&self, view: &AreaView, leader: &Leader, observer: &mut Observer, now: Time) -> Turn {
         let me = self.subject.me;
         let Some(own) = &self.own else {
             // Who asks in a damaged block is not heard; and what the leader names it for may be what it held.
             let (version, hold) = (leader.version, Hold::Damaged);
             let blocker = Blocker { host: me.host, owner: None, version, free_at: None, hold };
-            return Arrival::Nobody(Outcome::Blocked(blocker));
+            return Turn::Nobody(Outcome::Blocked(blocker));
         };
         let latest = view.latest_instance();
         let open = self.open.filter(|open| *open >= latest && *open > leader.version);
@@ -189,12 +178,12 @@ impl Operation {
         let mine = view.good_blocks().filter_map(chosen).filter(|(owner, _)| *owner == me).map(|(_, version)| version);
         let owns = mine.chain(led).chain(open).max();
         if owns.is_some() || !in_force!(OnlyWhatIsHandedOver) {
-            return Arrival::Owner(owns);
+            return Turn::Owner(owns);
         }
         if view.good_blocks().filter_map(chosen).any(|(owner, _)| !observer.judge(owner, now).is_gone()) {
-            return Arrival::Another;
+            return Turn::Another;
         }
-        Arrival::Nobody(Outcome::Refused(Refusal::NotHandedOver { version: leader.version }))
+        Turn::Nobody(Outcome::Refused(Refusal::NotHandedOver { version: leader.version }))
     }
 
     /// Gives up what was announced: whoever decides it for this host after all decides a free version.
@@ -227,6 +216,6 @@ impl Operation {
         let block = self.given_up(own, None);
         let extension = BlockExtension { receives: Some(next), ..self.extension(None, None) };
         let block = Block { extension: Some(extension), ..block };
-        self.write_own(Step::Marking(block.clone()), block)
+        self.write_own(Step::Marking, block)
     }
 }

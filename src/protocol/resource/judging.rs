@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::handover::Arrival;
+use super::handover::Turn;
 use super::{
     BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome,
     REBUILD_DISTANCE, Refusal, Step, merged,
@@ -82,7 +82,7 @@ impl Operation {
             Err(refusal) => return self.refuse_or_end(refusal),
         };
         if self.is_asking() {
-            return self.ask(view, &leader, recalled, observer, now);
+            return self.ask(view, &leader, observer, now);
         }
         if let Some(outcome) = self.ceded(view, &leader) {
             self.goal = Goal::Leave(outcome);
@@ -107,20 +107,19 @@ impl Operation {
             && (view.fenced(me, leader.version).is_none() || !in_force!(HeldIsNotTaken))
         {
             if own_is_wrong {
-                return self.write_own(Step::Marking(own.clone()), own);
+                return self.write_own(Step::Marking, own);
             }
-            // An earlier process of this generation may have taken it by force.
-            // Those who share don't wait for each other.
+            // An earlier process of this generation may have taken it by force. Those who share passed over nobody.
             if self.wish.mode == LeaseMode::Exclusive {
                 self.overridden.append(&mut view.overridden(me, leader.version, observer, now));
             }
             return self.owned(leader.version);
         }
         let plan = match self.plan(view, &leader, observer, now, random) {
-            Ok(plan) if self.receives() => match self.arrival(view, &leader, observer, now) {
-                Arrival::Owner(version) => plan.no_earlier_than(self.announced.unwrap_or_default()).holding(version),
-                Arrival::Another => return self.look_later(now, random, None),
-                Arrival::Nobody(outcome) => return self.leave(outcome),
+            Ok(plan) if self.receives() => match self.turn(view, &leader, observer, now) {
+                Turn::Owner(version) => plan.no_earlier_than(self.announced.unwrap_or_default()).holding(version),
+                Turn::Another => return self.look_later(now, random, None),
+                Turn::Nobody(outcome) => return self.leave(outcome),
             },
             Ok(plan) => plan.holding(self.says_it_holds(&own)),
             Err(Obstacle::Refusal(refusal)) => return self.refuse(refusal),
@@ -421,7 +420,7 @@ impl Operation {
     /// Gives the claim of the own block up, and says since when this host waits.
     fn mark(&mut self, own: Block, waiting: Option<Version>) -> Effect {
         let block = self.given_up(own, waiting);
-        self.write_own(Step::Marking(block.clone()), block)
+        self.write_own(Step::Marking, block)
     }
 
     /// Whether a host that may be active has waited since an earlier version, or as long with a smaller id. Those who

@@ -252,11 +252,11 @@ enum Step {
     /// Writing what was decided into the leader; then look again, or hold.
     Committing { version: Version, hold: bool },
     /// Writing the own block with a waiting mark, or the claim in it anew.
-    Marking(Block),
+    Marking,
     /// Writing into the own block how the version that it owns is held.
-    Noting(Block),
+    Noting,
     /// Writing the released flag.
-    Resigning(Block),
+    Resigning,
     /// Freeing the leader.
     Freeing,
     /// Waiting for time, a scan or the end of a late write; then look again.
@@ -582,7 +582,7 @@ impl Operation {
             return None;
         }
         // The released flag is what frees the lease; a leader that can't be freed is only out of date.
-        if self.step == Step::Freeing || matches!(self.step, Step::Resigning(_)) && !in_force!(ReleaseIsDurable) {
+        if self.step == Step::Freeing || self.step == Step::Resigning && !in_force!(ReleaseIsDurable) {
             return Some(self.freed());
         }
         if self.in_flight {
@@ -594,24 +594,20 @@ impl Operation {
 
     /// The step's write is durable on a majority.
     fn written(&mut self, now: Time, random: u64) -> Effect {
-        if let Step::Writing(_) | Step::Marking(_) | Step::Noting(_) | Step::Resigning(_) = self.step {
+        if let Step::Writing(_) | Step::Marking | Step::Noting | Step::Resigning = self.step {
             self.unconfirmed = false;
+            self.own.clone_from(&self.attempt);
         }
         match std::mem::replace(&mut self.step, Step::Pausing) {
             Step::Writing(ballot) => {
-                self.own = Some(ballot.block().clone());
                 let durable = std::mem::take(&mut self.durable);
                 self.read(ballot, durable)
             }
             Step::Committing { version, hold } if hold && self.wants() => self.owned(version),
-            Step::Noting(block) => self.noted(block),
+            Step::Noting => self.noted(),
             Step::Freeing => self.freed(),
-            Step::Marking(block) => {
-                self.own = Some(block);
-                self.pause(now + self.subject.timeouts.poll())
-            }
-            Step::Resigning(block) => {
-                self.own = Some(block);
+            Step::Marking => self.pause(now + self.subject.timeouts.poll()),
+            Step::Resigning => {
                 self.restored = true;
                 self.announced = None;
                 match self.wants() {
@@ -789,7 +785,7 @@ impl Operation {
     fn resign(&mut self, own: Block) -> Effect {
         self.withdraw();
         let block = self.given_up(own, None);
-        self.write_own(Step::Resigning(block.clone()), block)
+        self.write_own(Step::Resigning, block)
     }
 
     /// Until the write is confirmed nobody knows what the own block holds.

@@ -69,13 +69,12 @@ impl Operation {
     }
 
     fn note(&mut self, block: Block) -> Effect {
-        self.write_own(Step::Noting(block.clone()), block)
+        self.write_own(Step::Noting, block)
     }
 
     /// The own block as it was noted is durable.
-    pub(super) fn noted(&mut self, block: Block) -> Effect {
-        let version = block.instance;
-        self.own = Some(block);
+    pub(super) fn noted(&mut self) -> Effect {
+        let Some(version) = self.own.as_ref().map(|own| own.instance) else { return self.look() };
         match self.wish.mode {
             LeaseMode::Exclusive if self.wants() => Effect::Done(Outcome::Held(version)),
             LeaseMode::Shared if !in_force!(FlagIsChecked) => Effect::Done(Outcome::Held(version)),
@@ -118,7 +117,7 @@ impl Operation {
         if overtaken || unread {
             self.aborts += 1;
             let block = Block { shared: None, ..self.given_up(own, None) };
-            return self.write_own(Step::Resigning(block.clone()), block);
+            return self.write_own(Step::Resigning, block);
         }
         // Nobody waits for what was the owner's only for a moment to be freed, but sanlock hosts. A leader that has gone
         // on is not set back.

@@ -277,7 +277,7 @@ fn larger_handovers() {
         (
             "a handover, a damaged block",
             Limits { versions: 5, budget: Budget { damages: 1, ..more }, ..HANDING },
-            17_223,
+            17_098,
         ),
     ];
     for (name, limits, states) in handing {
