@@ -8,7 +8,7 @@ use super::drive::{Driven, Limits};
 use super::explain::Trouble;
 use super::member::Member;
 use super::pulse::Until;
-use super::resources::{Resource, SlotState, Unfinished};
+use super::resources::{Occupied, Resource, SlotState, Unfinished};
 use crate::error::{AcquireError, ConvertError, LossReason, ReleaseError};
 use crate::format::Block;
 use crate::protocol::resource::{After, Basis, Effect, Operation, Outcome, Refusal, Subject, Wish};
@@ -65,13 +65,7 @@ impl Member {
         deadline: Option<Time>,
         begin: impl FnOnce(Subject, Option<Block>, Time) -> (Operation, Effect),
     ) -> Result<Acquired, AcquireError> {
-        self.pulse.held().map_err(AcquireError::Lost)?;
-        if self.pulse.has_ended(Until::Closing) {
-            return Err(AcquireError::Lost(LossReason::Left));
-        }
-        let Some(own) = self.resources.begin(resource) else {
-            return Err(AcquireError::AlreadyHeld { resource: resource.name });
-        };
+        let own = self.begin(resource, deadline)?;
         let limits = self.limits(deadline);
         let (mut operation, effect) = begin(self.subject(resource), own, self.io.now());
         let mut trouble = Trouble::default();
@@ -93,6 +87,25 @@ impl Member {
             Driven::Unfinished(effect) => {
                 self.leave_to_undo(*resource, operation, effect);
                 Err(AcquireError::Unknown { resource: resource.name })
+            }
+        }
+    }
+
+    /// Begins an operation on a resource that this membership does not hold. One that is under way, as what is given back
+    /// when its caller's time is up, is waited for.
+    fn begin(&self, resource: &Resource, deadline: Option<Time>) -> Result<Option<Block>, AcquireError> {
+        loop {
+            self.pulse.held().map_err(AcquireError::Lost)?;
+            if self.pulse.has_ended(Until::Closing) {
+                return Err(AcquireError::Lost(LossReason::Left));
+            }
+            let now = self.io.now();
+            match (self.resources.begin(resource), deadline) {
+                (Ok(own), _) => return Ok(own),
+                (Err(Occupied::UnderWay), Some(end)) if now < end => {
+                    self.pulse.sleep(end.min(now + self.terms.timeouts.poll()), Until::Closing);
+                }
+                (Err(_), _) => return Err(AcquireError::AlreadyHeld { resource: resource.name }),
             }
         }
     }

@@ -58,6 +58,14 @@ pub(super) enum SlotState {
     Held(LeaseMode, Version),
 }
 
+/// Why no operation is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occupied {
+    /// Another one is under way.
+    UnderWay,
+    Held,
+}
+
 /// An operation that its caller no longer waits for.
 #[derive(Debug)]
 pub(super) struct Unfinished {
@@ -103,16 +111,19 @@ impl Resources {
         self.slots.lock().insert(resource.offset, slot);
     }
 
-    pub(super) fn begin(&self, resource: &Resource) -> Option<Option<Block>> {
+    /// Begins an operation on what is not held; returns the own block as far as it is known.
+    pub(super) fn begin(&self, resource: &Resource) -> Result<Option<Block>, Occupied> {
         let mut slots = self.slots.lock();
         let slot = slots.entry(resource.offset).or_insert_with(|| Slot::new(resource.name, SlotState::Idle));
-        if slot.state != SlotState::Idle {
-            return None;
+        match slot.state {
+            SlotState::Idle => {}
+            SlotState::Busy(_) => return Err(Occupied::UnderWay),
+            SlotState::Held(..) => return Err(Occupied::Held),
         }
         slot.state = SlotState::Busy(None);
         slot.begun += 1;
         slot.name = resource.name;
-        Some(slot.own.clone())
+        Ok(slot.own.clone())
     }
 
     /// At which version the resource was held when the operation began that is under way.

@@ -84,7 +84,7 @@ pub enum AcquireError {
         /// By whom.
         by: Taker,
     },
-    /// This membership holds it already, or is acquiring or releasing it.
+    /// This membership holds it already; or was still acquiring it, or giving it back, when the time to wait was up.
     #[error("{resource} is already held, or being acquired or released, by this host")]
     AlreadyHeld {
         /// The resource.
@@ -100,7 +100,7 @@ pub enum AcquireError {
         source: Option<DiskError>,
     },
     /// The deadline has passed while a write is in flight: whether the lease was acquired is not known. It is not to be
-    /// used. The engine goes on, and gives it back if it was; until then another acquire answers `AlreadyHeld`.
+    /// used. The engine goes on, and gives it back if it was; until then another acquire waits, or answers `AlreadyHeld`.
     #[error("{resource}: the outcome is not known yet, a write is still in flight; it will be given back")]
     Unknown {
         /// The resource.

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use leasehold::disk::{BootClock, Clock, Fault, Lane, ManualClock, MemoryDisk, Plan, Request};
@@ -39,14 +40,27 @@ fn an_acquire_whose_write_hangs_is_unknown_and_is_given_back() {
         let taken = other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap();
         let version = taken.version();
         taken.release().unwrap();
-        until("the end of the unfinished acquire", || {
-            match scene.membership.acquire(&scene.resource, Wait::For(PATIENCE)) {
-                Ok(lease) => lease.version() > version,
-                Err(AcquireError::AlreadyHeld { .. }) => false,
-                Err(error) => panic!("{error}"),
-            }
-        });
+        let lease = scene.membership.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap();
+        assert!(lease.version() > version);
     }
+}
+
+#[test]
+fn an_acquire_waits_for_what_this_host_is_giving_back() {
+    let scene = Scene::new();
+    scene.hold_writes(scene.block_at(1));
+    let answer = scene.membership.acquire(&scene.resource, Wait::For(Duration::from_millis(50)));
+    assert!(matches!(answer, Err(AcquireError::Unknown { .. })), "{answer:?}");
+    let short = scene.membership.acquire(&scene.resource, Wait::For(Duration::from_millis(50)));
+    assert!(matches!(short, Err(AcquireError::AlreadyHeld { .. })), "{short:?}");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Long enough for the acquire to find what is still under way.
+            thread::sleep(Duration::from_millis(100));
+            scene.thaw();
+        });
+        scene.membership.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap().release().unwrap();
+    });
 }
 
 /// One write of an acquire or of a release reaches the disk and is said to have failed, or is not even begun.
