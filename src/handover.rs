@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::handover::{Arrival, Ceded, Kept};
+use crate::engine::handover::{Arrival, Ceded, Destination, Kept};
 use crate::engine::member::Member;
 use crate::engine::pulse::Until;
 use crate::engine::resources::Resource;
@@ -14,28 +14,7 @@ use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::lease::Lease;
 use crate::membership::{Membership, Wait};
 use crate::protocol::resource::Basis;
-use crate::types::{HostId, LeaseMode, Name, Owner, Time, Version};
-
-/// A host that asks to be handed a lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Destination {
-    /// The host, and its holding of the id: another process of it would have to ask anew.
-    pub owner: Owner,
-    /// Its name, if its record was read.
-    pub name: Option<Name>,
-    /// The version that it would own.
-    pub version: Version,
-}
-
-impl std::fmt::Display for Destination {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "host {} ({name}) generation {}", self.owner.host, self.owner.generation),
-            None => write!(f, "{}", self.owner),
-        }
-    }
-}
+use crate::types::{HostId, LeaseMode, Name, Time, Version};
 
 /// Why a handover is not prepared. The lease is held as before, but for `Lost`.
 #[derive(Debug, thiserror::Error)]
@@ -174,8 +153,7 @@ impl Lease {
     /// # Errors
     /// The area can't be read.
     pub fn destinations(&self) -> Result<Vec<Destination>, DiskError> {
-        let all = self.member().destinations(self.resource(), self.version())?;
-        Ok(all.into_iter().map(|(owner, name, version)| Destination { owner, name, version }).collect())
+        self.member().destinations(self.resource(), self.version())
     }
 
     /// The first step of a handover: waits until the host `to` asks for this lease. Nothing changes, and the protected

@@ -69,6 +69,7 @@ mod watching;
 
 pub use acquire::{AcquireOptions, Taken};
 pub use control::DeclareError;
+pub use engine::handover::Destination;
 pub use engine::hosts::HostInfo;
 pub use engine::notices::Notice;
 pub use engine::pulse::{LeaseLoss, Status};
@@ -78,7 +79,7 @@ pub use error::{
     JoinError, LeaveError, LossReason, OpenError, ReleaseError, RequestError, Taker, ValueError,
 };
 pub use formatting::{FormatOptions, format};
-pub use handover::{Destination, Handover, HandoverError, PrepareError};
+pub use handover::{Handover, HandoverError, PrepareError};
 pub use lease::Lease;
 pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};

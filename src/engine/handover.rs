@@ -1,15 +1,34 @@
 //! Hands what is held over to another host that asks for it.
 
 use super::areas::whole_view;
-use super::drive::Driven;
-use super::explain::Trouble;
+use super::carry::Carried;
 use super::member::Member;
 use super::resources::Resource;
 use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::protocol::area::AreaView;
-use crate::protocol::liveness::Verdict;
 use crate::protocol::resource::{Operation, Outcome, Refusal};
 use crate::types::{Name, Owner, Time, Version};
+
+/// A host that asks to be handed a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Destination {
+    /// The host, and its holding of the id: another process of it would have to ask anew.
+    pub owner: Owner,
+    /// Its name, if its record was read.
+    pub name: Option<Name>,
+    /// The version that it would own.
+    pub version: Version,
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "host {} ({name}) generation {}", self.owner.host, self.owner.generation),
+            None => write!(f, "{}", self.owner),
+        }
+    }
+}
 
 /// What has become of a handover.
 #[derive(Debug)]
@@ -53,23 +72,20 @@ pub(crate) enum Arrival {
 }
 
 impl Member {
-    /// Who asks to be handed what is held at version `held`, for which version, and their names; but for those that are
-    /// known to be gone. Reads the blocks of all hosts that there is room for: who has just joined may ask.
-    pub(crate) fn destinations(
-        &self,
-        resource: &Resource,
-        held: Version,
-    ) -> Result<Vec<(Owner, Option<Name>, Version)>, DiskError> {
+    /// Who asks to be handed what is held at version `held`, but for those that are known to be gone. Reads the blocks of
+    /// all hosts that there is room for: who has just joined may ask.
+    pub(crate) fn destinations(&self, resource: &Resource, held: Version) -> Result<Vec<Destination>, DiskError> {
         let me = self.pulse.me().host;
         let view = self.whole_area(resource)?;
         let others = view.destinations(held).filter(|(owner, _)| owner.host != me && self.may_be_there(*owner));
-        Ok(others.map(|(owner, version)| (owner, self.hosts.name_of(owner), version)).collect())
+        let known = |(owner, version)| Destination { owner, name: self.hosts.name_of(owner), version };
+        Ok(others.map(known).collect())
     }
 
     /// Whether that process may still be a host of the lockspace, and heed what its block asks for.
     pub(super) fn may_be_there(&self, owner: Owner) -> bool {
         let now = self.io.now();
-        matches!(self.hosts.with_observer(|observer| observer.judge(owner, now)), Verdict::Active { .. })
+        !self.hosts.with_observer(|observer| observer.judge(owner, now)).is_gone()
     }
 
     fn whole_area(&self, resource: &Resource) -> Result<AreaView, DiskError> {
@@ -95,34 +111,21 @@ impl Member {
         let Some((own, _)) = self.resources.take_held(resource, held, limits.call_off, false, now) else {
             return timed_out();
         };
-        let (mut operation, effect) = Operation::hand_over(self.subject(resource), own, held, to, now());
-        let mut trouble = Trouble::default();
-        match self.drive(resource, &mut operation, effect, limits, &mut trouble) {
-            Driven::Done(outcome) => {
-                if let Err(reason) = self.ended(resource, &operation, &outcome) {
-                    return Ceded::Lost(reason);
+        let begun = Operation::hand_over(self.subject(resource), own, held, to, now());
+        match self.carry_out(resource, begun, limits) {
+            Carried::Over { outcome, operation, trouble } => match (outcome, operation.proposed()) {
+                (Outcome::HandedOver(version), _) => Ceded::Done(version),
+                (Outcome::Held(version), _) => Ceded::Back(version),
+                (Outcome::Refused(Refusal::Overtaken { owner, version }), _) => {
+                    Ceded::Lost(LossReason::Fenced(self.taker(owner, version)))
                 }
-                match (outcome, operation.proposed()) {
-                    (Outcome::HandedOver(version), _) => Ceded::Done(version),
-                    (Outcome::Held(version), _) => Ceded::Back(version),
-                    (Outcome::Refused(Refusal::Overtaken { owner, version }), _) => {
-                        Ceded::Lost(LossReason::Fenced(self.taker(owner, version)))
-                    }
-                    (_, Some(version)) => Ceded::Unknown(version),
-                    (Outcome::Refused(Refusal::NotAsked), None) => kept(Kept::NotAsked),
-                    (Outcome::Refused(Refusal::NotAlone), None) => kept(Kept::Shared),
-                    (outcome, None) => kept(Kept::Failed(self.explain(resource, outcome, trouble))),
-                }
-            }
-            Driven::Lost(reason) => {
-                self.forget(resource);
-                Ceded::Lost(reason)
-            }
-            Driven::Unfinished(effect) => {
-                let proposed = operation.proposed();
-                self.leave_to_undo(*resource, operation, effect);
-                proposed.map_or_else(timed_out, Ceded::Unknown)
-            }
+                (_, Some(version)) => Ceded::Unknown(version),
+                (Outcome::Refused(Refusal::NotAsked), None) => kept(Kept::NotAsked),
+                (Outcome::Refused(Refusal::NotAlone), None) => kept(Kept::Shared),
+                (outcome, None) => kept(Kept::Failed(self.explain(resource, outcome, trouble))),
+            },
+            Carried::Lost(reason) => Ceded::Lost(reason),
+            Carried::Left { proposed } => proposed.map_or_else(timed_out, Ceded::Unknown),
         }
     }
 

@@ -14,7 +14,8 @@
 //! | [`repair`] | mends delta records and leaders |
 //! | [`resume`] | goes on with the host id and leases of a process that has ended |
 //! | [`operations`] | acquires, converts and releases |
-//! | [`drive`] | carries the effects of an operation out |
+//! | [`carry`] | carries one to its end, and keeps what is held then |
+//! | [`drive`] | carries the effects of one out |
 //! | [`resources`] | what the membership has of each resource |
 //! | [`areas`] | reads resources' areas |
 //! | [`handover`] | hands what is held over to another host |
@@ -30,6 +31,7 @@
 //! a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a timeout.
 
 pub(crate) mod areas;
+mod carry;
 mod declare;
 mod drive;
 mod explain;
