@@ -276,14 +276,7 @@ impl Medium {
 
     /// What can be told without asking the system.
     fn check(&self, request: &Request) -> Result<(), Fault> {
-        let sector = match self.sector_size {
-            Some(SectorSize::B4096) => 4096,
-            Some(SectorSize::B512) | None => 512,
-        };
-        let len = request.len();
-        if !request.offset.is_multiple_of(sector) || !(len as u64).is_multiple_of(sector) {
-            return Err(Fault::Unaligned { offset: request.offset, len, sector });
-        }
+        request.check_alignment(self.sector_size)?;
         if request.is_write() && self.access == Access::ReadOnly {
             return Err(Fault::ReadOnly);
         }

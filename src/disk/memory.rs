@@ -103,19 +103,12 @@ impl MemoryDisk {
     }
 
     fn perform(&self, request: Request) -> Result<Vec<u8>, Fault> {
-        let sector = match self.sector_size {
-            Some(SectorSize::B4096) => 4096,
-            Some(SectorSize::B512) | None => 512,
-        };
-        let len = request.len();
-        if !request.offset.is_multiple_of(sector) || !(len as u64).is_multiple_of(sector) {
-            return Err(Fault::Unaligned { offset: request.offset, len, sector });
-        }
+        request.check_alignment(self.sector_size)?;
         let mut medium = self.medium.lock();
         let available = medium.bytes.len();
         let beyond = Fault::BeyondEnd { len: available as u64 };
         let Ok(start) = usize::try_from(request.offset) else { return Err(beyond) };
-        let Some(end) = start.checked_add(len).filter(|end| *end <= available) else { return Err(beyond) };
+        let Some(end) = start.checked_add(request.len()).filter(|end| *end <= available) else { return Err(beyond) };
         match request.op {
             Op::Read { .. } => Ok(medium.bytes[start..end].to_vec()),
             Op::Write { data } => {

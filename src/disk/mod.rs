@@ -103,6 +103,16 @@ impl Request {
     pub fn is_write(&self) -> bool {
         matches!(self.op, Op::Write { .. })
     }
+
+    /// Whether it is of whole sectors; of 512 bytes where the medium doesn't say.
+    fn check_alignment(&self, size: Option<SectorSize>) -> Result<(), Fault> {
+        let sector = size.unwrap_or(SectorSize::B512).bytes() as u64;
+        let (offset, len) = (self.offset, self.len());
+        match offset.is_multiple_of(sector) && (len as u64).is_multiple_of(sector) {
+            true => Ok(()),
+            false => Err(Fault::Unaligned { offset, len, sector }),
+        }
+    }
 }
 
 /// What a [`Request`] does. Lengths are in bytes, and multiples of the sector size.
