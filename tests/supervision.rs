@@ -199,9 +199,7 @@ fn a_supervisor_that_was_stopped_kills_at_once() {
     let timeouts = timeouts([100, 100, 500, 500, 1_000]);
     let folder = common::devices::folder();
     let device = folder.path().join("disk");
-    fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
-    let options = FormatOptions { timeouts, ..FormatOptions::default() };
-    leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+    common::devices::lockspace(&device, timeouts);
     let mark = Mark::new();
     let mut manager = Process::start(processes::worker(&["manage", text(&device)]).current_dir(folder.path()), &mark);
     until("the program", || manager.said().contains("supervised") || manager.ended().is_some());

@@ -219,9 +219,7 @@ fn a_resumed_membership_is_watched_over() {
 fn a_restarted_process_does_not_cancel_a_pending_reset() {
     let scene = Scene::new();
     let device = scene.folder.path().join("disk");
-    fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
-    let options = FormatOptions { timeouts: slow(), ..FormatOptions::default() };
-    leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+    common::devices::lockspace(&device, slow());
     let mark = Mark::new();
     let words = [device.as_path(), &scene.node.path, &scene.marks()].map(|path| path.to_str().unwrap().to_string());
     let mut process = Process::start(&mut processes::worker(&["watched", &words[0], &words[1], &words[2]]), &mark);
@@ -410,9 +408,7 @@ fn a_process_that_kills_itself_is_gone_in_time_though_it_is_stopped() {
     let timeouts = timeouts([100, 150, 1_000, 800, 1_800]);
     let folder = common::devices::folder();
     let device = folder.path().join("disk");
-    fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
-    let options = FormatOptions { timeouts, ..FormatOptions::default() };
-    leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+    common::devices::lockspace(&device, timeouts);
     let mark = Mark::new();
     let start = |end: &str| {
         let end = folder.path().join(end);
@@ -444,7 +440,7 @@ mod command {
     use std::process::Command;
 
     use super::*;
-    use common::devices::text;
+    use common::devices::{lockspace, text};
     use common::processes::leasehold;
 
     /// A lockspace on a file, and what the command leaves outside of it.
@@ -458,9 +454,7 @@ mod command {
         fn new() -> Stand {
             let scene = Scene::new();
             let device = scene.folder.path().join("disk");
-            fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
-            let options = FormatOptions { timeouts: slow(), ..FormatOptions::default() };
-            leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+            lockspace(&device, slow());
             Stand { scene, device, mark: Mark::new() }
         }
 

@@ -3,8 +3,11 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use leasehold::disk::{Access, DirectDisk};
+use leasehold::{FormatOptions, Timeouts};
 use tempfile::TempDir;
 
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
@@ -29,6 +32,13 @@ pub(crate) fn file(len: u64) -> (TempDir, PathBuf) {
     let path = folder.path().join("disk");
     File::create(&path).unwrap().set_len(len).unwrap();
     (folder, path)
+}
+
+/// Makes a file with a lockspace in it.
+pub(crate) fn lockspace(path: &Path, timeouts: Timeouts) {
+    File::create(path).unwrap().set_len(8 << 20).unwrap();
+    let disk = DirectDisk::open(path, Access::ReadWrite).unwrap();
+    leasehold::format(Arc::new(disk), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
 }
 
 /// A loop device over `backing`, detached at the end.

@@ -196,6 +196,7 @@ pub(crate) fn is_busy(said: &str) -> bool {
         "was not acquired: ",
         "membership was lost",
         "no renewal was confirmed in time",
+        "could not be verified in time",
     ];
     signs.iter().any(|sign| said.contains(sign))
 }

@@ -4,15 +4,13 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
-use leasehold::disk::{Access, DirectDisk};
-use leasehold::{FormatOptions, Timeouts};
+use leasehold::Timeouts;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::devices::{Loop, folder};
+use super::devices::{Loop, folder, lockspace};
 use super::processes::{Mark, Process, is_busy};
 use super::until;
 
@@ -68,9 +66,7 @@ impl Scene {
     /// With a lockspace in the file `disk`.
     pub(crate) fn formatted(timeouts: Timeouts) -> Scene {
         let scene = Scene::empty();
-        scene.file("disk", 8 << 20);
-        let disk = DirectDisk::open(scene.path("disk"), Access::ReadWrite).unwrap();
-        leasehold::format(Arc::new(disk), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+        lockspace(&scene.path("disk"), timeouts);
         scene
     }
 
@@ -135,14 +131,12 @@ impl Scene {
         self.run(&[&["run", "--device", "disk", "--wait", WAIT], names, &["--", "sh", "-c", script]].concat())
     }
 
-    /// Holds resources of `disk` until the process is killed.
+    /// Starts a command until it is `ready`; again, if it ends before because the machine is busy.
     #[track_caller]
-    pub(crate) fn hold(&self, names: &[&str]) -> Process {
-        let args = ["run", "--device", "disk", "--wait", WAIT, "--host-name", "holder"];
-        let script = ["--", "sh", "-c", "echo > held; sleep 1000"];
+    pub(crate) fn start_until(&self, args: &[&str], ready: impl Fn(&Process) -> bool) -> Process {
         for _ in 0..TRIES {
-            let mut process = self.start(&[&args, names, &script].concat());
-            until("the holder", || self.path("held").exists() || process.ended().is_some());
+            let mut process = self.start(args);
+            until("the command", || ready(&process) || process.ended().is_some());
             if process.ended().is_none() {
                 return process;
             }
@@ -152,22 +146,22 @@ impl Scene {
         panic!("the machine is too busy");
     }
 
+    /// Holds resources of `disk` until the process is killed.
+    #[track_caller]
+    pub(crate) fn hold(&self, names: &[&str]) -> Process {
+        let args = ["run", "--device", "disk", "--wait", WAIT, "--host-name", "holder"];
+        let script = ["--", "sh", "-c", "echo > held; sleep 1000"];
+        self.start_until(&[&args, names, &script].concat(), |_| self.path("held").exists())
+    }
+
     /// A `run` that holds `db` with that host id, once its command has made the file of that name.
     #[track_caller]
     pub(crate) fn holder(&self, host: u64, name: &str, options: &[&str], script: &str) -> Process {
         let id = host.to_string();
         let args = ["run", "--device", "disk", "--wait", WAIT, "--host-id", &id, "--host-name", name];
         let script = format!("echo > {name}; {script}");
-        for _ in 0..TRIES {
-            let mut process = self.start(&[&args[..], options, &["db", "--", "sh", "-c", &script]].concat());
-            until("the command", || self.path(name).exists() || process.ended().is_some());
-            if process.ended().is_none() {
-                return process;
-            }
-            let ended = ended(process);
-            assert!(ended.is_busy(), "{ended:?}");
-        }
-        panic!("the machine is too busy");
+        let args = [&args[..], options, &["db", "--", "sh", "-c", &script]].concat();
+        self.start_until(&args, |_| self.path(name).exists())
     }
 
     #[track_caller]

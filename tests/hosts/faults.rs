@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use leasehold::disk::{Access, DirectDisk};
 use leasehold::{
-    AcquireError, CreateError, FormatOptions, HostId, JoinOptions, Lease, Lockspace, Membership, ReleaseError,
-    Resource, Status, Timeouts, Wait,
+    AcquireError, CreateError, FormatOptions, HostId, JoinOptions, Lease, Lockspace, LossReason, Membership,
+    ReleaseError, Resource, Status, Timeouts, Wait,
 };
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -445,9 +445,15 @@ impl Host {
         let released = boottime();
         if let Status::Lost { reason } = lease.status() {
             self.say(format_args!("lost {this}"));
+            let alone = matches!(reason, LossReason::Unverified { .. } | LossReason::Fenced(_));
             self.trouble(reason);
             // A write that was on its way when it was lost: the larger version must keep it out.
-            return self.say(format_args!("late {this}"));
+            self.say(format_args!("late {this}"));
+            // What is lost alone is given back as soon as its holder has stopped; that is now, and not G later.
+            if alone {
+                self.say(format_args!("releasing {this} {}", boottime()));
+            }
+            return;
         }
         self.say(format_args!("releasing {this} {released}"));
         if random.random_range(0..8) == 0 {
@@ -812,6 +818,7 @@ fn the_checker_knows_when_a_holding_is_over() {
     assert!(judge(&[&next(999 + fence)]).unwrap_err().contains("before version 5 was over"));
     assert!(judge(&["1 until 0 5 1001", &next(1_000 + fence)]).is_err());
     assert!(judge(&["1 lost 0 5", &next(999 + fence)]).is_err());
+    assert_eq!(judge(&["1 lost 0 5", "1 releasing 0 5 1001", &next(1_001)]), Ok(()));
     assert_eq!(judge(&["1 releasing 0 5 200", &next(200)]), Ok(()));
     assert!(judge(&["1 releasing 0 5 200", &next(199)]).is_err());
     // The other resource is another matter.

@@ -80,6 +80,18 @@ impl Scene {
         self.run(&self.destination, "new", &["--take-version", &version.to_string()])
     }
 
+    /// The source, which runs a command, the destination, which runs another since, and its version.
+    #[track_caller]
+    fn taken_from_a_source_that_hangs(&self) -> (Process, Process, Version) {
+        let old = self.run(&self.source, "old", &[]);
+        let version = self.await_version("old");
+        self.source.hang();
+        let new = self.take(version);
+        let taken = self.await_version("new");
+        assert_eq!(taken, version.after(1));
+        (old, new, taken)
+    }
+
     /// Who has the resource, and that nobody else gets it.
     #[track_caller]
     fn is_owned_at(&self, version: Version) {
@@ -102,12 +114,7 @@ fn patient() -> Timeouts {
 #[test]
 fn a_source_whose_path_hangs_is_taken_from_at_once_and_learns_by_whom() {
     let scene = Scene::new(patient());
-    let mut old = scene.run(&scene.source, "old", &[]);
-    let version = scene.await_version("old");
-    scene.source.hang();
-    let mut new = scene.take(version);
-    let taken = scene.await_version("new");
-    assert_eq!(taken, version.after(1));
+    let (mut old, mut new, taken) = scene.taken_from_a_source_that_hangs();
     assert!(old.ended().is_none() && scene.source.held_back() > 0, "the destination waits for nobody");
     let told = new.complained();
     assert!(told.contains("taken by force from host") && told.contains("which may act for up to"), "{told}");
@@ -124,12 +131,7 @@ fn a_source_whose_path_hangs_is_taken_from_at_once_and_learns_by_whom() {
 #[test]
 fn late_writes_of_a_source_that_was_taken_from_change_no_answer() {
     let scene = Scene::new(timeouts([200, 400, 2_000, 1_000, 3_000]));
-    let mut old = scene.run(&scene.source, "old", &[]);
-    let version = scene.await_version("old");
-    scene.source.hang();
-    let mut new = scene.take(version);
-    let taken = scene.await_version("new");
-    assert_eq!(taken, version.after(1));
+    let (mut old, mut new, taken) = scene.taken_from_a_source_that_hangs();
     until("the end of the source's command", || !scene.commands().iter().any(|command| command.contains("old.stop")));
     // A process with a write in the kernel ends when that does.
     scene.source.thaw();

@@ -8,15 +8,13 @@ use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leasehold::disk::{Access, DirectDisk};
-use leasehold::{FormatOptions, Timeouts};
+use leasehold::Timeouts;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::common::devices::folder;
+use crate::common::devices::{folder, lockspace};
 use crate::common::processes::{Mark, await_end, command_line, read, signal_process};
 use crate::common::{timeouts, until};
 
@@ -54,9 +52,7 @@ impl Scene {
         run.process_group(0);
         let folder = folder();
         let device = folder.path().join("leasehold.img");
-        fs::File::create(&device).unwrap().set_len(8 << 20).unwrap();
-        let options = FormatOptions { timeouts, ..Default::default() };
-        leasehold::format(Arc::new(DirectDisk::open(&device, Access::ReadWrite).unwrap()), &options).unwrap();
+        lockspace(&device, timeouts);
         let mark = Mark::new();
         mark.put_on(&mut run);
         run.current_dir(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -14,7 +14,7 @@ use leasehold::{
 
 use crate::common::memory::{self, edit_sector, sector};
 use crate::common::processes::Process;
-use crate::common::scene::{Ended, Scene, ended};
+use crate::common::scene::{Ended, Scene, WAIT, ended};
 use crate::common::{PATIENCE, id, timeouts, until};
 
 /// So that a busy machine doesn't cost a holder its lease.
@@ -301,10 +301,9 @@ fn an_event_reaches_its_host_and_is_withdrawn() {
 /// `run` with a shell script, once it says that it runs.
 #[track_caller]
 fn owner(scene: &Scene, options: &[&str], script: &str) -> Process {
-    let run = ["run", "--device", "disk", "--host-id", "1", "--host-name", "owner", "--create"];
-    let process = scene.start(&[&run, options, &["demo", "--", "sh", "-c", script]].concat());
-    until("the command", || process.said().contains("runs"));
-    process
+    let run = ["run", "--device", "disk", "--wait", WAIT, "--host-id", "1", "--host-name", "owner", "--create"];
+    let run = [&run, options, &["demo", "--", "sh", "-c", script]].concat();
+    scene.start_until(&run, |process| process.said().contains("runs"))
 }
 
 fn request(scene: &Scene, options: &[&str]) -> Ended {
