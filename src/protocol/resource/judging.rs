@@ -2,18 +2,26 @@
 
 use std::collections::BTreeSet;
 
+use super::backoff::MAX_SHORT_LOOKS;
 use super::handover::Turn;
-use super::{
-    BURN_DISTANCE, Basis, Blocker, Effect, Goal, Hold, MAX_SHORT_LOOKS, MAX_STAND_BACK, Operation, Outcome,
-    REBUILD_DISTANCE, Refusal, Step, merged,
-};
+use super::round::merged;
+use super::{Basis, Blocker, Effect, Goal, Hold, Operation, Outcome, Refusal, Step};
 use crate::format::{Block, BlockExtension, Leader, Writer};
 use crate::protocol::Seen;
-use crate::protocol::area::{AreaView, claim, claimed, withdrawn};
+use crate::protocol::area::{AreaView, claimed, withdrawn};
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::{Observer, Verdict};
 use crate::protocol::rules::in_force;
 use crate::types::{Generation, HostId, LeaseMode, Owner, Time, Version};
+
+/// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which nothing
+/// is seen any more, then does not stand at the same instance but with a chance of one in 2^32.
+const BURN_DISTANCE: u64 = 1 << 32;
+/// A lost leader is rebuilt so many versions beyond what the blocks show. Only its first version may be one that they
+/// don't: what the area had when the resource was made. No 255 burns before that could have come this far.
+const REBUILD_DISTANCE: u64 = 1 << 40;
+/// How often a host lets one that has waited longer go first before it takes a free lease itself.
+const MAX_STAND_BACK: u32 = 2;
 
 pub(super) struct Plan {
     instance: Version,
@@ -204,23 +212,6 @@ impl Operation {
             return Err(Refusal::HostIdTooLarge { num_hosts: leader.num_hosts });
         }
         Ok(leader)
-    }
-
-    /// The leader tells nothing: what others could respect is in the own block alone. Where there is no resource, or
-    /// another one, nothing is written.
-    fn refuse_or_end(&mut self, refusal: Refusal) -> Effect {
-        if self.is_asking() {
-            // What is held stays so, though nobody can say who is the owner.
-            return Effect::Done(Outcome::Refused(refusal));
-        }
-        let ours = matches!(refusal, Refusal::LeaderDamaged(_));
-        if self.wants() {
-            self.goal = Goal::Leave(Outcome::Refused(refusal));
-        }
-        match ours && self.is_open() {
-            true => self.take_back(false).unwrap_or_else(|| self.end()),
-            false => self.end(),
-        }
     }
 
     /// Whether nothing tells which version was decided last but the blocks.
@@ -513,37 +504,5 @@ impl Operation {
         };
         self.step = Step::Committing { version, hold };
         Effect::WriteLeader(self.next_round(), leader)
-    }
-
-    /// Takes back what the own block says, then what the leader says, then ends.
-    fn undo(&mut self, view: &AreaView, leader: &Leader, own_is_wrong: bool) -> Effect {
-        let me = self.subject.me;
-        if let Some(effect) = self.take_back(own_is_wrong) {
-            return effect;
-        }
-        if self.may_free(leader) && view.released(me, leader.version) {
-            self.step = Step::Freeing;
-            let freed = Leader { timestamp: 0, ..leader.clone() };
-            return Effect::WriteLeader(self.next_round(), freed);
-        }
-        self.end()
-    }
-
-    /// The write that takes back what the own block says, if it says anything that others respect; or that writes it
-    /// anew, once, if it is damaged or not what was written.
-    fn take_back(&mut self, own_is_wrong: bool) -> Option<Effect> {
-        let own = self.own.clone()?;
-        let me = self.subject.me;
-        let waits = own.extension.as_ref().is_some_and(|extension| extension.waiting.is_some());
-        let restore = own_is_wrong && !self.restored;
-        let holds = claim(me.host, &own).is_some_and(|(_, owner)| owner == me) || self.has_flagged();
-        (holds || waits || restore || self.announced.is_some()).then(|| self.resign(own))
-    }
-
-    /// Whether the leader says that we hold, and we wrote that. What others committed for us our block frees.
-    pub(super) fn may_free(&self, leader: &Leader) -> bool {
-        let me = self.subject.me;
-        let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
-        leader.owner == Some(me) && !leader.is_free() && written_by_us
     }
 }

@@ -9,14 +9,36 @@
 //! shares too, its owner may have looked before the flag landed: the flag is taken back. Who looks later sees the flag.
 
 use super::judging::OwnBlock;
-use super::{Effect, Goal, Kind, Operation, Outcome, Refusal, Step};
+use super::{Basis, Effect, Goal, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, Leader};
-use crate::protocol::area::AreaView;
+use crate::protocol::area::{AreaView, claimed};
 use crate::protocol::liveness::Observer;
 use crate::protocol::rules::in_force;
 use crate::types::{Generation, LeaseMode, Time, Version};
 
 impl Operation {
+    /// Changes how the resource is held, whose block is `own`, to the other `mode`. To exclusive it is an acquire that
+    /// shares until it owns: when it ends without, also by [`Operation::call_off`], the resource is held shared as
+    /// before. From when it drops its flag, and from the start when it is to shared, it can't be called off, and the
+    /// resource may be taken by force: see [`Operation::leaves`].
+    pub fn convert(subject: Subject, own: Block, mode: LeaseMode, wait: bool, now: Time) -> (Operation, Effect) {
+        let kind = if mode == LeaseMode::Exclusive { Kind::Upgrade } else { Kind::Downgrade };
+        let wish = Wish { mode, wait, basis: Basis::Any };
+        let mut operation = Operation::new(subject, kind, wish, Some(own.clone()), now);
+        let effect = match mode {
+            LeaseMode::Exclusive => operation.look(),
+            // The flag would stand in a block of a version that this host does not own.
+            LeaseMode::Shared if claimed(operation.subject.me.host, &own).is_none() => {
+                Effect::Done(Outcome::Refused(Refusal::HandoverBegun))
+            }
+            LeaseMode::Shared => {
+                operation.open = Some(own.instance);
+                operation.note_flag(own)
+            }
+        };
+        (operation, effect)
+    }
+
     /// The flag that the own block carries through a ballot or keeps when nothing comes of it: an upgrade holds the
     /// resource shared all along.
     pub(super) fn kept_flag(&self) -> Option<Generation> {
