@@ -12,7 +12,7 @@
 //! Why the mark stands beside the ballot, and not in a block of instance m: a block of an instance that nobody has begun
 //! would stand in the way of those who judge by blocks.
 
-use super::judging::Plan;
+use super::plan::Plan;
 use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, BlockExtension, Leader};
 use crate::protocol::area::{AreaView, claim, gave_up};

@@ -26,8 +26,11 @@
 //! | `outcome.rs` | how it ends, who is in the way, what is held then |
 //! | `goal.rs` | what it is for, and which step of that it is at |
 //! | `round.rs` | what is collected from the disks, until a majority has answered |
-//! | `judging.rs` | what it concludes from a read: whose the resource is, what is to be written |
-//! | `own_block.rs` | what it writes into its own block |
+//! | `judging.rs` | what it concludes from a read: whose the resource is, what is to be done next |
+//! | `own_block.rs` | what a read says of its own block, and what it writes into it |
+//! | `plan.rs` | which instance may be run, and who is in the way of it |
+//! | `proposer.rs` | runs the ballot of an instance to its decision, and writes that into the leader |
+//! | `waiting.rs` | waits for who is in the way, and knows whose turn it is |
 //! | `backoff.rs` | when it looks again |
 //! | `undo.rs` | releases, and takes back what came to nothing |
 //! | `sharing.rs` | holding together with others, and converting between that and holding alone |
@@ -40,11 +43,14 @@ mod handover;
 mod judging;
 mod outcome;
 mod own_block;
+mod plan;
+mod proposer;
 mod round;
 mod sharing;
 #[cfg(test)]
 mod tests;
 mod undo;
+mod waiting;
 mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};

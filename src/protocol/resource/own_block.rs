@@ -1,11 +1,52 @@
-//! The own block: what an operation writes into it.
+//! The own block: what a read says of it, and what an operation writes into it.
 
 use super::{Effect, Kind, Operation, Step};
 use crate::format::{Block, BlockExtension};
-use crate::protocol::area::claimed;
+use crate::protocol::area::{AreaView, claimed, withdrawn};
+use crate::protocol::rules::in_force;
 use crate::types::{LeaseMode, Version};
 
+/// What a read says of the own block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnBlock {
+    /// It is what it must be.
+    Right,
+    /// It is damaged, or not known to be on a majority: it must be written anew before anything rests on it.
+    Wrong,
+    /// An earlier one is there than this host wrote.
+    SetBack,
+}
+
 impl Operation {
+    /// Concludes from what a read shows, and from what this host wrote, what its own block is.
+    pub(super) fn recall_own(&mut self, view: &AreaView) -> OwnBlock {
+        let order = |block: &Block| (block.instance, block.mbal, block.bal);
+        let several = self.subject.disks > 1;
+        let over = view.leader.good().map(|leader| leader.version);
+        let (own, state) = match (view.block(self.subject.me.host), self.own.take()) {
+            // Of several disks, those that were read need not have what was submitted last, while others may.
+            (seen, _) if self.unconfirmed && in_force!(SubmittedCounts) => {
+                (seen.into_iter().chain(self.attempt.clone()).max_by_key(order), OwnBlock::Wrong)
+            }
+            // Equal but for what its order doesn't tell: a disk that missed the last write was read, too.
+            (Some(seen), Some(known)) if several && order(&known) == order(&seen) => (Some(known), OwnBlock::Right),
+            // An earlier generation left it on a disk that was not read before.
+            (Some(seen), Some(known)) if several && order(&seen) > order(&known) => (Some(seen), OwnBlock::Wrong),
+            // What was there was put back by somebody else, or read from elsewhere.
+            (Some(seen), Some(known)) if order(&known) > order(&seen) && Some(known.instance) > over => {
+                (Some(known), OwnBlock::SetBack)
+            }
+            (Some(seen), _) => (Some(seen), OwnBlock::Right),
+            // Nothing of ours is in flight: it was what was submitted last, or what was there before. Writing the
+            // later one is what a late landing would have done.
+            (None, known) => (known.or_else(|| self.attempt.clone()), OwnBlock::Wrong),
+        };
+        self.own = own;
+        let before = self.own_block().and_then(|own| withdrawn(self.subject.me, own));
+        self.withdrawn = self.withdrawn.max(before);
+        state
+    }
+
     pub(super) fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {
         let shares = self.wish.mode == LeaseMode::Shared;
         let generation = self.subject.me.generation.get();

@@ -8,7 +8,7 @@
 //! who has set its flag reads everything once more. If a block of a later instance is there that is not of somebody who
 //! shares too, its owner may have looked before the flag landed: the flag is taken back. Who looks later sees the flag.
 
-use super::judging::OwnBlock;
+use super::own_block::OwnBlock;
 use super::{Basis, Effect, Goal, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, Leader};
 use crate::protocol::area::{AreaView, claimed};
