@@ -6,9 +6,31 @@ use crate::engine::resources::Resource;
 use crate::error::{AcquireError, Holder};
 use crate::lease::Lease;
 use crate::lease_state::LeaseState;
-use crate::membership::{Membership, Wait};
+use crate::membership::Membership;
 use crate::protocol::resource::Basis;
-use crate::types::{LeaseMode, Version};
+use crate::types::{LeaseMode, Time, Version};
+
+/// Until when an acquire waits for a resource that another host holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: it fails at once with who holds it.
+    No,
+    /// For this long. The answer comes at most three I/O timeouts later.
+    For(Duration),
+    /// Until it is acquired or the membership ends.
+    Forever,
+}
+
+impl Wait {
+    /// Until when to wait, from `now` on; `None`: not at all.
+    pub(crate) fn deadline(self, now: Time) -> Option<Time> {
+        match self {
+            Wait::No => None,
+            Wait::For(span) => Some(now + span),
+            Wait::Forever => Some(Time::MAX),
+        }
+    }
+}
 
 /// How to acquire a lease: exclusive and without waiting, if nothing else is said. A [`Wait`] alone will do for an
 /// exclusive one.

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
+use crate::acquire::Wait;
 use crate::engine::handover::{Arrival, Ceded, Destination, Kept};
 use crate::engine::member::Member;
 use crate::engine::pulse::Until;
 use crate::engine::resources::Resource;
 use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::lease::Lease;
-use crate::membership::{Membership, Wait};
+use crate::membership::Membership;
 use crate::protocol::resource::Basis;
 use crate::types::{HostId, LeaseMode, Name, Time, Version};
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
+use crate::acquire::Wait;
 use crate::engine::member::Member;
 use crate::engine::pulse::Status;
 use crate::engine::resources::Resource;
 use crate::error::{ConvertError, ReleaseError};
 use crate::lease_state::LeaseState;
-use crate::membership::Wait;
 use crate::supervision::{Protected, SuperviseError, Supervision};
 use crate::types::{LeaseMode, Owner, Version};
 

@@ -43,6 +43,7 @@
 
 mod acquire;
 mod control;
+mod create;
 pub mod disk;
 mod engine;
 mod error;
@@ -50,6 +51,7 @@ pub mod format;
 mod formatting;
 mod handover;
 mod index;
+mod join;
 mod lease;
 mod lease_state;
 mod lockspace;
@@ -67,7 +69,7 @@ mod value;
 mod watchdog;
 mod watching;
 
-pub use acquire::{AcquireOptions, Taken};
+pub use acquire::{AcquireOptions, Taken, Wait};
 pub use control::DeclareError;
 pub use engine::handover::Destination;
 pub use engine::hosts::HostInfo;
@@ -80,10 +82,11 @@ pub use error::{
 };
 pub use formatting::{FormatOptions, format};
 pub use handover::{Handover, HandoverError, PrepareError};
+pub use join::{JoinOptions, Joining};
 pub use lease::Lease;
 pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
-pub use membership::{JoinOptions, Joining, Membership, Wait};
+pub use membership::Membership;
 pub use protocol::declare::Declared;
 pub use protocol::liveness::HostState;
 pub use repair::{EntryFlaw, Finding, RepairError, RepairOptions, Repaired};

@@ -9,13 +9,14 @@ mod index;
 use std::fmt;
 use std::time::Duration;
 
+use crate::acquire::Wait;
 use crate::disk::Lane;
 use crate::engine::pulse::Until;
 use crate::engine::resources::Resource;
 use crate::error::{AcquireError, Damage, DiskError, LossReason};
 use crate::format::{Leader, Request};
 use crate::lease::Lease;
-use crate::membership::{Membership, Wait};
+use crate::membership::Membership;
 use crate::types::{HostId, LeaseMode, Time, Version};
 
 pub use index::EntryFlaw;

@@ -15,9 +15,10 @@ use crate::engine::resources::Resource;
 use crate::engine::resume::{self, Hold, Request};
 use crate::error::{FindError, Holder, LeaveError};
 use crate::index::Index;
+use crate::join::JoinOptions;
 use crate::lease::Lease;
 use crate::lockspace::Lockspace;
-use crate::membership::{JoinOptions, Membership};
+use crate::membership::Membership;
 
 /// A membership that was continued.
 #[derive(Debug)]

@@ -1,0 +1,188 @@
+//! How to join a lockspace.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+
+use crate::engine::identity;
+use crate::engine::join::{self, Cancel};
+use crate::engine::member::Tell;
+use crate::engine::notices::{Notice, TellNotice};
+use crate::engine::pulse::{LeaseLoss, Status};
+use crate::error::JoinError;
+use crate::lockspace::Lockspace;
+use crate::membership::Membership;
+use crate::types::{HostId, Name};
+use crate::watchdog::Watchdog;
+
+/// How to join a lockspace.
+#[derive(Default)]
+pub struct JoinOptions {
+    host_id: Option<HostId>,
+    host_name: Option<String>,
+    pub(crate) machine: Option<u64>,
+    pub(crate) tell: Tell,
+    pub(crate) tell_notice: Option<TellNotice>,
+    pub(crate) watchdog: Option<Box<dyn Watchdog>>,
+}
+
+impl fmt::Debug for JoinOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinOptions")
+            .field("host_id", &self.host_id)
+            .field("host_name", &self.host_name)
+            .field("machine", &self.machine)
+            .field("watchdog", &self.watchdog.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl JoinOptions {
+    /// An automatic host id, and this machine's host name.
+    pub fn new() -> JoinOptions {
+        JoinOptions::default()
+    }
+
+    /// Asks for this host id. Without it the one that this host held before is taken, if that is quick and certain, or
+    /// one that is free.
+    #[must_use]
+    pub fn host_id(mut self, host: HostId) -> JoinOptions {
+        self.host_id = Some(host);
+        self
+    }
+
+    /// The name under which other hosts see this one: 1 to 47 bytes. A host that keeps its name finds its id again.
+    #[must_use]
+    pub fn host_name(mut self, name: impl Into<String>) -> JoinOptions {
+        self.host_name = Some(name.into());
+        self
+    }
+
+    /// What tells this machine from all others, across reboots: such as the hardware's UUID. Without it the machine id
+    /// and the board's UUID are used. Only the machine that held an id takes it again when it was not released, so two
+    /// machines that say the same here can take each other's leases.
+    #[must_use]
+    pub fn machine(mut self, identity: &str) -> JoinOptions {
+        self.machine = Some(identity::hash(&[identity]));
+        self
+    }
+
+    /// Calls `tell` with the status after the join and whenever it changes: renewed, late, lost. It is called by a
+    /// thread that does no I/O, so that storage can't hold it up; it must be quick.
+    #[must_use]
+    pub fn on_status(mut self, tell: impl Fn(&Status) + Send + 'static) -> JoinOptions {
+        self.tell.status = Some(Box::new(tell));
+        self
+    }
+
+    /// Calls `tell` when a lease is lost while the membership goes on, as when another host has taken it by force. The
+    /// thread is that of [`JoinOptions::on_status`]. The loss of the membership is the loss of every lease, and is told
+    /// there.
+    #[must_use]
+    pub fn on_lease_loss(mut self, tell: impl Fn(&LeaseLoss) + Send + 'static) -> JoinOptions {
+        self.tell.loss = Some(Box::new(tell));
+        self
+    }
+
+    /// Calls `tell` with what other hosts say to this one, within R / 2 of it standing on disk; 3T for a host that has
+    /// joined since with an id above all others. It is called by a thread that reads the hosts' records: while it lasts
+    /// nobody's death is noticed.
+    #[must_use]
+    pub fn on_notice(mut self, tell: impl Fn(&Notice) + Send + 'static) -> JoinOptions {
+        self.tell_notice = Some(Box::new(tell));
+        self
+    }
+
+    /// Has this watchdog fed while the host id is held. It fires by the deadline + G unless the membership is left, or
+    /// [`Membership::disarm_watchdog`] was called, in time: also when this process is paused, or ends with leases held.
+    /// A join starts it last, a [resumption](Lockspace::resume) before it takes up the leases; one that can't be started
+    /// fails them.
+    #[must_use]
+    pub fn watchdog(mut self, watchdog: impl Watchdog + 'static) -> JoinOptions {
+        self.watchdog = Some(Box::new(watchdog));
+        self
+    }
+}
+
+/// A join that is under way.
+#[derive(Debug)]
+pub struct Joining {
+    cancel: Arc<Cancel>,
+    thread: Option<thread::JoinHandle<Result<Membership, JoinError>>>,
+}
+
+impl Joining {
+    pub(crate) fn start(lockspace: Lockspace, options: JoinOptions) -> Result<Joining, JoinError> {
+        let cancel = Arc::new(Cancel::default());
+        let cancelled = cancel.clone();
+        let thread = thread::Builder::new()
+            .name("leasehold-join".into())
+            .spawn(move || Membership::join(&lockspace, options, &cancelled))
+            .map_err(|source| JoinError::System { what: "the joining thread could not be started", source })?;
+        Ok(Joining { cancel, thread: Some(thread) })
+    }
+
+    /// Whether the outcome is there, so that [`Joining::wait`] doesn't wait.
+    pub fn is_done(&self) -> bool {
+        self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
+    }
+
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    /// See [`JoinError`].
+    pub fn wait(mut self) -> Result<Membership, JoinError> {
+        self.finish().unwrap_or(Err(JoinError::Cancelled))
+    }
+
+    /// Ends the join at once; a host id that was acquired meanwhile is released. At most one I/O is waited for.
+    pub fn cancel(self) {}
+
+    fn finish(&mut self) -> Option<Result<Membership, JoinError>> {
+        Some(match self.thread.take()?.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        // The membership that it may have become is left when it is dropped.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Membership {
+    pub(crate) fn join(lockspace: &Lockspace, options: JoinOptions, cancel: &Cancel) -> Result<Membership, JoinError> {
+        let name = match options.host_name {
+            Some(name) => Name::host(&name)?,
+            None => own_host_name(),
+        };
+        let JoinOptions { host_id, machine, tell, tell_notice, watchdog, .. } = options;
+        let request = join::Request { host: host_id, name, machine, tell, tell_notice };
+        let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
+        // Left when it is dropped.
+        let membership = Membership::of(member, lockspace.clone());
+        if let Some(watchdog) = watchdog {
+            membership.member.watch_over(watchdog)?;
+        }
+        Ok(membership)
+    }
+}
+
+/// The system's host name as a name in the lockspace; characters that can't stand there are replaced.
+fn own_host_name() -> Name {
+    let system = rustix::system::uname();
+    let name: String = system
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .map(|c| if Name::host(c.encode_utf8(&mut [0; 4])).is_ok() { c } else { '-' })
+        .collect();
+    let end = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= Name::MAX_TERMINATED);
+    Name::host(&name[..end.last().unwrap_or(0)]).or_else(|_| Name::host("unnamed")).unwrap_or(Name::EMPTY)
+}
