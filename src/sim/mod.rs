@@ -34,6 +34,7 @@
 //! - **L2** After the faults, every host acquires.
 
 mod check;
+mod counters;
 mod env;
 mod host;
 mod io;
@@ -44,7 +45,7 @@ mod world;
 use std::fmt;
 use std::time::Duration;
 
-pub use check::Counters;
+pub use counters::Counters;
 
 use crate::format::Geometry;
 pub use crate::protocol::rules::Rule;

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Options;
-use super::check::{Checker, Counters};
+use super::check::Checker;
+use super::counters::Counters;
 use super::env::{Due, Env, Event, Machine, Queue};
 use super::host::{Host, Signal};
 use super::random::{Clock, Random};

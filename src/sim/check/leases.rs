@@ -1,0 +1,216 @@
+//! Leases: who may act on one beside whom (S1), which versions are held (S2), what is said of them (S4).
+
+use std::collections::BTreeMap;
+
+use super::{Checker, Right};
+use crate::protocol::area::claimed;
+use crate::sim::storage::Storage;
+use crate::types::{LeaseMode, Owner, Time, Version};
+
+#[derive(Clone, Copy)]
+pub(super) struct Lease {
+    owner: Owner,
+    version: Version,
+    mode: LeaseMode,
+    /// Taken by force.
+    taken: Option<Told>,
+}
+
+/// That a lease was taken by force: who was told until when its owner may act.
+#[derive(Clone, Copy)]
+struct Told {
+    /// One bit for each machine.
+    machines: u64,
+    /// The earliest of what they were told.
+    until: Time,
+}
+
+impl Told {
+    const fn one(machine: usize, until: Time) -> Told {
+        Told { machines: 1 << machine, until }
+    }
+
+    fn also(self, other: Option<Told>) -> Told {
+        let other = other.unwrap_or(self);
+        Told { machines: self.machines | other.machines, until: self.until.min(other.until) }
+    }
+
+    const fn knows(&self, machine: usize) -> bool {
+        self.machines & (1 << machine) != 0
+    }
+}
+
+impl Checker {
+    /// "Held" is said. `taken`: whom it was taken from by force, and until when each of them may act.
+    #[expect(clippy::too_many_arguments, reason = "what is to be checked comes from everywhere")]
+    pub(in crate::sim) fn held(
+        &mut self,
+        host: usize,
+        me: Owner,
+        (mode, version): (LeaseMode, Version),
+        taken: &BTreeMap<Owner, Time>,
+        now: Time,
+        until: Time,
+        storage: &Storage,
+    ) {
+        self.counters.held += 1;
+        // The version was taken before its owner could say that it holds it.
+        let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
+        let passed = passed.map(|(_, by, bound)| Told::one(*by, *bound));
+        let stays = self.leases[host].is_some_and(|right| right.what.owner == me && right.what.version == version);
+        match mode {
+            // Others may have set up their shared holds meanwhile.
+            LeaseMode::Shared => self.counters.shared += 1,
+            LeaseMode::Exclusive => {
+                self.counters.takeovers += u64::from(!self.latest_was_released);
+                let again = self.releasing[host] == Some((me, version)) && version == self.latest;
+                if version <= self.latest && passed.is_none() && !again {
+                    self.fail(format!("S2: {me} holds version {version}, but {} was held before", self.latest));
+                }
+            }
+        }
+        self.latest = self.latest.max(version);
+        self.latest_was_released = mode == LeaseMode::Shared;
+        self.decide(version, me);
+        // Damage may have come after the write.
+        let says = |disk| {
+            let block = storage.block(disk, me.host);
+            block.good().is_none_or(|block| match mode {
+                LeaseMode::Exclusive => block.instance == version && claimed(me.host, block) == Some(me),
+                LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),
+            })
+        };
+        let copies = (0..storage.disks()).filter(|disk| says(*disk)).count();
+        if copies * 2 <= storage.disks() {
+            self.fail(format!("S4: {me} holds version {version}, but its block does not say so"));
+        }
+        // Who shares again what was taken shares with whoever has it now, and may go on.
+        let stays = stays && mode == LeaseMode::Exclusive;
+        let bound = self.leases[host].filter(|_| stays).and_then(|right| right.what.taken).or(passed);
+        self.leases[host] = Some(Right { what: Lease { owner: me, version, mode, taken: bound }, until });
+        for (owner, bound) in taken {
+            self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
+        }
+        let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
+        for (index, other) in others {
+            match taken.get(&other.owner) {
+                Some(bound) => {
+                    self.counters.forced += 1;
+                    self.is_told(host, me, index, *bound);
+                }
+                _ if other.taken.is_some_and(|told| told.knows(host)) => {}
+                _ if bound.is_some_and(|told| told.knows(index) && until <= told.until) => {}
+                _ => {
+                    let (owner, theirs) = (other.owner, other.version);
+                    self.fail(format!("S1: {me} holds version {version} while {owner} is active with {theirs}"));
+                }
+            }
+        }
+    }
+
+    /// A process goes on with the lease that one before it on its machine had.
+    pub(in crate::sim) fn took_up(
+        &mut self,
+        host: usize,
+        me: Owner,
+        (mode, version): (LeaseMode, Version),
+        told: &BTreeMap<Owner, Time>,
+        now: Time,
+        until: Time,
+    ) {
+        self.counters.taken_up += 1;
+        let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
+        let passed = passed.map(|(_, by, bound)| Told::one(*by, *bound));
+        let before = self.leases[host].filter(|right| right.what.owner == me && right.what.version == version);
+        // Who shares what was taken shares with whoever has it now.
+        let taken = before.filter(|_| mode == LeaseMode::Exclusive).and_then(|right| right.what.taken);
+        let bound = taken.or(passed);
+        if mode == LeaseMode::Exclusive {
+            if version < self.latest && bound.is_none() {
+                self.fail(format!("S2: {me} goes on with version {version}, but {} was held last", self.latest));
+            }
+            // That of an acquire which was cut short is held for the first time.
+            self.latest = self.latest.max(version);
+            self.latest_was_released = false;
+            self.decide(version, me);
+        }
+        self.leases[host] = Some(Right { what: Lease { owner: me, version, mode, taken: bound }, until });
+        let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
+        for (owner, bound) in told {
+            self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
+        }
+        for (index, other) in others {
+            if let Some(bound) = told.get(&other.owner) {
+                self.is_told(host, me, index, *bound);
+                continue;
+            }
+            let told = other.taken.is_some_and(|told| told.knows(host))
+                || bound.is_some_and(|told| told.knows(index) && until <= told.until);
+            if !told {
+                let (owner, theirs) = (other.owner, other.version);
+                self.fail(format!("S1: {me} goes on with version {version} while {owner} is active with {theirs}"));
+            }
+        }
+    }
+
+    /// The leases of other machines that are active beside that of `host` and may not be.
+    fn conflicts(
+        &self,
+        host: usize,
+        mode: impl Fn(&Lease) -> LeaseMode,
+        now: Time,
+    ) -> impl Iterator<Item = (usize, Lease)> + '_ {
+        let mine = self.leases[host].as_ref().map(|right| mode(&right.what));
+        self.leases.iter().enumerate().filter_map(move |(index, right)| {
+            let right = right.filter(|right| index != host && right.until > now)?;
+            let both_share = mine == Some(LeaseMode::Shared) && right.what.mode == LeaseMode::Shared;
+            (!both_share).then_some((index, right.what))
+        })
+    }
+
+    /// A machine that goes on beside a former owner was told until when that one, on the machine `index`, may act.
+    fn is_told(&mut self, host: usize, me: Owner, index: usize, bound: Time) {
+        let Some(right) = &mut self.leases[index] else { return };
+        let (owner, until) = (right.what.owner, right.until);
+        right.what.taken = Some(Told::one(host, bound).also(right.what.taken));
+        if until > bound {
+            self.fail(format!("S1: {me} is told less than what {owner} may act for"));
+        }
+    }
+
+    /// A machine begins to change its lease to a shared one: it no longer relies on being alone.
+    pub(in crate::sim) fn shares(&mut self, host: usize) {
+        if let Some(right) = &mut self.leases[host] {
+            right.what.mode = LeaseMode::Shared;
+        }
+    }
+
+    /// The lease of a machine may be acted on until then.
+    pub(in crate::sim) fn extended(&mut self, host: usize, me: Owner, now: Time, until: Time) {
+        let others = self.conflicts(host, |lease| lease.mode, now).filter(|(_, other)| other.taken.is_none()).count();
+        // Not what is left of an earlier process.
+        let Some(right) = self.leases[host].as_mut().filter(|right| right.what.owner == me) else { return };
+        let grew = until > right.until;
+        right.until = until;
+        match right.what.taken {
+            Some(told) if until > told.until => {
+                self.fail(format!("S1: machine {host} renews a lease beyond what was told of it"));
+            }
+            None if others > 0 && grew => {
+                self.fail(format!("S1: machine {host} renews a lease while another is active"));
+            }
+            _ => {}
+        }
+    }
+
+    /// The release begins: what the lease protects has stopped.
+    pub(in crate::sim) fn releases(&mut self, host: usize) {
+        self.releasing[host] = self.leases[host].map(|right| (right.what.owner, right.what.version));
+        self.stopped(host);
+    }
+
+    /// What the lease protects has stopped, for good.
+    pub(in crate::sim) fn stopped(&mut self, host: usize) {
+        self.leases[host] = None;
+    }
+}
