@@ -109,7 +109,18 @@ impl Membership {
             Some(state) => Basis::Unchanged(state.version()),
             None => Basis::Any,
         };
-        let acquired = self.member.acquire(resource, mode, basis, wait.deadline(self.member.io.now()))?;
+        self.acquire_by(resource, mode, basis, wait.deadline(self.member.io.now()))
+    }
+
+    /// Acquires a lease, waiting until `deadline`; `None`: not at all.
+    pub(crate) fn acquire_by(
+        &self,
+        resource: &Resource,
+        mode: LeaseMode,
+        basis: Basis,
+        deadline: Option<Time>,
+    ) -> Result<Lease, AcquireError> {
+        let acquired = self.member.acquire(resource, mode, basis, deadline)?;
         Ok(Lease::new(self.member.clone(), *resource, mode, acquired.version))
     }
 

@@ -10,7 +10,8 @@ use crate::formatting::{resource_area, write_area};
 use crate::index::Index;
 use crate::membership::Membership;
 use crate::protocol::Seen;
-use crate::types::{Name, Version};
+use crate::protocol::resource::Basis;
+use crate::types::{LeaseMode, Name, Version};
 
 impl Membership {
     /// Creates a resource: takes the first free entry of the index and makes its area. Its first lease has a version
@@ -29,7 +30,16 @@ impl Membership {
 
     /// Does `work` while holding the lease that guards the index.
     pub(crate) fn guarded<T>(&self, wait: Wait, work: impl FnOnce() -> T) -> Result<T, AcquireError> {
-        let guard = self.acquire(&self.lockspace.index_guard(), wait)?;
+        let resource = self.lockspace.index_guard();
+        let deadline = wait.deadline(self.member.io.now());
+        let mut turn = None;
+        let polled = self.member.poll(deadline, || {
+            turn = self.member.index.try_lock();
+            turn.is_some()
+        });
+        polled.map_err(AcquireError::Lost)?;
+        let Some(_turn) = turn else { return Err(AcquireError::AlreadyHeld { resource: resource.name }) };
+        let guard = self.acquire_by(&resource, LeaseMode::Exclusive, Basis::Any, deadline)?;
         let done = work();
         // A write that is still in flight could spoil what the next one writes here. The work is done, or its error is
         // known, whatever becomes of the guard: the engine goes on with it.

@@ -53,6 +53,9 @@ pub enum DiskCause {
     /// The disk reported a failure.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// It was not begun: the membership is over, and another process may go on with the host id.
+    #[error("it was not begun, the membership is over")]
+    Over,
 }
 
 /// Bytes on a disk that are not the record which belongs there.

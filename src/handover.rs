@@ -9,7 +9,6 @@ use std::sync::Arc;
 use crate::acquire::Wait;
 use crate::engine::handover::{Arrival, Ceded, Destination, Kept};
 use crate::engine::member::Member;
-use crate::engine::pulse::Until;
 use crate::engine::resources::Resource;
 use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::lease::Lease;
@@ -142,8 +141,7 @@ impl Membership {
     /// finds that this host withdrew.
     pub fn receive(&self, resource: &Resource, wait: Wait) -> Result<Lease, AcquireError> {
         let deadline = wait.deadline(self.member.io.now());
-        let acquired = self.member.acquire(resource, LeaseMode::Exclusive, Basis::HandedOver, deadline)?;
-        Ok(Lease::new(self.member.clone(), *resource, LeaseMode::Exclusive, acquired.version))
+        self.acquire_by(resource, LeaseMode::Exclusive, Basis::HandedOver, deadline)
     }
 }
 
@@ -169,7 +167,7 @@ impl Lease {
         }
         let deadline = wait.deadline(self.member().io.now());
         let (mut found, mut trouble) = (None, None);
-        let asked = poll(self.member(), deadline, || {
+        let asked = self.member().poll(deadline, || {
             match self.destinations() {
                 Ok(all) => {
                     trouble = None;
@@ -248,7 +246,7 @@ impl Handover {
     pub fn finish(self, wait: Wait) -> Result<(), HandoverError> {
         let deadline = wait.deadline(self.member.io.now());
         let mut arrival = Ok(Arrival::Open);
-        let watched = poll(&self.member, deadline, || {
+        let watched = self.member.poll(deadline, || {
             arrival = self.member.arrival(&self.resource, self.to.owner, self.to.version);
             matches!(&arrival, Ok(seen) if *seen != Arrival::Open)
         });
@@ -271,23 +269,6 @@ impl Handover {
             }
             Err(AcquireError::Overtaken { by, .. }) => Err(HandoverError::Passed { to: self.to, by }),
             Err(source) => Err(HandoverError::NotTakenBack { handover: self, source }),
-        }
-    }
-}
-
-/// Looks, at least once, until there is something to see or the deadline has passed.
-///
-/// # Errors
-/// The membership ends.
-fn poll(member: &Member, deadline: Option<Time>, mut look: impl FnMut() -> bool) -> Result<(), LossReason> {
-    let pause = member.terms.timeouts.poll();
-    loop {
-        let found = look();
-        let now = member.io.now();
-        let Some(end) = deadline.filter(|end| *end > now && !found) else { return Ok(()) };
-        if !member.pulse.sleep((now + pause).min(end), Until::Closing) {
-            member.pulse.held()?;
-            return Err(LossReason::Left);
         }
     }
 }

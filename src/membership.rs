@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::engine::feeding::Feeder;
 use crate::engine::hosts::HostInfo;
 use crate::engine::member::Member;
@@ -23,17 +21,11 @@ use crate::watchdog::WatchdogError;
 pub struct Membership {
     pub(crate) member: Arc<Member>,
     pub(crate) lockspace: Lockspace,
-    left: Mutex<bool>,
 }
 
 impl Membership {
     pub(crate) fn of(member: Arc<Member>, lockspace: Lockspace) -> Membership {
-        Membership { member, lockspace, left: Mutex::new(false) }
-    }
-
-    /// Nothing is left for dropping it to do.
-    pub(crate) fn is_over(&self) {
-        *self.left.lock() = true;
+        Membership { member, lockspace }
     }
 
     /// Host id and generation.
@@ -117,17 +109,17 @@ impl Membership {
     /// I/Os; at most F more when a renewal hangs.
     ///
     /// # Errors
-    /// See [`LeaveError`]. After `LeasesHeld` the membership goes on; after any other error it is over.
+    /// See [`LeaveError`]. After `LeasesHeld` the membership goes on, and after `UnderWay` it may; after any other error it is
+    /// over.
     pub fn leave(&self) -> Result<(), LeaveError> {
-        let result = self.member.leave();
-        *self.left.lock() = !matches!(result, Err(LeaveError::LeasesHeld { .. }));
-        result
+        self.member.leave()
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        if !*self.left.lock() && self.member.leave().is_err() {
+        // Also of one that is over: its threads end.
+        if self.member.leave().is_err() {
             self.member.stop();
         }
     }

@@ -15,8 +15,17 @@ use crate::types::HostId;
 impl Member {
     /// Reads the leader and the blocks of the ids in use.
     pub(crate) fn read_area(&self, resource: &Resource) -> Result<(Span, AreaView), DiskError> {
+        self.read_area_within(resource, self.terms.timeouts.io())
+    }
+
+    /// As [`Member::read_area`], with another timeout.
+    pub(super) fn read_area_within(
+        &self,
+        resource: &Resource,
+        timeout: Duration,
+    ) -> Result<(Span, AreaView), DiskError> {
         let highest = self.hosts.coverage().highest.max(self.host().get());
-        view_up_to(&self.io, self.terms.geometry, resource, highest, self.terms.timeouts.io())
+        view_up_to(&self.io, self.terms.geometry, resource, highest, timeout)
     }
 }
 

@@ -95,9 +95,9 @@ impl Member {
 
     /// Ends work on what is held, which stays held; unless it was given up meanwhile: then nobody waits for its release.
     pub(super) fn put_back(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Option<Block>) {
-        if self.resources.end(resource, SlotState::Held(mode, version), own) {
+        if let Some(own) = self.resources.end(resource, SlotState::Held(mode, version), own) {
             self.pulse.let_go((resource.offset, version));
-            self.release_when_settled(resource, version);
+            self.queue_release(resource, own);
         }
     }
 
@@ -111,8 +111,13 @@ impl Member {
     /// Has the undoing thread release a lease once no write of this host is in flight.
     pub(crate) fn release_when_settled(&self, resource: &Resource, version: Version) {
         let now = self.io.now();
-        let Some((own, _)) = self.resources.take_held(resource, version, now, true, || now) else { return };
-        let (operation, effect) = Operation::release(self.subject(resource), own, now);
+        if let Some((own, _)) = self.resources.take_held(resource, version, now, true, || now) {
+            self.queue_release(resource, own);
+        }
+    }
+
+    fn queue_release(&self, resource: &Resource, own: Block) {
+        let (operation, effect) = Operation::release(self.subject(resource), own, self.io.now());
         let unfinished = Unfinished { resource: *resource, when_settled: true, operation, effect };
         self.resources.unfinished.lock().push_back(unfinished);
     }
@@ -133,7 +138,8 @@ impl Member {
                 continue;
             }
             let now = self.io.now();
-            let limits = Limits { call_off: now, hand_over: now + self.terms.timeouts.io() };
+            // Enough for a read that is slow and begun again.
+            let limits = Limits { call_off: now, hand_over: now + self.terms.timeouts.io() * 2 };
             // Whoever still has the lease is told by its status.
             self.carry_out(&job.resource, (job.operation, job.effect), limits);
         }

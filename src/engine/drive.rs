@@ -79,7 +79,10 @@ impl Member {
         trouble: &mut Trouble,
     ) -> Option<(u32, Event)> {
         const DISK: usize = 0;
-        let io_timeout = self.terms.timeouts.io();
+        let left = limits.hand_over.since(self.io.now());
+        // Nobody waits for longer, and a read that takes too long is followed by another.
+        let io_timeout = self.terms.timeouts.io().min(left);
+        let read_timeout = io_timeout.min(left / 2);
         let geometry = self.terms.geometry;
         let mut write = |offset: u64, sector: Vec<u8>| {
             let result = self.io.write(Lane::General, offset, sector, io_timeout).map(|_| ());
@@ -91,7 +94,7 @@ impl Member {
         match effect {
             Effect::Read(round) => {
                 let since = self.hosts.coverage().since.unwrap_or_default();
-                let event = match self.read_area(resource) {
+                let event = match self.read_area_within(resource, read_timeout) {
                     Ok((span, view)) => {
                         trouble.blocks = damaged(&view);
                         trouble.sharers = view.sharers().collect();
@@ -112,7 +115,7 @@ impl Member {
                 Some((*round, write(resource.offset, leader.encode(resource.offset))))
             }
             Effect::Scan(round) => {
-                if let Err(error) = self.hosts.scan_all(&self.io, Some(&self.pulse)) {
+                if let Err(error) = self.hosts.scan_all_by(&self.io, &self.pulse, limits.hand_over) {
                     trouble.io = Some(error);
                 }
                 Some((*round, Event::Scanned))

@@ -12,7 +12,7 @@ use super::io::Io;
 use super::notices::Call;
 use super::pulse::Pulse;
 use crate::disk::Lane;
-use crate::error::{Damage, DiskError};
+use crate::error::{Damage, DiskCause, DiskError};
 use crate::format::{DeltaRecord, Geometry};
 use crate::protocol::liveness::{HostState, Observer};
 use crate::protocol::{Defect, Seen, Span};
@@ -88,7 +88,19 @@ impl Hosts {
     /// Reads the records of all ids; returns who of them calls the own host.
     pub(crate) fn scan_all(&self, io: &Io, own: Option<&Pulse>) -> Result<Vec<Call>, DiskError> {
         let _one_at_a_time = self.scanning.lock();
-        self.scan(io, self.geometry.max_hosts(), own)
+        self.scan(io, self.geometry.max_hosts(), own, self.patience)
+    }
+
+    /// Reads the records of all ids by `end`, whoever else is reading them.
+    pub(super) fn scan_all_by(&self, io: &Io, own: &Pulse, end: Time) -> Result<(), DiskError> {
+        let (left, all) = (end.since(io.now()), self.geometry.max_hosts());
+        let Some(_one_at_a_time) = self.scanning.try_lock_for(left) else {
+            let len = all as usize * self.geometry.sector_bytes();
+            return Err(io.error(0, len, false, DiskCause::TimedOut(left)));
+        };
+        // A read that takes too long is followed by another.
+        let timeout = self.patience.min(end.since(io.now()) / 2);
+        self.scan(io, all, Some(own), timeout).map(drop)
     }
 
     /// Reads the records of the ids in use; returns who of them calls the own host.
@@ -98,7 +110,7 @@ impl Hosts {
         // Without the own record nothing that is seen is known to be recent.
         let highest = highest.max(own.map_or(0, |pulse| pulse.me().host.get()));
         let all = self.geometry.max_hosts();
-        self.scan(io, if since.is_some() { highest.clamp(1, all) } else { all }, own)
+        self.scan(io, if since.is_some() { highest.clamp(1, all) } else { all }, own, self.patience)
     }
 
     /// The ids that are or were in use, as they were last read.
@@ -134,10 +146,10 @@ impl Hosts {
         })
     }
 
-    fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>) -> Result<Vec<Call>, DiskError> {
+    fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>, timeout: Duration) -> Result<Vec<Call>, DiskError> {
         let sector = self.geometry.sector_bytes();
         let before = own.map(Pulse::tenure);
-        let (span, sectors) = io.read_sectors(0, 0..hosts, sector, self.patience)?;
+        let (span, sectors) = io.read_sectors(0, 0..hosts, sector, timeout)?;
         let records: Vec<(HostId, Seen<DeltaRecord>)> = sectors
             .iter()
             .zip(1..)

@@ -34,6 +34,8 @@ struct Writes {
 struct InFlight {
     /// End of each write in flight, by its start.
     ranges: BTreeMap<u64, u64>,
+    /// Nothing more is begun in the general lane.
+    closed: bool,
     /// Dropped with the last write.
     lock: Option<HostLock>,
 }
@@ -97,7 +99,7 @@ impl Io {
         self.disk.describe()
     }
 
-    fn error(&self, offset: u64, len: usize, write: bool, cause: DiskCause) -> DiskError {
+    pub(super) fn error(&self, offset: u64, len: usize, write: bool, cause: DiskCause) -> DiskError {
         DiskError { device: self.device(), offset, len, write, cause }
     }
 
@@ -174,6 +176,9 @@ impl Io {
         let range = offset..offset + len as u64;
         {
             let mut state = self.writes.state.lock();
+            if state.closed && lane == Lane::General {
+                return Err(self.error(offset, len, true, DiskCause::Over));
+            }
             if state.touches(&range) {
                 return Err(self.error(offset, len, true, DiskCause::TimedOut(timeout)));
             }
@@ -222,6 +227,12 @@ impl Io {
         self.writes.state.lock().ranges.len()
     }
 
+    /// From now on no write of the general lane is begun. Who saw a moment ago that the host id is held, and has not
+    /// submitted its write yet, would write beside the next one who has the id.
+    pub(crate) fn close(&self) {
+        self.writes.state.lock().closed = true;
+    }
+
     /// Keeps `lock` for as long as this disk, or a write that it began, is there.
     pub(crate) fn keep(&self, lock: HostLock) {
         self.writes.state.lock().lock = Some(lock);
@@ -239,5 +250,26 @@ pub(crate) fn outcome(result: &Result<(), DiskError>) -> Written {
         Ok(()) => Written::Done,
         Err(error) if error.is_timeout() => Written::InFlight,
         Err(_) => Written::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{BootClock, MemoryDisk};
+
+    /// A thread that has just seen the host id held may come with its write after all that was in flight has settled.
+    #[test]
+    fn once_closed_nothing_is_begun_but_the_record_of_the_host() {
+        let disk = MemoryDisk::new(4096, None);
+        let io = Io::new(Arc::new(disk.reopen()), Arc::new(BootClock));
+        let write = |lane, at| io.write(lane, at, vec![1; 512], Duration::from_secs(60)).map_err(|error| error.cause);
+        assert!(write(Lane::General, 512).is_ok());
+        io.close();
+        assert!(matches!(write(Lane::General, 1024), Err(DiskCause::Over)));
+        assert_eq!(io.writes_in_flight(), 0);
+        assert!(write(Lane::Renewal, 0).is_ok());
+        let written = [0, 512, 1024].map(|at| disk.bytes()[at]);
+        assert_eq!(written, [1, 1, 0]);
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Member {
     pub(crate) resources: Resources,
     pub(crate) outbox: Outbox,
     pub(crate) values: Values,
+    /// Taken by whoever changes the index: its guard keeps other hosts away, and this the other threads of this one.
+    pub(crate) index: Mutex<()>,
     /// None without a watchdog.
     feeder: OnceLock<Feeder>,
     latencies: Mutex<VecDeque<Duration>>,
@@ -86,6 +88,7 @@ impl Member {
             resources: Resources::default(),
             outbox: Outbox::default(),
             values: Values::default(),
+            index: Mutex::default(),
             feeder: OnceLock::new(),
             latencies: Mutex::default(),
             threads: Mutex::default(),
@@ -105,7 +108,7 @@ impl Member {
         match started {
             Ok(()) => Ok(member),
             Err(source) => {
-                member.pulse.end(Until::Stopped);
+                member.pulse.stop();
                 Err(JoinError::System { what: "a thread of the membership could not be started", source })
             }
         }
@@ -142,6 +145,22 @@ impl Member {
     /// Everything that depended on the leases has stopped.
     pub(crate) fn disarm(&self) -> Result<(), WatchdogError> {
         self.feeder().map_or(Ok(()), |feeder| feeder.disarm(self.terms.timeouts.fence()))
+    }
+
+    /// Looks, at least once, until it is `found` or the deadline has passed.
+    ///
+    /// # Errors
+    /// The membership ends.
+    pub(crate) fn poll(&self, deadline: Option<Time>, mut found: impl FnMut() -> bool) -> Result<(), LossReason> {
+        loop {
+            let over = found();
+            let now = self.io.now();
+            let Some(end) = deadline.filter(|end| *end > now && !over) else { return Ok(()) };
+            if !self.pulse.sleep((now + self.terms.timeouts.poll()).min(end), Until::Closing) {
+                self.pulse.held()?;
+                return Err(LossReason::Left);
+            }
+        }
     }
 
     pub(crate) fn host(&self) -> HostId {
@@ -241,10 +260,19 @@ impl Member {
         }
     }
 
+    /// Begins to leave: acquires that wait end at once, and nothing new is acquired.
+    pub(super) fn close(&self) -> Result<(), LeaveError> {
+        self.pulse.held().map_err(LeaveError::Lost)?;
+        if !self.pulse.close() {
+            // Waiting for it could be for ever: it may be what waits for this thread.
+            return Err(LeaveError::UnderWay);
+        }
+        Ok(())
+    }
+
     /// Leaves the lockspace in an orderly way.
     pub(crate) fn leave(&self) -> Result<(), LeaveError> {
-        self.pulse.held().map_err(LeaveError::Lost)?;
-        self.pulse.end(Until::Closing);
+        self.close()?;
         // Acquires that wait end at once; one that is writing ends within a few I/Os.
         let resources = self.resources.wait_idle(self.terms.timeouts.io() * 4);
         if !resources.is_empty() {
@@ -254,6 +282,7 @@ impl Member {
         // While it is still renewed: what comes now may take longer than the watchdog waits.
         let disarmed = self.disarm();
         self.stop();
+        self.io.close();
         let result = self.release_id();
         self.pulse.lose(LossReason::Left);
         result.and(disarmed.map_err(LeaveError::Watchdog))
@@ -261,9 +290,10 @@ impl Member {
 
     /// Stops renewing, without giving anything back.
     pub(crate) fn stop(&self) {
-        self.pulse.end(Until::Stopped);
+        self.pulse.stop();
         let this = thread::current().id();
-        for thread in self.threads.lock().drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             // A callback of the program's may be what drops the membership.
             if thread.thread().id() != this {
                 // A panic was latched as a loss already.

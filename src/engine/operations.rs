@@ -81,20 +81,17 @@ impl Member {
     /// Begins an operation on a resource that this membership does not hold. One that is under way, as what is given back
     /// when its caller's time is up, is waited for.
     fn begin(&self, resource: &Resource, deadline: Option<Time>) -> Result<Option<Block>, AcquireError> {
-        loop {
-            self.pulse.held().map_err(AcquireError::Lost)?;
-            if self.pulse.has_ended(Until::Closing) {
-                return Err(AcquireError::Lost(LossReason::Left));
-            }
-            let now = self.io.now();
-            match (self.resources.begin(resource), deadline) {
-                (Ok(own), _) => return Ok(own),
-                (Err(Occupied::UnderWay), Some(end)) if now < end => {
-                    self.pulse.sleep(end.min(now + self.terms.timeouts.poll()), Until::Closing);
-                }
-                (Err(_), _) => return Err(AcquireError::AlreadyHeld { resource: resource.name }),
-            }
+        self.pulse.held().map_err(AcquireError::Lost)?;
+        if self.pulse.has_ended(Until::Closing) {
+            return Err(AcquireError::Lost(LossReason::Left));
         }
+        let mut begun = Err(Occupied::UnderWay);
+        let polled = self.poll(deadline, || {
+            begun = self.resources.begin(resource);
+            !matches!(begun, Err(Occupied::UnderWay))
+        });
+        polled.map_err(AcquireError::Lost)?;
+        begun.map_err(|_| AcquireError::AlreadyHeld { resource: resource.name })
     }
 
     pub(super) fn limits(&self, deadline: Option<Time>) -> Limits {

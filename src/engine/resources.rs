@@ -134,19 +134,24 @@ impl Resources {
         }
     }
 
-    /// Ends an operation; whether what is held then was given up meanwhile.
-    pub(super) fn end(&self, resource: &Resource, state: SlotState, own: Option<Block>) -> bool {
-        let mut given_up = false;
-        if let Some(slot) = self.slots.lock().get_mut(&resource.offset) {
-            slot.state = state;
-            slot.own = own;
-            if state == SlotState::Idle {
-                slot.asking.clear();
+    /// Ends an operation. Where what is held then was given up meanwhile, its release is under way from this moment on, and
+    /// the own block is returned for it.
+    pub(super) fn end(&self, resource: &Resource, state: SlotState, own: Option<Block>) -> Option<Block> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(&resource.offset)?;
+        let given_up = std::mem::take(&mut slot.given_up);
+        match (state, own) {
+            (SlotState::Held(_, version), Some(own)) if given_up => {
+                slot.state = SlotState::Busy(Some(version));
+                return Some(own);
             }
-            given_up = std::mem::take(&mut slot.given_up) && state != SlotState::Idle;
+            (state, own) => (slot.state, slot.own) = (state, own),
+        }
+        if state == SlotState::Idle {
+            slot.asking.clear();
         }
         self.changed.notify_all();
-        given_up
+        None
     }
 
     /// Keeps who asks to be handed what is held.
@@ -207,5 +212,34 @@ impl Slot {
             SlotState::Held(mode, version) => Some((Resource { name: self.name, offset }, mode, version)),
             SlotState::Idle | SlotState::Busy(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing_left() -> impl Fn() -> Time {
+        || Time::ZERO
+    }
+
+    /// Whoever waits for the end of the conversion must not see it held in between.
+    #[test]
+    fn what_is_given_up_during_a_conversion_is_under_way_until_it_is_released() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let resources = Resources::default();
+        let (version, mode) = (Version::new(3), LeaseMode::Exclusive);
+        let resource = Resource { name: Name::resource("demo")?, offset: 4096 };
+        resources.adopt(&resource, mode, version, Block::default());
+        let (own, _) = resources.take_held(&resource, version, Time::ZERO, false, nothing_left()).ok_or("held")?;
+        assert!(resources.take_held(&resource, version, Time::ZERO, true, nothing_left()).is_none());
+        let released = resources.end(&resource, SlotState::Held(mode, version), Some(own));
+        assert_eq!(released, Some(Block::default()));
+        assert_eq!(resources.leases(), []);
+        assert_eq!(resources.begin(&resource), Err(Occupied::UnderWay));
+        assert_eq!(resources.wait_idle(Duration::ZERO), [resource.name]);
+        assert_eq!(resources.end(&resource, SlotState::Idle, None), None);
+        assert_eq!(resources.begin(&resource), Ok(None));
+        Ok(())
     }
 }

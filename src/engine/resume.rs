@@ -9,7 +9,6 @@ use super::join::{LockError, lock_host};
 use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
 use super::operations::Acquired;
-use super::pulse::Until;
 use super::resources::Resource;
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
@@ -198,8 +197,7 @@ impl Member {
     /// Ends the membership and leaves everything on disk as it is. Nothing may be under way, and the index not be held for
     /// a change.
     pub(crate) fn detach(&self, index_guard: &Resource) -> Result<(), LeaveError> {
-        self.pulse.held().map_err(LeaveError::Lost)?;
-        self.pulse.end(Until::Closing);
+        self.close()?;
         let mut busy = self.resources.wait_idle(self.terms.timeouts.io() * 4);
         let held = self.resources.held();
         busy.retain(|name| *name == index_guard.name || held.iter().all(|(resource, _)| resource.name != *name));
@@ -208,6 +206,7 @@ impl Member {
             return Err(LeaveError::LeasesHeld { resources: busy });
         }
         self.stop();
+        self.io.close();
         let settled = self.io.settle(0..u64::MAX, self.terms.timeouts.fail());
         let held = self.pulse.held();
         self.pulse.lose(LossReason::Detached);

@@ -115,6 +115,9 @@ pub enum LeaveError {
         /// Which.
         resources: Vec<Name>,
     },
+    /// Another thread is leaving, or detaching: what becomes of the membership its answer says.
+    #[error("another thread is leaving already")]
+    UnderWay,
     /// A write of this host is still in flight, so the host id can't be given back. Renewing has stopped: others take
     /// the id's leases when D has passed, and this machine may take the id again.
     #[error("{writes} writes are still in flight: host id {host} stays taken")]

@@ -193,14 +193,11 @@ impl Membership {
     ///
     /// # Errors
     /// See [`LeaveError`]. After `LeasesHeld`, which is said only of acquires, releases and creates under way, the
-    /// membership goes on. After `InFlight` it is over, and the id stays locked until these writes have ended, then
+    /// membership goes on, as it may after `UnderWay`. After `InFlight` it is over, and the id stays locked until these writes have ended, then
     /// [`Membership::token`] can be resumed if it is still in time. After `Lost` there is nothing to go on with.
     pub fn detach(&self) -> Result<ResumeToken, LeaveError> {
-        let token = self.member.detach(&self.lockspace().index_guard()).map(|()| token(&self.member));
-        if !matches!(token, Err(LeaveError::LeasesHeld { .. })) {
-            self.is_over();
-        }
-        token
+        self.member.detach(&self.lockspace().index_guard())?;
+        Ok(token(&self.member))
     }
 }
 

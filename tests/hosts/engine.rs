@@ -204,6 +204,43 @@ fn a_host_id_is_not_given_back_while_a_write_is_in_flight() {
     }
 }
 
+/// The second does not wait: it may be called by what the first waits for.
+#[test]
+fn of_two_threads_that_leave_one_is_told_that_the_other_does() {
+    let scene = Scene::new();
+    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    thread::scope(|scope| {
+        // Who leaves waits for the release.
+        scene.hold_writes(scene.block_at(1));
+        let releasing = scope.spawn(|| lease.release());
+        assert!(scene.path.wait_held(1, PATIENCE));
+        until("two that leave at once", || {
+            let another = scope.spawn(|| scene.membership.leave());
+            let answers = [scene.membership.leave(), another.join().unwrap()];
+            let told = |answer: &&Result<(), LeaveError>| matches!(answer, Err(LeaveError::UnderWay));
+            let stay = |answer: &&Result<(), LeaveError>| matches!(answer, Err(LeaveError::LeasesHeld { .. }));
+            assert!(answers.iter().all(|answer| told(&answer) || stay(&answer)), "{answers:?}");
+            answers.iter().any(|answer| told(&answer))
+        });
+        scene.thaw();
+        releasing.join().unwrap().unwrap();
+        scene.membership.leave().unwrap();
+    });
+    assert!(matches!(scene.membership.leave(), Err(LeaveError::Lost(LossReason::Left))));
+}
+
+#[test]
+fn threads_that_create_resources_at_once_take_turns() {
+    let scene = Scene::new();
+    let create = |name: &str| scene.membership.create(name, Wait::For(PATIENCE)).unwrap();
+    let created = thread::scope(|scope| {
+        let creating = ["a", "b", "c", "d"].map(|name| scope.spawn(move || create(name)));
+        creating.map(|creating| creating.join().unwrap())
+    });
+    let places: std::collections::BTreeSet<u64> = created.iter().map(|resource| resource.offset()).collect();
+    assert_eq!(places.len(), created.len());
+}
+
 #[test]
 fn a_foreign_record_in_the_own_sector_is_the_loss_of_everything() {
     let scene = Scene::new();

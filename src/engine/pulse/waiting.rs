@@ -20,13 +20,23 @@ pub(crate) enum Until {
 }
 
 impl Pulse {
-    /// Ends every sleep of `until`'s kind from now on.
-    pub(crate) fn end(&self, until: Until) {
-        self.state.lock().ended = Some(until);
+    /// Begins to leave; false when that was begun already, by another thread.
+    pub(crate) fn close(&self) -> bool {
+        let mut state = self.state.lock();
+        let first = state.ended.is_none();
+        state.ended.get_or_insert(Until::Closing);
+        drop(state);
+        self.tell_waiters();
+        first
+    }
+
+    /// Ends every sleep for good.
+    pub(crate) fn stop(&self) {
+        self.state.lock().ended = Some(Until::Stopped);
         self.tell_waiters();
     }
 
-    /// Takes [`Until::Closing`] back.
+    /// Takes [`Pulse::close`] back: only for who did that.
     pub(crate) fn reopen(&self) {
         self.state.lock().ended = None;
     }
