@@ -19,15 +19,15 @@ Examples:
   leasehold convert /dev/vg/leases images --to exclusive --wait 1m && ./rewrite-images
   leasehold convert /dev/vg/leases images --to exclusive --host-id 3 --json
 
-Has the `leasehold run` that holds the resource on this machine hold it in another way, without a moment in which it
-is not held. Its command runs on. To shared: see first that it does not rely on being alone any more; the version stays.
-To exclusive: hosts that share the resource are in the way, and are waited for; the version is a new one, so that in
-the environment of the command (LEASEHOLD_VERSION) is old then. Two that share and both wait to hold it alone would wait
-for each other: one is refused.
+Has the `leasehold run` that holds the resource on this machine hold it in another way, without a moment in which \
+it is not held. Its command runs on. To shared: see first that it does not rely on being alone any more; the \
+version stays. To exclusive: hosts that share the resource are in the way, and are waited for; the version is a \
+new one, so that in the environment of the command (LEASEHOLD_VERSION) is old then. Two that share and both wait \
+to hold it alone would wait for each other: one is refused.
 
-Exit code 75: others share it, or no `run` that holds it answers on this machine: convert it where it runs. It answers
-root and its own user, in its own network namespace, but never the command that it runs, nor what that has started.
-What was asked for may still be done when this is interrupted.")]
+Exit code 75: others share it, or no `run` that holds it answers on this machine: convert it where it runs. It \
+answers root and its own user, in its own network namespace, but never the command that it runs, nor what that has \
+started. What was asked for may still be done when this is interrupted.")]
 pub(crate) struct ConvertArgs {
     /// Device with a lockspace
     pub(crate) device: PathBuf,

@@ -21,8 +21,8 @@ Examples:
   truncate -s 64M test.img && leasehold format test.img --lockspace test
   leasehold format /dev/vg/leases --profile sanlock --io-timeout 5s
 
-Refuses (exit code 73) to overwrite a lockspace without --force, and with it while a host is live in it.
-With --force it watches the hosts that did not leave for as long as it takes to be sure that they are dead.")]
+Refuses (exit code 73) to overwrite a lockspace without --force, and with it while a host is live in it. With \
+--force it watches the hosts that did not leave for as long as it takes to be sure that they are dead.")]
 pub(crate) struct FormatArgs {
     /// Block device or regular file; it must exist
     pub(crate) device: PathBuf,

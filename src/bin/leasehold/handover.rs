@@ -22,19 +22,19 @@ Examples:
 
 On the other host: leasehold run --device /dev/vg/leases --receive --wait 5m vm-1 -- ./resume-vm vm-1
 
-Waits until that host asks for the resource; until then nothing changes. Then the `leasehold run` that holds it on this
-machine ends its command: all of it gets SIGTERM, and after --grace SIGKILL. When it is gone the other host is made the
-owner, and its command starts. That `run` exits with 0, and hands over or releases whatever else it holds. A command
-that does not end with exit code 0, or of that SIGTERM (also as exit code 143), is taken to have failed: then the
-resource is released, and not handed over. If the other host is gone by then the resource is released, too.
+Waits until that host asks for the resource; until then nothing changes. Then the `leasehold run` that holds it on \
+this machine ends its command: all of it gets SIGTERM, and after --grace SIGKILL. When it is gone the other host \
+is made the owner, and its command starts. That `run` exits with 0, and hands over or releases whatever else it \
+holds. A command that does not end with exit code 0, or of that SIGTERM (also as exit code 143), is taken to have \
+failed: then the resource is released, and not handed over. If the other host is gone by then the resource is \
+released, too.
 
-Exit code 0: the other host owns it, and knows. 75: it does not ask, and the command goes on; or it has asked and given
-up meanwhile; or no `run` that holds the resource answers on this machine. 73: the command failed; the resource is
-shared; nobody holds it; who asks may not. 69: the lease was lost. 74: what became of it is not known: see
-`leasehold status`.
-The `run` answers root and its own user, but never the command that it runs, nor what that has started: so a program
-can't hand itself over, but it can end with exit code 0, which hands over to the first host that asks.
-What was asked for may still be done when this is interrupted.")]
+Exit code 0: the other host owns it, and knows. 75: it does not ask, and the command goes on; or it has asked and \
+given up meanwhile; or no `run` that holds the resource answers on this machine. 73: the command failed; the \
+resource is shared; nobody holds it; who asks may not. 69: the lease was lost. 74: what became of it is not known: \
+see `leasehold status`. The `run` answers root and its own user, but never the command that it runs, nor what that \
+has started: so a program can't hand itself over, but it can end with exit code 0, which hands over to the first \
+host that asks. What was asked for may still be done when this is interrupted.")]
 pub(crate) struct HandoverArgs {
     /// Device with a lockspace
     pub(crate) device: PathBuf,

@@ -27,11 +27,11 @@ Examples:
   leasehold repair /dev/vg/leases --resource database@3145728
   leasehold repair /dev/vg/leases --index
 
-Says what is damaged and what is done about it, one thing after the other; without --dry-run it joins the lockspace and
-does it. What somebody who may be alive holds or needs is left alone, which may take three times the dead time to find
-out. The record of a host is written with the generation that is known of it, and stays not released: `declare-dead`
-frees the host id, or --fenced at once. A block is written by who holds that host id, so a host id that is free is held
-for a moment. --index also lists the resources on the device that lack an entry.
+Says what is damaged and what is done about it, one thing after the other; without --dry-run it joins the \
+lockspace and does it. What somebody who may be alive holds or needs is left alone, which may take three times the \
+dead time to find out. The record of a host is written with the generation that is known of it, and stays not \
+released: `declare-dead` frees the host id, or --fenced at once. A block is written by who holds that host id, so \
+a host id that is free is held for a moment. --index also lists the resources on the device that lack an entry. \
 Exit code 65 when something is still damaged.")]
 pub(crate) struct RepairArgs {
     /// Device with a lockspace

@@ -23,9 +23,10 @@ Examples:
   leasehold request /dev/vg/leases database --wait 5m && leasehold run --device /dev/vg/leases database -- ./start
   leasehold request /dev/vg/leases vm-1 --force
 
-Joins the lockspace, asks who holds the resource to yield it, and waits for that. Exit code 0: it was given up, or
-nobody held it; 75: it is still held. What the owner does is for it to decide: `leasehold run --on-request yield` ends
-its command, a sanlock host kills its process, others ignore it. The resource is not kept free: others may take it.")]
+Joins the lockspace, asks who holds the resource to yield it, and waits for that. Exit code 0: it was given up, or \
+nobody held it; 75: it is still held. What the owner does is for it to decide: `leasehold run --on-request yield` \
+ends its command, a sanlock host kills its process, others ignore it. The resource is not kept free: others may \
+take it.")]
 pub(crate) struct RequestArgs {
     /// Device with a lockspace
     pub(crate) device: PathBuf,

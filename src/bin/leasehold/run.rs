@@ -40,24 +40,25 @@ Examples:
   leasehold run --device /dev/vg/leases --receive vm-1 -- ./resume-vm vm-1
   leasehold run --device /dev/vg/leases --watchdog /dev/watchdog vm-1 -- ./start-vm vm-1
 
-The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its
-environment; with several names the first two are lists with commas. The version is the fencing token; it stands there
-as it was at the start, and `leasehold convert --to exclusive` makes it a larger one.
+The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its \
+environment; with several names the first two are lists with commas. The version is the fencing token; it stands \
+there as it was at the start, and `leasehold convert --to exclusive` makes it a larger one.
 
-With --take-version the owner's own command is ended within F + G, and exits with 69: for how long it may still act
-is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one given is refused (exit code 75).
+With --take-version the owner's own command is ended within F + G, and exits with 69: for how long it may still \
+act is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one given is refused (exit code \
+75).
 
-With --receive the command starts when the owner of the resource hands it over, and never otherwise: exit code 75 when
-nobody holds it any more, or when --wait is over, if that is given. The owner is told, and `leasehold status` shows who asks. It hands over
-by `leasehold handover`; or when its command ends with exit code 0, to the first who asks then. After any other end of
-its command the resource is released.
+With --receive the command starts when the owner of the resource hands it over, and never otherwise: exit code 75 \
+when nobody holds it any more, or when --wait is over, if that is given. The owner is told, and `leasehold status` \
+shows who asks. It hands over by `leasehold handover`; or when its command ends with exit code 0, to the first who \
+asks then. After any other end of its command the resource is released.
 
-Signals are passed on. When the command ends, whatever it started is ended too, then the leases are handed over or released.
-When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may take it over.
-With --on-request yield they get SIGTERM when another host asks for a resource, and all the time they need to end; where
-it is asked for at once, SIGKILL follows as after a loss. Then the leases are released; the exit code is the command's.
-A watchdog is switched off when all of it is gone. One that is left counting, because this command was killed, resets
-the machine; `leasehold watchdog test` tries out whether a device will do.")]
+Signals are passed on. When the command ends, whatever it started is ended too, then the leases are handed over or \
+released. When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may \
+take it over. With --on-request yield they get SIGTERM when another host asks for a resource, and all the time \
+they need to end; where it is asked for at once, SIGKILL follows as after a loss. Then the leases are released; \
+the exit code is the command's. A watchdog is switched off when all of it is gone. One that is left counting, \
+because this command was killed, resets the machine; `leasehold watchdog test` tries out whether a device will do.")]
 pub(crate) struct RunArgs {
     /// Device with a lockspace [default: leasehold.img in the current folder, made when it is missing]
     #[arg(long)]

@@ -13,7 +13,7 @@ Examples:
   leasehold status /dev/vg/leases --watch
   leasehold status /dev/vg/leases --watch --json --for 1m
 
-Needs no host id and writes nothing. A host whose record changes while it is watched is live; one that can't be
+Needs no host id and writes nothing. A host whose record changes while it is watched is live; one that can't be \
 judged in that time is unknown. `leasehold hosts --help` says what the columns mean, and how --watch goes.")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]

@@ -24,8 +24,8 @@ Examples:
   leasehold value set /dev/vg/leases database 'primary=node2'
   pg_controldata -D /srv/db | head -c 400 | leasehold value set /dev/vg/leases database --file -
 
-A resource has a sector for data of its users': 472 bytes, or 4056 with sectors of 4096 bytes. With those sectors and
-areas smaller than 8M there is none.")]
+A resource has a sector for data of its users': 472 bytes, or 4056 with sectors of 4096 bytes. With those sectors \
+and areas smaller than 8M there is none.")]
 pub(crate) struct ValueArgs {
     #[command(subcommand)]
     pub(crate) action: Action,
@@ -41,9 +41,9 @@ pub(crate) enum Action {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is printed where no value was ever written. What a sanlock host wrote has no mark of its length and its writer:
-then all is printed up to the last byte that isn't zero. Where there is a mark that doesn't fit, because a sanlock host
-wrote over it or the sector is damaged, the value is printed too, with exit code 65.")]
+Nothing is printed where no value was ever written. What a sanlock host wrote has no mark of its length and its \
+writer: then all is printed up to the last byte that isn't zero. Where there is a mark that doesn't fit, because a \
+sanlock host wrote over it or the sector is damaged, the value is printed too, with exit code 65.")]
 pub(crate) struct GetArgs {
     /// Device with a lockspace
     pub(crate) device: PathBuf,

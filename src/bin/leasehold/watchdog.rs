@@ -26,12 +26,12 @@ Examples:
   leasehold watchdog test
   leasehold watchdog test --device /dev/watchdog1 --lockspace /dev/vg/leases
 
-The device counts from the moment it is opened. It is switched off after about a second; if this command is killed in
-between, the machine is reset, and nothing but that reset makes the device available again.
-A device that was left counting, that another process has, that has no orderly close, or that can't be switched off
-(nowayout) is refused without being fed.
+The device counts from the moment it is opened. It is switched off after about a second; if this command is killed \
+in between, the machine is reset, and nothing but that reset makes the device available again. A device that was \
+left counting, that another process has, that has no orderly close, or that can't be switched off (nowayout) is \
+refused without being fed.
 
-Exit codes: 0 it will do; 64 the lockspace's fence timeout is too short for it; 73 it was left counting, or it
+Exit codes: 0 it will do; 64 the lockspace's fence timeout is too short for it; 73 it was left counting, or it \
 can't be switched off; 74 it can't be opened, or can't do what is needed; 75 another process has it.")]
 pub(crate) struct TestArgs {
     /// The watchdog device
