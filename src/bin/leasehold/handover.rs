@@ -20,7 +20,8 @@ Examples:
   leasehold handover /dev/vg/leases vm-1 --to node-b --wait 5m --grace 1m
   leasehold handover /dev/vg/leases vm-1 --to node-b --json
 
-On the other host: leasehold run --device /dev/vg/leases --receive --wait 5m vm-1 -- ./resume-vm vm-1
+On the other host:
+  leasehold run --device /dev/vg/leases --receive --wait 5m vm-1 -- ./resume-vm vm-1
 
 Waits until that host asks for the resource; until then nothing changes. Then the `leasehold run` that holds it on \
 this machine ends its command: all of it gets SIGTERM, and after --grace SIGKILL. When it is gone the other host \

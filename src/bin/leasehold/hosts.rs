@@ -17,8 +17,8 @@ Needs no host id and writes nothing.
   STATE      live: its record changed within F; failing: not for F, so the host has lost its leases;
              dead: not for D; free: given back; unknown: not watched for long enough
   UNCHANGED  for how long its record has been seen as it is
-  INTERVAL   between the latest two renewals, as seen from here, to about R / 5; how long a renewal takes
-             only the host itself knows
+  INTERVAL   between the latest two renewals, as seen from here, to about R / 5; how long a
+             renewal takes only the host itself knows
 With --watch, a terminal shows these intervals as bars, redrawn in place; a full bar is F. It ends with q, with \
 Ctrl-C or after --for, and leaves the last picture. To a pipe or a file it writes a picture as text for each \
 --interval, each after a line with the time; with --json a line of JSON. When the device can't be read that is \
