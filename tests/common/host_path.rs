@@ -23,24 +23,44 @@ const DSYNC: i32 = rustix::fs::OFlags::DSYNC.bits() as i32;
 /// More than one host has in flight: all of them may hang.
 const THREADS: usize = 16;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Hangs {
     Nothing,
-    Writes,
+    /// Writes at this offset and after it.
+    WritesFrom(u64),
     Everything,
+}
+
+impl Hangs {
+    const fn has_write(self, offset: u64) -> bool {
+        match self {
+            Hangs::Nothing => false,
+            Hangs::WritesFrom(first) => offset >= first,
+            Hangs::Everything => true,
+        }
+    }
 }
 
 struct Shared {
     disk: File,
     hangs: Mutex<Hangs>,
     thawed: Condvar,
-    /// Writes under way.
+    /// Writes that hang.
     held_back: AtomicUsize,
 }
 
 impl Shared {
-    fn pass(&self, unless: Hangs) {
-        self.thawed.wait_while(&mut self.hangs.lock(), |hangs| *hangs >= unless);
+    fn pass_read(&self) {
+        self.thawed.wait_while(&mut self.hangs.lock(), |hangs| *hangs == Hangs::Everything);
+    }
+
+    fn pass_write(&self, offset: u64) {
+        let mut hangs = self.hangs.lock();
+        if hangs.has_write(offset) {
+            self.held_back.fetch_add(1, Ordering::SeqCst);
+            self.thawed.wait_while(&mut hangs, |hangs| hangs.has_write(offset));
+            self.held_back.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     fn set(&self, hangs: Hangs) {
@@ -72,12 +92,23 @@ impl HostPath {
         HostPath { shared, file: point.join(NAME), session: Some(session) }
     }
 
-    /// From now on nothing is answered, and no write lands. At least one is under way when this returns.
+    /// From now on nothing is answered, and no write lands. At least one hangs when this returns.
     #[track_caller]
     pub(crate) fn hang(&self) {
-        self.shared.set(Hangs::Writes);
-        until("a write that hangs", || self.held_back() > 0);
+        self.hang_writes_from(0);
+        self.await_write();
         self.shared.set(Hangs::Everything);
+    }
+
+    /// From now on no write at this offset or after it lands.
+    pub(crate) fn hang_writes_from(&self, offset: u64) {
+        self.shared.set(Hangs::WritesFrom(offset));
+    }
+
+    /// Waits until a write hangs.
+    #[track_caller]
+    pub(crate) fn await_write(&self) {
+        until("a write that hangs", || self.held_back() > 0);
     }
 
     /// What was held back lands now.
@@ -85,7 +116,7 @@ impl HostPath {
         self.shared.set(Hangs::Nothing);
     }
 
-    /// How many writes are under way.
+    /// How many writes hang.
     pub(crate) fn held_back(&self) -> usize {
         self.shared.held_back.load(Ordering::SeqCst)
     }
@@ -135,7 +166,7 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.0.pass(Hangs::Everything);
+        self.0.pass_read();
         let mut bytes = vec![0; size as usize];
         match self.0.disk.read_at(&mut bytes, offset) {
             Ok(count) => reply.data(&bytes[..count]),
@@ -155,12 +186,10 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.0.held_back.fetch_add(1, Ordering::SeqCst);
-        self.0.pass(Hangs::Writes);
+        self.0.pass_write(offset);
         match self.0.disk.write_all_at(data, offset) {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap()),
             Err(_) => reply.error(Errno::EIO),
         }
-        self.0.held_back.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -8,13 +8,16 @@ use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leasehold::Timeouts;
+use leasehold::disk::{Access, DirectDisk};
+use leasehold::{Lockspace, Timeouts};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::common::devices::{folder, lockspace};
+use crate::common::devices::{file, folder, lockspace, text};
+use crate::common::host_path::HostPath;
 use crate::common::processes::{Mark, await_end, command_line, read, signal_process};
 use crate::common::{timeouts, until};
 
@@ -162,6 +165,28 @@ fn a_dead_guard_is_replaced_by_the_supervisor() {
     // Not "soon after": the supervisor releases the lease before it ends.
     assert_eq!(scene.living(), Vec::<i32>::new());
     assert!(!scene.path("term").exists(), "the command outlived its guard");
+}
+
+/// It may still write: the kernel ends no write that hangs.
+#[test]
+fn nothing_is_given_back_when_something_can_not_be_killed() {
+    let (folder, file) = file(4096);
+    let hung = HostPath::new(folder.path(), "hung", &file);
+    hung.hang_writes_from(0);
+    let mut scene = Scene::script(&format!("dd if=/dev/zero of={} count=1 conv=notrunc", text(&hung.file)));
+    hung.await_write();
+    signal_process(scene.guard(), Signal::KILL);
+    assert_eq!(scene.code(), 74);
+    assert!(hung.held_back() > 0);
+    let disk = DirectDisk::open(scene.path("leasehold.img"), Access::ReadOnly).unwrap();
+    let lockspace = Lockspace::open(Arc::new(disk)).unwrap();
+    let demo = lockspace.resource_info(&lockspace.find("demo").unwrap());
+    let owner = demo.ownership.unwrap().owner.expect("the lease was released");
+    let hosts = lockspace.hosts(Duration::ZERO).unwrap();
+    let host = hosts.iter().find(|host| host.host == owner.host).unwrap();
+    assert_ne!(host.timestamp, 0, "the host id was given back");
+    // What waits for the processes would wait in vain.
+    hung.thaw();
 }
 
 #[test]

@@ -209,12 +209,16 @@ impl<'run> Supervisor<'run> {
                 }
                 Err(lost(&leases))
             }
-            End::Left(pids) => Err(Failure::new(
-                IO,
-                format!(
-                    "processes {pids:?} can't be killed; the leases are not released, and run out when renewing ends"
-                ),
-            )),
+            End::Left(pids) => {
+                let failure = Failure::new(
+                    IO,
+                    format!("processes {pids:?} can't be killed; nothing is given back, and the leases run out"),
+                );
+                if let Some(order) = order {
+                    order.fail(&failure);
+                }
+                end_holding(&failure);
+            }
         };
         if let (Some(order), Err(failure)) = (order, &concluded) {
             order.fail(failure);
@@ -233,6 +237,13 @@ enum End {
     Failed(Failure),
     /// The guard failed, and these are left.
     Left(Vec<i32>),
+}
+
+/// Ends this process as it is, with something left that may rely on what is held: no lease is released by being dropped,
+/// no host id given back, no watchdog switched off. It all runs out, as nobody renews it any more.
+fn end_holding(failure: &Failure) -> ! {
+    tell(failure);
+    std::process::exit(failure.code().into())
 }
 
 fn lost(leases: &Leases) -> Failure {
