@@ -294,6 +294,7 @@ fn worker() {
             let timeouts = membership.lockspace().timeouts();
             thread::sleep(timeouts.fail() + timeouts.fence());
         }
+        ["stuck", file] => common::host_path::write_beside(Path::new(file)),
         _ => panic!("no such task: {task:?}"),
     }
 }
@@ -437,10 +438,12 @@ fn a_process_that_kills_itself_is_gone_in_time_though_it_is_stopped() {
 
 #[cfg(feature = "cli")]
 mod command {
+    use std::os::unix::fs::FileExt;
     use std::process::Command;
 
     use super::*;
-    use common::devices::{lockspace, text};
+    use common::devices::{file, lockspace, text};
+    use common::host_path::HostPath;
     use common::processes::leasehold;
 
     /// A lockspace on a file, and what the command leaves outside of it.
@@ -452,17 +455,37 @@ mod command {
 
     impl Stand {
         fn new() -> Stand {
+            Stand::with(slow())
+        }
+
+        fn with(timeouts: Timeouts) -> Stand {
             let scene = Scene::new();
             let device = scene.folder.path().join("disk");
-            lockspace(&device, slow());
+            lockspace(&device, timeouts);
             Stand { scene, device, mark: Mark::new() }
         }
 
-        fn run(&self, script: &str) -> Process {
+        /// What runs a command that is still to be named.
+        fn runner(&self) -> Command {
             let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
             run.args(["run", "--create", "--device", text(&self.device), "--watchdog", text(&self.scene.node.path)]);
-            run.args(["demo", "--", "sh", "-c", script]).current_dir(self.scene.folder.path());
-            Process::start(&mut run, &self.mark)
+            run.args(["demo", "--"]).current_dir(self.scene.folder.path());
+            run
+        }
+
+        fn run(&self, script: &str) -> Process {
+            Process::start(self.runner().args(["sh", "-c", script]), &self.mark)
+        }
+
+        /// The end of a `run` that loses its host id, the first one.
+        fn lost(&self, run: &mut Process) -> i32 {
+            let device = fs::OpenOptions::new().write(true).open(&self.device).unwrap();
+            // A renewal that has read already writes over it: until one reads it.
+            until("the loss", || {
+                device.write_all_at(&[7; 4096], 0).unwrap();
+                run.ended().is_some()
+            });
+            run.code()
         }
 
         fn test(&self) -> (i32, String) {
@@ -531,12 +554,30 @@ mod command {
         let stand = Stand::new();
         let mut run = stand.run("setsid sleep 1001 & echo > ready; exec sleep 1002");
         until("the command", || stand.scene.folder.path().join("ready").exists() || run.ended().is_some());
-        // The first host's record.
-        use std::os::unix::fs::FileExt;
-        fs::OpenOptions::new().write(true).open(&stand.device).unwrap().write_all_at(&[7; 4096], 0).unwrap();
-        assert_eq!(run.code(), 69, "{}", run.complained());
+        assert_eq!(stand.lost(&mut run), 69, "{}", run.complained());
         assert_eq!(stand.mark.living(), Vec::<i32>::new());
         stand.assert_off();
+    }
+
+    /// One thread of it is in a write that the kernel doesn't end; `/proc` shows a zombie.
+    #[test]
+    fn it_counts_on_after_a_loss_when_something_of_the_command_can_not_be_killed() {
+        // When the end is given up the device may not have fired yet: it could be switched off.
+        let stand = Stand::with(timeouts([200, 250, 50_000, 2_500, 52_500]));
+        let (folder, file) = file(4096);
+        let hung = HostPath::new(folder.path(), "hung", &file);
+        hung.hang_writes_from(0);
+        let mut run = stand.runner();
+        let mut run = Process::start(processes::run_worker(&mut run, &["stuck", text(&hung.file)]), &stand.mark);
+        until("a write that hangs", || hung.held_back() > 0 || run.ended().is_some());
+        assert_eq!(stand.lost(&mut run), 74, "{}", run.complained());
+        assert!(hung.held_back() > 0);
+        assert!(run.complained().contains("can't be killed; nothing is given back"), "{}", run.complained());
+        stand.scene.await_closed();
+        assert!(stand.scene.node.account().fires_at().is_some(), "it was switched off");
+        assert!(stand.file().exists(), "others may have the device");
+        // What waits for the processes would wait in vain.
+        hung.thaw();
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl Shared {
     }
 }
 
+/// What a worker does that is to be killed in a write that hangs: its first thread ends, and the one that writes does not.
+pub(crate) fn write_beside(file: &Path) {
+    let file = File::options().write(true).open(file).unwrap();
+    std::thread::spawn(move || file.write_all_at(&[0; 512], 0).unwrap()).join().unwrap();
+}
+
 /// Unmounted at the end.
 pub(crate) struct HostPath {
     shared: Arc<Shared>,

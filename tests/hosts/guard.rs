@@ -17,13 +17,18 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::common::devices::{file, folder, lockspace, text};
-use crate::common::host_path::HostPath;
-use crate::common::processes::{Mark, await_end, command_line, read, signal_process};
+use crate::common::host_path::{self, HostPath};
+use crate::common::processes::{Mark, await_end, command_line, read, run_worker, signal_process};
 use crate::common::{timeouts, until};
 
 /// A busy machine must not cost the lease where it isn't meant to.
 fn brief() -> Timeouts {
     timeouts([200, 250, 2_000, 1_000, 3_000])
+}
+
+pub(crate) fn work(task: &[&str]) {
+    let [file] = task else { panic!("no such task: {task:?}") };
+    host_path::write_beside(Path::new(file));
 }
 
 /// A folder with its own lockspace, in which one supervisor runs one command.
@@ -167,13 +172,15 @@ fn a_dead_guard_is_replaced_by_the_supervisor() {
     assert!(!scene.path("term").exists(), "the command outlived its guard");
 }
 
-/// It may still write: the kernel ends no write that hangs.
+/// It may still write: the kernel ends no write that hangs. Of a process with several threads `/proc` then shows a zombie.
 #[test]
 fn nothing_is_given_back_when_something_can_not_be_killed() {
     let (folder, file) = file(4096);
     let hung = HostPath::new(folder.path(), "hung", &file);
     hung.hang_writes_from(0);
-    let mut scene = Scene::script(&format!("dd if=/dev/zero of={} count=1 conv=notrunc", text(&hung.file)));
+    let mut run = Scene::run(&[]);
+    run_worker(&mut run, &["guard", text(&hung.file)]);
+    let mut scene = Scene::spawn(run, brief());
     hung.await_write();
     signal_process(scene.guard(), Signal::KILL);
     assert_eq!(scene.code(), 74);

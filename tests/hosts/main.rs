@@ -57,6 +57,8 @@ fn worker() {
         #[cfg(feature = "cli")]
         "faults" => faults::work(&task[1..]),
         #[cfg(feature = "cli")]
+        "guard" => guard::work(&task[1..]),
+        #[cfg(feature = "cli")]
         "loop_devices" => loop_devices::work(&task[1..]),
         #[cfg(feature = "cli")]
         "migration" => migration::work(&task[1..]),

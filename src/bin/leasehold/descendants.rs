@@ -9,8 +9,9 @@
 //! sweep had not reached yet, and the next sweep finds it. New processes get higher numbers, so the sweep follows a
 //! process that keeps forking and exiting.
 //!
-//! What stays out of reach: a descendant that this user may not signal (it ran a set-user-id program), and one in an
-//! uninterruptible sleep, which dies when its sleep ends. Both show up in [`living`].
+//! What stays out of reach: a descendant that this user may not signal (it ran a set-user-id program), and one with a
+//! thread in an uninterruptible sleep, which dies when its sleep ends. That such are left the kernel says, too; which
+//! they are [`living`] reports, as far as `/proc` shows it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -60,22 +61,31 @@ pub(crate) fn adopt() -> io::Result<()> {
 /// What `/proc/PID/stat` says of a process.
 pub(crate) struct Stat {
     pub(crate) parent: i32,
-    /// Not a zombie. A zombie may still have living threads, so this is for reports, not for the choice of whom to
-    /// kill.
+    /// Its first thread runs. Others may run without it.
+    pub(crate) first_alive: bool,
+    /// Any thread of it runs.
     pub(crate) alive: bool,
 }
 
 /// Reads `/proc/PID/stat`; `None` when there is no such process.
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
-    // Longer than the fields up to the parent's id can be: the command's name has at most 64 bytes.
-    let mut buffer = [0; 256];
+    // Longer than the fields up to the number of threads can be: the command's name has at most 64 bytes.
+    let mut buffer = [0; 512];
     let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
-    // The name is in parentheses and may itself have any byte.
-    let name_end = buffer[..length].iter().rposition(|byte| *byte == b')')?;
-    let text = str::from_utf8(&buffer[name_end + 1..length]).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    let alive = !matches!(fields.next()?, "Z" | "X" | "x");
-    Some(Stat { parent: fields.next()?.parse().ok()?, alive })
+    Stat::parse(&buffer[..length])
+}
+
+impl Stat {
+    fn parse(text: &[u8]) -> Option<Stat> {
+        // The name is in parentheses and may itself have any byte.
+        let name_end = text.iter().rposition(|byte| *byte == b')')?;
+        let mut fields = str::from_utf8(&text[name_end + 1..]).ok()?.split_ascii_whitespace();
+        let first_alive = !matches!(fields.next()?, "Z" | "X" | "x");
+        let parent = fields.next()?.parse().ok()?;
+        // How many threads there are is the seventeenth field after the state.
+        let alive = first_alive || !matches!(fields.nth(15)?, "0" | "1");
+        Some(Stat { parent, first_alive, alive })
+    }
 }
 
 /// Whether a process is this one or was started by it, or by what it started. `None`: it has ended, or can't be seen.
@@ -124,7 +134,8 @@ pub(crate) fn signal(signals: &[Signal]) -> io::Result<()> {
     })
 }
 
-/// The descendants that one look at the list of processes finds, zombies left out.
+/// The descendants that one look at the list of processes finds, without those of which no thread runs. For reports: that
+/// it finds none does not mean that none is left, as `/proc` may be hidden, or this process can open no file more.
 pub(crate) fn living() -> Vec<i32> {
     let mut pids = Vec::new();
     let read = for_each(|pid, stat, _| {
@@ -158,23 +169,60 @@ pub(crate) fn reap(mut ended: impl FnMut(i32, Outcome)) -> bool {
     }
 }
 
-/// Kills all descendants, again and again until none is left or `patience` is over. Returns those that are left.
-pub(crate) fn kill_all(patience: Duration) -> Vec<i32> {
+/// What is left after all descendants were killed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Nothing, by the word of the kernel.
+    Gone,
+    /// Something. These are the processes that can be seen: perhaps none.
+    Left(Vec<i32>),
+}
+
+/// Kills all descendants, again and again until none is left or `patience` is over.
+pub(crate) fn kill_all(patience: Duration) -> Rest {
     let start = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         if reap(|_, _| {}) {
-            return Vec::new();
+            return Rest::Gone;
         }
         // Without /proc there is nobody to find; the patience ends that.
         let _ = signal(&[Signal::KILL]);
         if reap(|_, _| {}) {
-            return Vec::new();
+            return Rest::Gone;
         }
         if start.elapsed() >= patience {
-            return living();
+            return Rest::Left(living());
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_runs_as_long_as_any_thread_of_it() {
+        let text = |name: &[u8], state: &str, threads: u32| {
+            let rest =
+                format!(") {state} 11750 11745 28955 0 -1 4227084 96 0 0 0 0 0 0 0 20 0 {threads} 0 3564322 0\n");
+            [b"11752 (", name, rest.as_bytes()].concat()
+        };
+        for (state, threads, first_alive, alive) in [
+            ("S", 1, true, true),
+            ("D", 2, true, true),
+            ("Z", 1, false, false),
+            ("Z", 2, false, true),
+            ("Z", 12, false, true),
+            ("X", 0, false, false),
+        ] {
+            for name in [&b"sleep"[..], b"a) Z 1 (b", b"\xff"] {
+                let stat = Stat::parse(&text(name, state, threads));
+                let read = stat.map(|stat| (stat.parent, stat.first_alive, stat.alive));
+                assert_eq!(read, Some((11750, first_alive, alive)), "{state} {threads}");
+            }
+        }
     }
 }

@@ -41,7 +41,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::descendants::{self, Outcome};
+use crate::descendants::{self, Outcome, Rest};
 use messages::{Order, Report};
 
 pub(crate) use process::guard_main;
@@ -245,8 +245,8 @@ impl Guard {
     }
 
     /// The last resort, when the guard is gone or has not said `Ended` by `kill_at`: kills the guard and every other
-    /// descendant of this process, until none is left or `patience` is over. Returns those that are left.
-    pub(crate) fn enforce(&self, patience: Duration) -> Vec<i32> {
+    /// descendant of this process, until none is left or `patience` is over.
+    pub(crate) fn enforce(&self, patience: Duration) -> Rest {
         self.finished.store(true, Ordering::Relaxed);
         descendants::kill_all(patience)
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use leasehold::{Ladder, Membership, Status};
 
 use crate::channel::{Action, Asker, Request, Server};
-use crate::descendants::Outcome;
+use crate::descendants::{Outcome, Rest};
 use crate::ending::Order;
 use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Guard, GuardEvent};
@@ -161,13 +161,12 @@ impl<'run> Supervisor<'run> {
                 }
                 Some(GuardEvent::Ended { .. }) => return End::Lost,
                 Some(GuardEvent::Stuck { pids }) => {
-                    tell(format_args!("processes {pids:?} don't end after SIGKILL; the leases stay until they do"));
+                    tell(format_args!("{} don't end after SIGKILL; the leases stay until they do", named(&pids)));
                 }
                 Some(GuardEvent::Gone) => {
-                    let left = guard.enforce(KILL_PATIENCE);
-                    return match left.is_empty() {
-                        true => End::Failed(Failure::new(IO, "the guard process was killed; so was the command")),
-                        false => End::Left(left),
+                    return match guard.enforce(KILL_PATIENCE) {
+                        Rest::Gone => End::Failed(Failure::new(IO, "the guard process was killed; so was the command")),
+                        Rest::Left(pids) => End::Left(pids),
                     };
                 }
                 None => {}
@@ -180,8 +179,10 @@ impl<'run> Supervisor<'run> {
                 // A guard that neither ends the command nor says that it can't is itself stopped or stuck.
                 let since = *lost_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > ladder.grace() + pause {
-                    let left = guard.enforce(KILL_PATIENCE);
-                    return if left.is_empty() { End::Lost } else { End::Left(left) };
+                    return match guard.enforce(KILL_PATIENCE) {
+                        Rest::Gone => End::Lost,
+                        Rest::Left(pids) => End::Left(pids),
+                    };
                 }
             }
         }
@@ -212,7 +213,7 @@ impl<'run> Supervisor<'run> {
             End::Left(pids) => {
                 let failure = Failure::new(
                     IO,
-                    format!("processes {pids:?} can't be killed; nothing is given back, and the leases run out"),
+                    format!("{} can't be killed; nothing is given back, and the leases run out", named(&pids)),
                 );
                 if let Some(order) = order {
                     order.fail(&failure);
@@ -235,8 +236,15 @@ enum End {
     Lost,
     /// The guard failed, and what it guarded was killed.
     Failed(Failure),
-    /// The guard failed, and these are left.
+    /// The guard failed, and something is left: these, as far as can be seen.
     Left(Vec<i32>),
+}
+
+fn named(pids: &[i32]) -> String {
+    match pids {
+        [] => "processes that /proc does not show".into(),
+        pids => format!("processes {pids:?}"),
+    }
 }
 
 /// Ends this process as it is, with something left that may rely on what is held: no lease is released by being dropped,

@@ -271,7 +271,7 @@ impl Watch {
 
     /// The supervisor's main thread has ended: nobody will release the lease any more.
     fn supervisor_is_dead(&self) -> bool {
-        descendants::stat(self.supervisor).is_none_or(|stat| !stat.alive)
+        descendants::stat(self.supervisor).is_none_or(|stat| !stat.first_alive)
     }
 }
 
