@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::common::devices::text;
+use crate::common::host_path::HostPath;
 use crate::common::scene::{Scene, TRIES, WAIT, ended, keys};
-use crate::common::until;
+use crate::common::{timeouts, until};
 
 #[test]
 fn every_command_helps_with_examples() {
@@ -166,6 +169,28 @@ fn a_signal_ends_the_wait_for_a_resource() {
     let mut waiting = scene.start(&["run", "--device", "disk", "--wait", "forever", "db", "--", "touch", "ran"]);
     until("the waiting host", || somebody_waits(&scene) || waiting.ended().is_some());
     waiting.signal(Signal::TERM);
+    ended(waiting).expect(128 + 15, &[]);
+    assert!(!scene.path("ran").exists());
+    only_the_holder_is_left(&scene);
+}
+
+/// It holds the index while the signal comes, and is going to wait for another name after that.
+#[test]
+fn a_signal_ends_the_wait_that_comes_after_a_slow_create() {
+    let scene = Scene::formatted(timeouts([200, 250, 20_000, 1_000, 21_000]));
+    scene.run(&["create", "disk", "db"]).expect(0, &[]);
+    let _holder = scene.hold(&["db"]);
+    let path = HostPath::new(scene.folder.path(), "path", &scene.path("disk"));
+    // The area of the next resource.
+    path.hang_writes_from(4 << 20);
+    let device = text(&path.file);
+    let mut waiting =
+        scene.start(&["run", "--device", device, "--create", "--wait", "forever", "new", "db", "--", "touch", "ran"]);
+    until("a write that hangs", || path.held_back() > 0 || waiting.ended().is_some());
+    waiting.signal(Signal::TERM);
+    // It tries to leave meanwhile.
+    std::thread::sleep(Duration::from_millis(500));
+    path.thaw();
     ended(waiting).expect(128 + 15, &[]);
     assert!(!scene.path("ran").exists());
     only_the_holder_is_left(&scene);

@@ -23,7 +23,7 @@ use crate::guard::{Guard, Signals};
 use crate::leases::{How, Leases};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
-use crate::session::{Identity, leave_and_tell};
+use crate::session::{Identity, call_off, leave_and_tell};
 use crate::supervise::Supervisor;
 use crate::watchdog::Choice;
 use crate::yielding::{OnRequest, Yielding};
@@ -245,7 +245,7 @@ fn hold_and_run(
         let finished = signals.wait(|| acquiring.is_finished());
         if !finished {
             // It ends with an error, or with leases that are dropped, and so released, below.
-            let _ = membership.leave();
+            call_off(membership, || acquiring.is_finished());
         }
         let leases = acquiring.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         if finished { leases.map(Some) } else { Ok(None) }

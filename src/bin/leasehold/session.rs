@@ -56,6 +56,18 @@ pub(crate) fn with_membership(
     }
 }
 
+/// Calls work off that goes on beside this, by leaving: all that waits then ends with an error. Returns when the membership
+/// is over, or the work has `ended`.
+pub(crate) fn call_off(membership: &Membership, ended: impl Fn() -> bool) {
+    while !ended() {
+        match membership.leave() {
+            // The work is about to release that, or goes on to acquire the next: that is to end, too.
+            Err(LeaveError::LeasesHeld { .. }) => thread::sleep(TICK),
+            left => return tell_left(left),
+        }
+    }
+}
+
 /// Gives the host id back, unless it is lost.
 pub(crate) fn leave_and_tell(membership: &Membership) {
     if !matches!(membership.status(), Status::Lost { .. }) {
@@ -97,17 +109,8 @@ impl Interrupted {
         let membership = joining.wait()?;
         let done = thread::scope(|scope| {
             let working = scope.spawn(|| work(&membership));
-            let mut ended = self.wait(|| working.is_finished());
-            while !ended {
-                match membership.leave() {
-                    // The work is about to release that, and ends when it acquires the next.
-                    Err(LeaveError::LeasesHeld { .. }) => thread::sleep(TICK),
-                    left => {
-                        tell_left(left);
-                        break;
-                    }
-                }
-                ended = working.is_finished();
+            if !self.wait(|| working.is_finished()) {
+                call_off(&membership, || working.is_finished());
             }
             working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
