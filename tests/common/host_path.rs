@@ -26,6 +26,8 @@ const THREADS: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hangs {
     Nothing,
+    /// Finding the file.
+    Lookups,
     /// Writes at this offset and after it.
     WritesFrom(u64),
     Everything,
@@ -34,7 +36,7 @@ enum Hangs {
 impl Hangs {
     const fn has_write(self, offset: u64) -> bool {
         match self {
-            Hangs::Nothing => false,
+            Hangs::Nothing | Hangs::Lookups => false,
             Hangs::WritesFrom(first) => offset >= first,
             Hangs::Everything => true,
         }
@@ -45,7 +47,7 @@ struct Shared {
     disk: File,
     hangs: Mutex<Hangs>,
     thawed: Condvar,
-    /// Writes that hang.
+    /// Writes and lookups that hang.
     held_back: AtomicUsize,
 }
 
@@ -54,11 +56,11 @@ impl Shared {
         self.thawed.wait_while(&mut self.hangs.lock(), |hangs| *hangs == Hangs::Everything);
     }
 
-    fn pass_write(&self, offset: u64) {
+    fn pass_counted(&self, hanging: impl Fn(Hangs) -> bool) {
         let mut hangs = self.hangs.lock();
-        if hangs.has_write(offset) {
+        if hanging(*hangs) {
             self.held_back.fetch_add(1, Ordering::SeqCst);
-            self.thawed.wait_while(&mut hangs, |hangs| hangs.has_write(offset));
+            self.thawed.wait_while(&mut hangs, |hangs| hanging(*hangs));
             self.held_back.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -111,6 +113,11 @@ impl HostPath {
         self.shared.set(Hangs::WritesFrom(offset));
     }
 
+    /// From now on nobody finds the file who has not opened it yet.
+    pub(crate) fn hang_lookups(&self) {
+        self.shared.set(Hangs::Lookups);
+    }
+
     /// Waits until a write hangs.
     #[track_caller]
     pub(crate) fn await_write(&self) {
@@ -122,7 +129,7 @@ impl HostPath {
         self.shared.set(Hangs::Nothing);
     }
 
-    /// How many writes hang.
+    /// How many writes, or lookups, hang.
     pub(crate) fn held_back(&self) -> usize {
         self.shared.held_back.load(Ordering::SeqCst)
     }
@@ -148,7 +155,10 @@ impl Server {
 impl Filesystem for Server {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match name.to_str() {
-            Some(NAME) => reply.entry(&Duration::ZERO, &attributes(FILE, self.len()), fuser::Generation(0)),
+            Some(NAME) => {
+                self.0.pass_counted(|hangs| hangs == Hangs::Lookups);
+                reply.entry(&Duration::ZERO, &attributes(FILE, self.len()), fuser::Generation(0));
+            }
             _ => reply.error(Errno::ENOENT),
         }
     }
@@ -192,7 +202,7 @@ impl Filesystem for Server {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.0.pass_write(offset);
+        self.0.pass_counted(|hangs| hangs.has_write(offset));
         match self.0.disk.write_all_at(data, offset) {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap()),
             Err(_) => reply.error(Errno::EIO),

@@ -196,6 +196,27 @@ fn a_signal_ends_the_wait_that_comes_after_a_slow_create() {
     only_the_holder_is_left(&scene);
 }
 
+/// It takes a moment from the lease to the start of the command, which may be slow: what it does there is to look at the
+/// device, for the name of its socket.
+#[test]
+fn a_signal_just_before_the_command_starts_is_not_forgotten() {
+    let scene = Scene::with(&["db"]);
+    let holder = scene.hold(&["db"]);
+    let path = HostPath::new(scene.folder.path(), "path", &scene.path("disk"));
+    let device = text(&path.file);
+    let mut waiting = scene.start(&["run", "--device", device, "--wait", "forever", "db", "--", "sleep", "1000"]);
+    until("the waiting host", || somebody_waits(&scene) || waiting.ended().is_some());
+    path.hang_lookups();
+    holder.signal(Signal::TERM);
+    until("the lease", || path.held_back() > 0 || waiting.ended().is_some());
+    waiting.signal(Signal::TERM);
+    // It takes the signal meanwhile; if it takes it later the command has it.
+    std::thread::sleep(Duration::from_millis(300));
+    path.thaw();
+    ended(waiting).expect(128 + 15, &[]);
+    ended(holder).expect(128 + 15, &[]);
+}
+
 /// Whether the block of a host says that it waits for a resource.
 fn somebody_waits(scene: &Scene) -> bool {
     let dump = scene.run(&["dump", "disk", "--json"]).json();

@@ -45,7 +45,7 @@ use crate::descendants::{self, Outcome, Rest};
 use messages::{Order, Report};
 
 pub(crate) use process::guard_main;
-pub(crate) use signals::Signals;
+pub(crate) use signals::{Received, Signals};
 pub(crate) use stub::exec_main;
 
 /// The hidden subcommand that runs [`guard_main`].

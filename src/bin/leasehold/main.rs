@@ -26,6 +26,7 @@ mod request;
 mod run;
 mod screen;
 mod session;
+mod signaled;
 mod status;
 mod supervise;
 mod value;

@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -17,13 +16,13 @@ use leasehold::{LeaseMode, Lockspace, Membership, Resource, Version};
 
 use crate::args::{Patience, Target};
 use crate::channel::Server;
-use crate::descendants::Outcome;
 use crate::failure::{Failure, IO, USAGE};
-use crate::guard::{Guard, Signals};
+use crate::guard::Guard;
 use crate::leases::{How, Leases};
 use crate::output::tell;
 use crate::prepare::{DEFAULT_DEVICE, make_default, open, resource};
 use crate::session::{Identity, call_off, leave_and_tell};
+use crate::signaled::Signaled;
 use crate::supervise::Supervisor;
 use crate::watchdog::Choice;
 use crate::yielding::{OnRequest, Yielding};
@@ -111,9 +110,6 @@ impl RunArgs {
     }
 }
 
-/// How often what is awaited is looked at while a signal may come.
-const TICK: Duration = Duration::from_millis(2);
-
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, Failure> {
     check_names(&args.names)?;
     if args.names.len() > 1 {
@@ -156,56 +152,6 @@ fn check_names(names: &[Target]) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Signals that came before the command was started end the wait for it; later ones are the command's.
-struct Signaled {
-    received: Receiver<i32>,
-    first: std::cell::Cell<Option<i32>>,
-}
-
-impl Signaled {
-    fn listen(guard: Arc<Guard>) -> Result<Signaled, Failure> {
-        let failed = |error| Failure::new(IO, format!("signals can't be caught: {error}"));
-        let signals = Signals::new().map_err(failed)?;
-        let (sender, received) = channel();
-        let forward = move || {
-            for signal in signals {
-                if let Some(pass_on) = signal.pass_on {
-                    // Nothing to pass it on to is no failure.
-                    let _ = guard.signal(pass_on);
-                }
-                // Nobody listens any more once the command runs.
-                let _ = sender.send(signal.signal);
-            }
-        };
-        thread::Builder::new().name("leasehold-signals".into()).spawn(forward).map_err(failed)?;
-        Ok(Signaled { received, first: std::cell::Cell::new(None) })
-    }
-
-    /// Waits until `done`; false when a signal that ends a process came first.
-    fn wait(&self, mut done: impl FnMut() -> bool) -> bool {
-        while !done() {
-            match self.received.recv_timeout(TICK) {
-                Ok(signal) if ends_a_process(signal) => {
-                    self.first.set(Some(signal));
-                    return false;
-                }
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),
-            }
-        }
-        true
-    }
-
-    fn exit_code(&self) -> ExitCode {
-        Outcome::Signal(self.first.get().unwrap_or_default()).exit_code()
-    }
-}
-
-fn ends_a_process(signal: i32) -> bool {
-    use rustix::process::Signal;
-    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM].map(Signal::as_raw).contains(&signal)
 }
 
 /// `None`: a signal came.
@@ -255,5 +201,5 @@ fn hold_and_run(
     };
     let channel = Server::listen(args.device(), membership.lockspace(), membership.owner().host)
         .inspect_err(|error| tell(format_args!("no other command can ask this one for anything: {error}")));
-    Supervisor::new(guard, membership, leases, yielding, channel.ok()).run(&args.command)
+    Supervisor::new(guard, membership, leases, yielding, channel.ok()).run(&args.command, signals)
 }

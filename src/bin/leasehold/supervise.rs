@@ -17,6 +17,7 @@ use crate::failure::{Failure, IO, LOST, USAGE};
 use crate::guard::{Guard, GuardEvent};
 use crate::leases::Leases;
 use crate::output::tell;
+use crate::signaled::Signaled;
 use crate::yielding::Yielding;
 
 /// By convention: the command was not found, or can't be executed.
@@ -53,17 +54,20 @@ impl<'run> Supervisor<'run> {
         Supervisor { guard, membership, leases, yielding, channel, order, overdue }
     }
 
-    /// Runs the command to its end, and hands over or releases.
-    pub(crate) fn run(self, command: &[OsString]) -> Result<ExitCode, Failure> {
+    /// Runs the command to its end, and hands over or releases; not at all, if a signal has come.
+    pub(crate) fn run(self, command: &[OsString], signals: &Signaled) -> Result<ExitCode, Failure> {
         let ladder = self.membership.ladder();
         let status = self.leases.status();
         let until = match &status {
             Status::Held { until } | Status::Late { until } => *until,
             Status::Lost { reason } => return Err(reason.clone().into()),
         };
-        self.guard
-            .launch(command, &self.leases.environment(self.membership), ladder.deadlines(until))
-            .map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", command[0])))?;
+        let environment = self.leases.environment(self.membership);
+        let Some(launched) = signals.launch(|| self.guard.launch(command, &environment, ladder.deadlines(until)))
+        else {
+            return Ok(signals.exit_code());
+        };
+        launched.map_err(|error| Failure::new(USAGE, format!("{:?} can't be started: {error}", command[0])))?;
         self.yielding.launched(ladder.grace());
         let ended = self.watch(&ladder, status);
         self.conclude(ended)
