@@ -1,8 +1,42 @@
 //! What an acquire is told when somebody else has the resource.
 
-use leasehold::{AcquireError, AcquireOptions, LeaseMode, Membership, Resource, Wait};
+use leasehold::{AcquireError, AcquireOptions, Lease, LeaseMode, Membership, Resource, Taken, Version, Wait};
 
-use super::id;
+use super::{id, until_some};
+
+/// Who does not wait is told by a busy machine that it was too slow to judge what it had read, which says nothing of the
+/// resource. These ask again then.
+pub(crate) trait AtOnce {
+    fn try_acquire(&self, resource: &Resource) -> Result<Lease, AcquireError>;
+    fn try_share(&self, resource: &Resource) -> Result<Lease, AcquireError>;
+    fn try_take(&self, resource: &Resource, version: Version) -> Result<Taken, AcquireError>;
+}
+
+impl AtOnce for Membership {
+    #[track_caller]
+    fn try_acquire(&self, resource: &Resource) -> Result<Lease, AcquireError> {
+        judged(|| self.acquire(resource, Wait::No))
+    }
+
+    #[track_caller]
+    fn try_share(&self, resource: &Resource) -> Result<Lease, AcquireError> {
+        judged(|| self.acquire(resource, shared(Wait::No)))
+    }
+
+    #[track_caller]
+    fn try_take(&self, resource: &Resource, version: Version) -> Result<Taken, AcquireError> {
+        judged(|| self.take(resource, version, Wait::No))
+    }
+}
+
+/// Asks until it is answered, as [`AtOnce`].
+#[track_caller]
+pub(crate) fn judged<T>(ask: impl Fn() -> Result<T, AcquireError>) -> Result<T, AcquireError> {
+    until_some("an answer", || match ask() {
+        Err(AcquireError::TimedOut { source: None, .. }) => None,
+        answer => Some(answer),
+    })
+}
 
 pub(crate) fn shared(wait: Wait) -> AcquireOptions {
     AcquireOptions::new().mode(LeaseMode::Shared).wait(wait)
@@ -20,7 +54,7 @@ pub(crate) fn sharers(refused: AcquireError) -> Vec<u64> {
 /// Asserts that the resource is refused as that host's.
 #[track_caller]
 pub(crate) fn held_by(asking: &Membership, resource: &Resource, owner: u64) {
-    match asking.acquire(resource, Wait::No) {
+    match asking.try_acquire(resource) {
         Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host, id(owner)),
         other => panic!("{other:?}"),
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use leasehold::disk::{FaultDisk, MemoryDisk, Plan};
-use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, Resource, Timeouts, Wait, format};
+use leasehold::{FormatOptions, JoinError, JoinOptions, Lockspace, Membership, Resource, Timeouts, Wait, format};
 
-use super::id;
+use super::{PATIENCE, id, until_some};
 
 /// A lockspace in memory with the resource `demo`, and one host whose path to it can be made to fail.
 pub(crate) struct Scene {
@@ -25,8 +25,8 @@ pub(crate) fn formatted(timeouts: Timeouts) -> MemoryDisk {
 /// A disk with a lockspace that has the resource `demo` and no host.
 pub(crate) fn with_resource(timeouts: Timeouts) -> (MemoryDisk, Resource) {
     let disk = formatted(timeouts);
-    let membership = Lockspace::open(Arc::new(disk.reopen())).unwrap().join(JoinOptions::new()).unwrap();
-    let resource = membership.create("demo", Wait::No).unwrap();
+    let membership = join(&Lockspace::open(Arc::new(disk.reopen())).unwrap(), JoinOptions::new);
+    let resource = membership.create("demo", Wait::For(PATIENCE)).unwrap();
     membership.leave().unwrap();
     (disk, resource)
 }
@@ -59,29 +59,48 @@ pub(crate) fn edit_sector(disk: &MemoryDisk, at: u64, change: impl FnOnce(&mut [
     disk.edit(|bytes| change(&mut bytes[at as usize..][..512]));
 }
 
-/// Of every scene.
-pub(crate) fn timeouts() -> Timeouts {
-    super::timeouts([50, 200, 2_000, 300, 2_400])
+/// A busy machine costs nobody a lease. A join takes no longer for it.
+pub(crate) fn steady() -> Timeouts {
+    super::timeouts([50, 200, 20_000, 300, 20_300])
+}
+
+/// For who waits until something is lost, a host is dead, or an answer comes though a write hangs.
+pub(crate) fn brief() -> Timeouts {
+    super::timeouts([50, 200, 4_000, 300, 4_400])
+}
+
+/// Joins; again where this machine was too busy for it, or a process that another test starts has not closed its copy of
+/// the local lock.
+#[track_caller]
+pub(crate) fn join(lockspace: &Lockspace, options: impl Fn() -> JoinOptions) -> Membership {
+    until_some("a join", || match lockspace.join(options()) {
+        Err(JoinError::Attempt { reason: "the storage was too slow for it", .. } | JoinError::HeldHere { .. }) => None,
+        answer => Some(answer.unwrap()),
+    })
 }
 
 impl Scene {
     /// Host 1 is the one with the path.
     pub(crate) fn new() -> Scene {
-        Scene::with_options(JoinOptions::new())
+        Scene::with(steady(), JoinOptions::new)
     }
 
-    pub(crate) fn with_options(options: JoinOptions) -> Scene {
-        let disk = formatted(timeouts());
+    pub(crate) fn brief() -> Scene {
+        Scene::with(brief(), JoinOptions::new)
+    }
+
+    pub(crate) fn with(timeouts: Timeouts, options: impl Fn() -> JoinOptions) -> Scene {
+        let disk = formatted(timeouts);
         let path = path_to(&disk);
-        let membership = Lockspace::open(path.clone()).unwrap().join(options.host_id(id(1))).unwrap();
-        let resource = membership.create("demo", Wait::For(super::PATIENCE)).unwrap();
+        let membership = join(&Lockspace::open(path.clone()).unwrap(), || options().host_id(id(1)));
+        let resource = membership.create("demo", Wait::For(PATIENCE)).unwrap();
         Scene { disk, path, membership, resource }
     }
 
     /// Another host, with a path of its own on which all goes well.
     pub(crate) fn other(&self, host: u64) -> Membership {
         let lockspace = Lockspace::open(Arc::new(self.disk.reopen())).unwrap();
-        lockspace.join(JoinOptions::new().host_id(id(host))).unwrap()
+        join(&lockspace, || JoinOptions::new().host_id(id(host)))
     }
 
     /// Other hosts, which join at the same time.

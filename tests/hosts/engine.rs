@@ -1,7 +1,7 @@
 //! The engine on a disk that misbehaves for one host: what it answers, and what becomes of it afterwards.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -10,18 +10,29 @@ use std::time::{Duration, Instant};
 use leasehold::disk::{BootClock, Clock, Fault, Lane, ManualClock, MemoryDisk, Plan, Request};
 use leasehold::format::SectorSize;
 use leasehold::{
-    AcquireError, FindError, JoinError, JoinOptions, LeaveError, Lockspace, LossReason, OpenError, Status, Time,
+    AcquireError, FindError, JoinError, JoinOptions, Lease, LeaveError, Lockspace, LossReason, OpenError, Status, Time,
     Timeouts, Wait,
 };
 
-use crate::common::memory::{Scene, edit_sector, formatted, hold_writes, sector, timeouts};
-use crate::common::{PATIENCE, id, until};
+use crate::common::answers::AtOnce;
+use crate::common::memory::{Scene, edit_sector, formatted, hold_writes, join, sector, steady};
+use crate::common::{PATIENCE, id, timeouts, until, until_some};
 
 const EIO: i32 = 5;
 const SAY_DEADLINE: &str = "LEASEHOLD_TEST_SAY_DEADLINE";
 
 fn covers(request: &Request, at: u64) -> bool {
     (request.offset..request.offset + request.len() as u64).contains(&at)
+}
+
+/// What an acquire answers whose write hangs for longer than it waits; again where a busy machine did not get as far as
+/// the write.
+fn acquire_that_hangs(scene: &Scene) -> Result<Lease, AcquireError> {
+    let acquire = || scene.membership.acquire(&scene.resource, Wait::For(Duration::from_millis(50)));
+    until_some("the write of an acquire", || match acquire() {
+        Err(AcquireError::TimedOut { .. }) if scene.path.held() == 0 => None,
+        answer => Some(answer),
+    })
 }
 
 /// Whatever write of an acquire hangs: the caller is told that the outcome is unknown, nobody else gets the resource in
@@ -32,9 +43,9 @@ fn an_acquire_whose_write_hangs_is_unknown_and_is_given_back() {
         let scene = Scene::new();
         let other = scene.other(2);
         scene.hold_writes(part(&scene));
-        let answer = scene.membership.acquire(&scene.resource, Wait::For(Duration::from_millis(50)));
+        let answer = acquire_that_hangs(&scene);
         assert!(matches!(answer, Err(AcquireError::Unknown { .. })), "{answer:?}");
-        let again = scene.membership.acquire(&scene.resource, Wait::No);
+        let again = scene.membership.try_acquire(&scene.resource);
         assert!(matches!(again, Err(AcquireError::AlreadyHeld { .. })), "{again:?}");
         scene.thaw();
         let taken = other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap();
@@ -49,16 +60,21 @@ fn an_acquire_whose_write_hangs_is_unknown_and_is_given_back() {
 fn an_acquire_waits_for_what_this_host_is_giving_back() {
     let scene = Scene::new();
     scene.hold_writes(scene.block_at(1));
-    let answer = scene.membership.acquire(&scene.resource, Wait::For(Duration::from_millis(50)));
+    let answer = acquire_that_hangs(&scene);
     assert!(matches!(answer, Err(AcquireError::Unknown { .. })), "{answer:?}");
-    let short = scene.membership.acquire(&scene.resource, Wait::For(Duration::from_millis(50)));
+    let (start, wait) = (Instant::now(), Duration::from_millis(50));
+    let short = scene.membership.acquire(&scene.resource, Wait::For(wait));
     assert!(matches!(short, Err(AcquireError::AlreadyHeld { .. })), "{short:?}");
+    assert!(start.elapsed() >= wait, "it did not wait");
+    let begins = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Long enough for the acquire to find what is still under way.
+            until("the acquire", || begins.load(Ordering::SeqCst));
+            // Long enough for it to find what is still under way.
             thread::sleep(Duration::from_millis(100));
             scene.thaw();
         });
+        begins.store(true, Ordering::SeqCst);
         scene.membership.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap().release().unwrap();
     });
 }
@@ -71,7 +87,8 @@ fn an_error_that_passes_leaves_no_lease_that_nobody_manages() {
             let scene = Scene::new();
             let other = scene.other(2);
             let area = scene.area();
-            let (count, failed) = (AtomicUsize::new(0), plan.clone());
+            let (count, failed) = (Arc::new(AtomicUsize::new(0)), plan.clone());
+            let written = count.clone();
             scene.path.set_rule(move |request| {
                 let counts = request.is_write() && area.contains(&request.offset);
                 match counts && count.fetch_add(1, Ordering::SeqCst) == number {
@@ -79,7 +96,12 @@ fn an_error_that_passes_leaves_no_lease_that_nobody_manages() {
                     false => Plan::Pass,
                 }
             });
-            let version = match scene.membership.acquire(&scene.resource, Wait::No) {
+            let answer = until_some("an acquire", || match scene.membership.acquire(&scene.resource, Wait::No) {
+                // A busy machine did not get as far as that write.
+                Err(AcquireError::TimedOut { source: None, .. }) if written.load(Ordering::SeqCst) <= number => None,
+                answer => Some(answer),
+            });
+            let version = match answer {
                 Ok(lease) => {
                     let version = lease.version();
                     lease.release().unwrap();
@@ -99,8 +121,8 @@ fn an_error_that_passes_leaves_no_lease_that_nobody_manages() {
 /// The late write of an older leader would come after the newer one.
 #[test]
 fn nothing_is_written_to_a_sector_that_has_a_write_in_flight() {
-    let scene = Scene::new();
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let scene = Scene::brief();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     let version = lease.version();
     let at = scene.leader_at();
     scene.hold_writes(at);
@@ -114,7 +136,7 @@ fn nothing_is_written_to_a_sector_that_has_a_write_in_flight() {
         }
         Plan::Pass
     });
-    let answer = scene.membership.acquire(&scene.resource, Wait::No);
+    let answer = scene.membership.try_acquire(&scene.resource);
     assert!(matches!(answer, Err(AcquireError::Unknown { .. })), "{answer:?}");
     assert!(written.try_recv().is_err(), "the leader was written");
     assert_eq!(scene.path.release(), 1);
@@ -124,13 +146,13 @@ fn nothing_is_written_to_a_sector_that_has_a_write_in_flight() {
 
 #[test]
 fn a_decided_lease_whose_leader_hangs_is_not_given_to_another() {
-    let scene = Scene::new();
+    let scene = Scene::brief();
     let other = scene.other(2);
     scene.hold_writes(scene.leader_at());
-    let answer = scene.membership.acquire(&scene.resource, Wait::No);
+    let answer = scene.membership.try_acquire(&scene.resource);
     assert!(matches!(answer, Err(AcquireError::Unknown { .. })), "{answer:?}");
     // It is decided for host 1, which lives: host 2 may commit that, and must respect it.
-    match other.acquire(&scene.resource, Wait::No) {
+    match other.try_acquire(&scene.resource) {
         Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host, id(1)),
         answer => panic!("{answer:?}"),
     }
@@ -139,11 +161,13 @@ fn a_decided_lease_whose_leader_hangs_is_not_given_to_another() {
 #[test]
 fn a_renewal_that_hangs_is_told_as_late_and_then_lost_and_a_late_landing_revives_nothing() {
     let (sender, told) = channel();
-    let scene = Scene::with_options(JoinOptions::new().on_status(move |status| {
+    // So long that the thread which tells it does not miss being late.
+    let scene = Scene::with(timeouts([50, 200, 6_000, 300, 6_400]), || {
+        let sender = sender.clone();
         // The test may have ended.
-        let _ = sender.send(status.clone());
-    }));
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+        JoinOptions::new().on_status(move |status| drop(sender.send(status.clone())))
+    });
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     assert!(lease.is_held());
     scene.hold_writes(0);
     let mut seen = Vec::new();
@@ -161,18 +185,18 @@ fn a_renewal_that_hangs_is_told_as_late_and_then_lost_and_a_late_landing_revives
     scene.thaw();
     until("the renewal's end", || scene.path.held() == 0);
     assert!(matches!(scene.membership.status(), Status::Lost { .. }));
-    assert!(matches!(scene.membership.acquire(&scene.resource, Wait::No), Err(AcquireError::Lost(_))));
+    assert!(matches!(scene.membership.try_acquire(&scene.resource), Err(AcquireError::Lost(_))));
     assert!(matches!(lease.release(), Err(leasehold::ReleaseError::Lost(LossReason::Expired { .. }))));
     // Lost is lost: nothing was released on disk, so the lease is taken over only when the host counts as dead.
     let other = scene.other(2);
-    assert!(matches!(other.acquire(&scene.resource, Wait::No), Err(AcquireError::Held { .. })));
+    assert!(matches!(other.try_acquire(&scene.resource), Err(AcquireError::Held { .. })));
     other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap().release().unwrap();
 }
 
 #[test]
 fn a_read_of_the_own_record_that_is_slower_than_the_io_timeout_loses_nothing() {
     let scene = Scene::new();
-    let slow = timeouts().io() + timeouts().io() / 2;
+    let slow = steady().io() + steady().io() / 2;
     scene.path.set_rule(move |request| match request.lane {
         Lane::Renewal if !request.is_write() => Plan::Delay(slow),
         _ => Plan::Pass,
@@ -185,11 +209,11 @@ fn a_read_of_the_own_record_that_is_slower_than_the_io_timeout_loses_nothing() {
 /// Whichever it is: the renewal, or one to an area, which doesn't keep the host id from being renewed.
 #[test]
 fn a_host_id_is_not_given_back_while_a_write_is_in_flight() {
-    let renewal = Scene::new();
+    let renewal = Scene::brief();
     renewal.hold_writes(0);
     assert!(renewal.path.wait_held(1, PATIENCE));
-    let area = Scene::new();
-    let lease = area.membership.acquire(&area.resource, Wait::No).unwrap();
+    let area = Scene::brief();
+    let lease = area.membership.try_acquire(&area.resource).unwrap();
     area.hold_writes(area.leader_at());
     // What frees it is the flag in the block.
     lease.release().unwrap();
@@ -208,7 +232,7 @@ fn a_host_id_is_not_given_back_while_a_write_is_in_flight() {
 #[test]
 fn of_two_threads_that_leave_one_is_told_that_the_other_does() {
     let scene = Scene::new();
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     thread::scope(|scope| {
         // Who leaves waits for the release.
         scene.hold_writes(scene.block_at(1));
@@ -244,7 +268,7 @@ fn threads_that_create_resources_at_once_take_turns() {
 #[test]
 fn a_foreign_record_in_the_own_sector_is_the_loss_of_everything() {
     let scene = Scene::new();
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     let old = sector(&scene.disk, 0);
     until("the next renewal", || sector(&scene.disk, 0) != old);
     // A renewal that has read already writes over it: until one reads it.
@@ -259,7 +283,7 @@ fn a_foreign_record_in_the_own_sector_is_the_loss_of_everything() {
 #[test]
 fn the_own_block_of_what_is_held_is_written_anew_when_it_rots() {
     let scene = Scene::new();
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     let block = || sector(&scene.disk, scene.block_at(1));
     let right = block();
     edit_sector(&scene.disk, scene.block_at(1), |bytes| bytes[3] ^= 0x55);
@@ -274,21 +298,21 @@ fn the_own_block_of_what_is_held_is_written_anew_when_it_rots() {
 fn a_sector_that_cannot_be_read_keeps_nobody_from_the_resource_when_its_host_is_gone() {
     let scene = Scene::new();
     let other = scene.other(2);
-    let version = other.acquire(&scene.resource, Wait::No).unwrap().version();
+    let version = other.try_acquire(&scene.resource).unwrap().version();
     let at = scene.block_at(2);
     scene.path.set_rule(move |request| match !request.is_write() && covers(request, at) {
         true => Plan::Fail(Fault::errno("reading", EIO)),
         false => Plan::Pass,
     });
     // The lease was dropped, and host 2 lives: its block may hold anything.
-    match scene.membership.acquire(&scene.resource, Wait::No) {
+    match scene.membership.try_acquire(&scene.resource) {
         Err(AcquireError::BlockDamaged { holder, damage, .. }) => {
             assert_eq!((holder.host, damage.offset), (id(2), at));
         }
         answer => panic!("{answer:?}"),
     }
     until("the release of the dropped lease", || other.leave().is_ok());
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     assert!(lease.version() > version.after(1), "what the lost block may have decided is passed over");
 }
 
@@ -323,23 +347,23 @@ impl Clock for Suspended {
 
 #[test]
 fn a_suspend_for_longer_than_the_lease_lasts_is_the_loss_of_everything_when_it_ends() {
-    let disk = formatted(timeouts());
+    let disk = formatted(steady());
     let clock = Arc::new(Suspended(ManualClock::new(Time::ZERO)));
     let (sender, told) = channel();
-    let options = JoinOptions::new().host_id(id(1)).on_status(move |status| {
+    let membership = join(&Lockspace::open_with_clock(Arc::new(disk), clock.clone()).unwrap(), || {
+        let sender = sender.clone();
         // The test may have ended.
-        let _ = sender.send(status.clone());
+        JoinOptions::new().host_id(id(1)).on_status(move |status| drop(sender.send(status.clone())))
     });
-    let membership = Lockspace::open_with_clock(Arc::new(disk), clock.clone()).unwrap().join(options).unwrap();
-    let resource = membership.create("demo", Wait::No).unwrap();
-    let lease = membership.acquire(&resource, Wait::No).unwrap();
+    let resource = membership.create("demo", Wait::For(PATIENCE)).unwrap();
+    let lease = membership.try_acquire(&resource).unwrap();
     assert!(lease.is_held());
     // The watching thread may not have run yet; what it tells afterwards is what this is about.
     assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), Status::Held { .. }));
-    clock.0.advance(timeouts().fail());
+    clock.0.advance(steady().fail());
     // No thread has run for it.
     assert!(!lease.is_held());
-    assert!(matches!(membership.acquire(&resource, Wait::No), Err(AcquireError::Lost(_))));
+    assert!(matches!(membership.try_acquire(&resource), Err(AcquireError::Lost(_))));
     assert!(matches!(lease.release(), Err(leasehold::ReleaseError::Lost(LossReason::Expired { .. }))));
     // Being late was due, too, but being lost is what counts now.
     loop {
@@ -383,10 +407,17 @@ fn a_lease_is_counted_by_the_clock_that_goes_on_in_suspend() {
 
 #[test]
 fn a_join_that_failed_leaves_nothing_behind() {
-    let scene = Scene::new();
+    let scene = Scene::brief();
     let record = scene.membership.lockspace().geometry().delta_offset(id(2));
     let lockspace = Lockspace::open(scene.path.clone()).unwrap();
-    let join = || lockspace.join(JoinOptions::new().host_id(id(2)));
+    let options = || JoinOptions::new().host_id(id(2));
+    // Again where this machine was too busy to get as far as the write.
+    let try_join = || {
+        until_some("a join that writes", || match lockspace.join(options()) {
+            Err(JoinError::Attempt { .. }) => None,
+            answer => Some(answer),
+        })
+    };
     let set_rule = |plan: fn() -> Plan| {
         scene.path.set_rule(move |request| match request.is_write() && request.offset == record {
             true => plan(),
@@ -394,41 +425,43 @@ fn a_join_that_failed_leaves_nothing_behind() {
         });
     };
     set_rule(|| Plan::Fail(Fault::errno("writing", EIO)));
-    let failed = join();
+    let failed = try_join();
     assert!(matches!(failed, Err(JoinError::Disk(_))), "{failed:?}");
     scene.path.clear_rule();
     // Nor does it keep the id from those who came by another description of the device.
     scene.other(2).leave().unwrap();
     // A write that hangs keeps the id from everybody on this machine for as long as it does, and no longer.
     set_rule(|| Plan::Hold);
-    let failed = join();
+    let failed = try_join();
     assert!(matches!(failed, Err(JoinError::Disk(_))), "{failed:?}");
-    let refused = join();
+    let refused = try_join();
     assert!(matches!(refused, Err(JoinError::HeldHere { .. })), "{refused:?}");
     scene.thaw();
     scene.other(2).leave().unwrap();
-    join().unwrap().leave().unwrap();
+    join(&lockspace, options).leave().unwrap();
 }
 
 /// The entry of a resource that is held is erased by what an indexer that is dead by now had begun to write.
 #[test]
 fn a_late_write_to_the_index_gives_nobody_an_area_that_is_held() {
-    let Scene { disk, path, membership, .. } = Scene::new();
+    let Scene { disk, path, membership, .. } = Scene::brief();
     let geometry = membership.lockspace().geometry();
     let entries = geometry.area_bytes() + geometry.sector_bytes() as u64;
     hold_writes(&path, entries);
-    assert!(membership.create("late", Wait::No).is_err());
-    assert_eq!(path.held(), 1);
+    until("the write that hangs", || {
+        assert!(membership.create("late", Wait::No).is_err());
+        path.held() == 1
+    });
     drop(membership);
     // It holds the lease that guards the index, until it counts as dead.
     let other = |host| {
         let lockspace = Lockspace::open(Arc::new(disk.reopen())).unwrap();
-        lockspace.join(JoinOptions::new().host_id(id(host))).unwrap()
+        join(&lockspace, || JoinOptions::new().host_id(id(host)))
     };
     let (holder, indexer) = (other(2), other(3));
     holder.create("first", Wait::For(PATIENCE)).unwrap();
     let second = holder.create("second", Wait::For(PATIENCE)).unwrap();
-    let lease = holder.acquire(&second, Wait::No).unwrap();
+    let lease = holder.try_acquire(&second).unwrap();
     let area = |at: u64| disk.bytes()[at as usize..][..geometry.area_bytes() as usize].to_vec();
     let held = area(second.offset());
     path.clear_rule();
@@ -440,7 +473,7 @@ fn a_late_write_to_the_index_gives_nobody_an_area_that_is_held() {
     assert!(area(second.offset()) == held, "the area was written");
     // Its name leads to it again.
     assert_eq!(indexer.create("second", Wait::For(PATIENCE)).unwrap(), second);
-    match indexer.acquire(&second, Wait::No) {
+    match indexer.try_acquire(&second) {
         Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host, id(2)),
         answer => panic!("{answer:?}"),
     }
@@ -460,8 +493,8 @@ fn a_device_that_does_not_fit_what_is_on_it_is_refused() {
     }
     // A device that lost its end: whoever asks for what was there is told where it ends, and the rest goes on.
     let lockspace = open(&bytes[..scene.resource.offset() as usize + 512], None).unwrap();
-    let host = lockspace.join(JoinOptions::new().host_id(id(2))).unwrap();
-    match host.acquire(&scene.resource, Wait::No) {
+    let host = join(&lockspace, || JoinOptions::new().host_id(id(2)));
+    match host.try_acquire(&scene.resource) {
         Err(AcquireError::Disk(error)) => assert_eq!(error.offset, scene.resource.offset()),
         answer => panic!("{answer:?}"),
     }

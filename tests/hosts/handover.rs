@@ -12,7 +12,7 @@ use leasehold::{
     Membership, Notice, PrepareError, Resource, Wait,
 };
 
-use super::common::memory::Scene;
+use super::common::memory::{Scene, steady};
 use super::common::{PATIENCE, id, until};
 
 const LONG: Wait = Wait::For(PATIENCE);
@@ -59,8 +59,10 @@ fn the_destination_owns_the_next_version_and_the_source_nothing() {
 #[test]
 fn the_source_is_told_who_asks_once() {
     let (sender, told) = channel();
-    let options = JoinOptions::new().on_notice(move |notice| drop(sender.send(notice.clone())));
-    let scene = Scene::with_options(options);
+    let scene = Scene::with(steady(), || {
+        let sender = sender.clone();
+        JoinOptions::new().on_notice(move |notice| drop(sender.send(notice.clone())))
+    });
     with_destination(&scene, |lease, Answer { destination, answer }| {
         let Notice::HandoverAsked { from, name, resource, held } = told.recv_timeout(PATIENCE).unwrap() else {
             panic!("another notice")
@@ -204,7 +206,7 @@ fn a_begun_handover_can_not_be_shared_but_released() {
 
 #[test]
 fn a_destination_that_dies_with_what_it_was_handed_is_taken_over_as_any_owner() {
-    let scene = Scene::new();
+    let scene = Scene::brief();
     let dying = scene.other(2);
     let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
     let version = thread::scope(|scope| {
@@ -328,7 +330,7 @@ fn what_was_stopped_does_not_go_on_when_another_host_has_had_the_resource() {
 
 #[test]
 fn a_source_whose_membership_ends_prepares_nothing() {
-    let scene = Scene::new();
+    let scene = Scene::brief();
     let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
     thread::scope(|scope| {
         let prepared = scope.spawn(|| lease.prepare_handover(id(2), LONG));

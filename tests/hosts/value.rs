@@ -13,13 +13,10 @@ use leasehold::{
 };
 use serde_json::Value as Json;
 
+use crate::common::answers::AtOnce;
 use crate::common::memory::{self, edit_sector, hold_writes, path_to, sector, thaw};
 use crate::common::scene::{Ended, Scene};
-use crate::common::{PATIENCE, id, timeouts, until};
-
-fn quick() -> Timeouts {
-    timeouts([50, 200, 2_000, 300, 2_400])
-}
+use crate::common::{PATIENCE, id, until};
 
 /// A lockspace in memory with one resource, and a path to it for one host.
 struct World {
@@ -30,7 +27,15 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let (disk, resource) = memory::with_resource(quick());
+        World::with(memory::steady())
+    }
+
+    fn brief() -> World {
+        World::with(memory::brief())
+    }
+
+    fn with(timeouts: Timeouts) -> World {
+        let (disk, resource) = memory::with_resource(timeouts);
         World { path: path_to(&disk), disk, resource }
     }
 
@@ -41,7 +46,7 @@ impl World {
     /// Host 1 is the one with the path.
     fn join(&self, host: u64) -> Membership {
         let lockspace = if host == 1 { Lockspace::open(self.path.clone()).unwrap() } else { self.open() };
-        lockspace.join(JoinOptions::new().host_id(id(host))).unwrap()
+        memory::join(&lockspace, || JoinOptions::new().host_id(id(host)))
     }
 
     fn value_at(&self) -> u64 {
@@ -62,7 +67,7 @@ impl World {
 fn the_next_owner_reads_what_the_last_one_wrote_and_who_that_was() {
     let world = World::new();
     let (first, second) = (world.join(1), world.join(2));
-    let lease = first.acquire(&world.resource, Wait::No).unwrap();
+    let lease = first.try_acquire(&world.resource).unwrap();
     assert_eq!(lease.value().unwrap(), None);
     lease.set_value(b"one").unwrap();
     lease.set_value(b"two").unwrap();
@@ -89,9 +94,9 @@ fn the_next_owner_reads_what_the_last_one_wrote_and_who_that_was() {
 /// The former owner is dead, and its last write lands over the value of the next one.
 #[test]
 fn a_late_write_of_a_former_owner_is_told() {
-    let world = World::new();
+    let world = World::brief();
     let (first, second) = (world.join(1), world.join(2));
-    let lease = first.acquire(&world.resource, Wait::No).unwrap();
+    let lease = first.try_acquire(&world.resource).unwrap();
     world.hold_writes();
     let hangs = lease.set_value(b"late").unwrap_err();
     assert!(matches!(hangs, ValueError::Disk(_)), "{hangs}");
@@ -118,14 +123,14 @@ fn a_late_write_of_a_former_owner_is_told() {
 /// It could land over a value of the next owner, who would not be the next one then.
 #[test]
 fn a_lease_is_not_released_while_its_value_is_being_written() {
-    let world = World::new();
+    let world = World::brief();
     let (first, second) = (world.join(1), world.join(2));
-    let lease = first.acquire(&world.resource, Wait::No).unwrap();
+    let lease = first.try_acquire(&world.resource).unwrap();
     world.hold_writes();
     lease.set_value(b"slow").unwrap_err();
     let answer = lease.release().unwrap_err();
     assert!(matches!(answer, ReleaseError::Unknown { .. }), "{answer}");
-    let refused = second.acquire(&world.resource, Wait::No).unwrap_err();
+    let refused = second.try_acquire(&world.resource).unwrap_err();
     assert!(matches!(refused, AcquireError::Held { .. }), "{refused}");
     world.thaw();
     let taken = second.acquire(&world.resource, Wait::For(PATIENCE)).unwrap();
@@ -136,7 +141,7 @@ fn a_lease_is_not_released_while_its_value_is_being_written() {
 fn a_value_is_written_by_who_holds_alone_and_read_by_all() {
     let world = World::new();
     let (first, second) = (world.join(1), world.join(2));
-    let lease = first.acquire(&world.resource, Wait::No).unwrap();
+    let lease = first.try_acquire(&world.resource).unwrap();
     lease.set_value(b"alone").unwrap();
     lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
     let sharer = second
@@ -151,9 +156,9 @@ fn a_value_is_written_by_who_holds_alone_and_read_by_all() {
 /// Sharers rely on what they read.
 #[test]
 fn a_lease_is_not_shared_while_its_value_is_being_written() {
-    let world = World::new();
+    let world = World::brief();
     let membership = world.join(1);
-    let lease = membership.acquire(&world.resource, Wait::No).unwrap();
+    let lease = membership.try_acquire(&world.resource).unwrap();
     world.hold_writes();
     lease.set_value(b"slow").unwrap_err();
     let refused = lease.convert(LeaseMode::Shared, Wait::No).unwrap_err();
@@ -168,7 +173,7 @@ fn a_lease_is_not_shared_while_its_value_is_being_written() {
 fn what_another_program_wrote_is_read_and_marked_so() {
     let world = World::new();
     let membership = world.join(1);
-    let lease = membership.acquire(&world.resource, Wait::No).unwrap();
+    let lease = membership.try_acquire(&world.resource).unwrap();
     edit_sector(&world.disk, world.value_at(), |bytes| bytes[..5].copy_from_slice(b"plain"));
     let value = lease.value().unwrap().unwrap();
     assert_eq!((&value.data[..], value.origin), (&b"plain"[..], ValueOrigin::Unmarked));
@@ -187,16 +192,16 @@ fn scenario_14_where_an_area_has_no_room_for_a_value_nothing_is_written() {
         let geometry = Geometry::new(SectorSize::B4096, area).unwrap();
         let disk = MemoryDisk::new(8 * area.bytes() as usize, None);
         let options = FormatOptions {
-            timeouts: quick(),
+            timeouts: memory::steady(),
             sector_size: Some(SectorSize::B4096),
             area_size: Some(area),
             ..FormatOptions::default()
         };
         let path = path_to(&disk);
-        let membership = format(path.clone(), &options).unwrap().join(JoinOptions::new()).unwrap();
+        let membership = memory::join(&format(path.clone(), &options).unwrap(), JoinOptions::new);
         assert_eq!(membership.lockspace().geometry(), geometry);
-        let resource = membership.create("demo", Wait::No).unwrap();
-        let lease = membership.acquire(&resource, Wait::No).unwrap();
+        let resource = membership.create("demo", Wait::For(PATIENCE)).unwrap();
+        let lease = membership.try_acquire(&resource).unwrap();
         let offset = resource.offset() + 2002 * 4096;
         let touched = Arc::new(AtomicBool::new(false));
         let seen = touched.clone();

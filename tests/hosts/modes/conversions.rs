@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leasehold::disk::{Fault, Plan};
 use leasehold::{AcquireError, LeaseMode, Status, Wait};
 
-use super::{not_acquired, release};
-use crate::common::answers::{held_by, shared, sharers};
-use crate::common::memory::Scene;
+use super::{convert, not_acquired, release};
+use crate::common::answers::{AtOnce, held_by, shared, sharers};
+use crate::common::memory::{Scene, steady};
 use crate::common::{PATIENCE, until};
 
 const EIO: i32 = 5;
@@ -21,7 +21,7 @@ fn a_contender_never_gets_in_between() {
     const ROUNDS: usize = 50;
     let scene = Scene::new();
     let other = scene.other(2);
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     // So that there is time to look between any two writes of a conversion.
     let area = scene.area();
     scene.path.set_rule(move |request| match request.is_write() && area.contains(&request.offset) {
@@ -33,7 +33,7 @@ fn a_contender_never_gets_in_between() {
         let contender = scope.spawn(|| {
             let mut refused_by = BTreeSet::new();
             while !stop.load(Ordering::SeqCst) {
-                refused_by.insert(match other.acquire(&scene.resource, Wait::No) {
+                refused_by.insert(match other.try_acquire(&scene.resource) {
                     Err(AcquireError::Held { .. }) => "alone",
                     Err(AcquireError::Shared { .. }) => "shared",
                     other => panic!("{other:?}"),
@@ -53,6 +53,8 @@ fn a_contender_never_gets_in_between() {
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 assert!(!matches!(lease.status(), Status::Lost { .. }), "{:?}", lease.status());
+                // The others have work to do.
+                thread::yield_now();
             }
         });
         for round in 0..ROUNDS {
@@ -79,22 +81,22 @@ fn a_contender_never_gets_in_between() {
     lease.convert(LeaseMode::Exclusive, Wait::No).unwrap();
     assert_eq!(lease.version(), version);
     release(lease);
-    release(other.acquire(&scene.resource, Wait::No).unwrap());
+    release(other.try_acquire(&scene.resource).unwrap());
 }
 
 #[test]
 fn who_is_refused_to_hold_it_alone_still_shares_it() {
     let scene = Scene::new();
     let [second, third] = scene.others([2, 3]);
-    let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
-    let other = second.acquire(&scene.resource, shared(Wait::No)).unwrap();
+    let lease = scene.membership.try_share(&scene.resource).unwrap();
+    let other = second.try_share(&scene.resource).unwrap();
     let version = lease.version();
-    assert_eq!(sharers(not_acquired(lease.convert(LeaseMode::Exclusive, Wait::No))), [2]);
+    assert_eq!(sharers(not_acquired(convert(&lease, LeaseMode::Exclusive))), [2]);
     assert_eq!((lease.mode(), lease.version()), (LeaseMode::Shared, version));
-    assert_eq!(sharers(third.acquire(&scene.resource, Wait::No).unwrap_err()), [1, 2]);
+    assert_eq!(sharers(third.try_acquire(&scene.resource).unwrap_err()), [1, 2]);
     release(other);
-    assert_eq!(sharers(third.acquire(&scene.resource, Wait::No).unwrap_err()), [1]);
-    lease.convert(LeaseMode::Exclusive, Wait::No).unwrap();
+    assert_eq!(sharers(third.try_acquire(&scene.resource).unwrap_err()), [1]);
+    convert(&lease, LeaseMode::Exclusive).unwrap();
     assert!(lease.version() > version);
     held_by(&third, &scene.resource, 1);
     release(lease);
@@ -105,7 +107,7 @@ fn of_two_that_wait_to_hold_it_alone_one_gives_in_and_the_other_gets_it() {
     let scene = Scene::new();
     let other = scene.other(2);
     let hosts = [&scene.membership, &other];
-    let leases = hosts.map(|host| host.acquire(&scene.resource, shared(Wait::No)).unwrap());
+    let leases = hosts.map(|host| host.try_share(&scene.resource).unwrap());
     let latest = leases.iter().map(|lease| lease.version()).max().unwrap();
     let (sender, answers) = channel();
     thread::scope(|scope| {
@@ -143,7 +145,7 @@ fn a_write_that_fails_leaves_held_what_the_answer_says() {
                 let scene = Scene::new();
                 let other = scene.other(2);
                 let from = if to == LeaseMode::Exclusive { LeaseMode::Shared } else { LeaseMode::Exclusive };
-                let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
+                let lease = scene.membership.try_share(&scene.resource).unwrap();
                 let failed = AtomicUsize::new(0);
                 for number in 0..writes {
                     lease.convert(from, Wait::For(PATIENCE)).unwrap();
@@ -174,7 +176,7 @@ fn a_write_that_fails_leaves_held_what_the_answer_says() {
                     match lease.mode() {
                         LeaseMode::Exclusive => held_by(&other, &scene.resource, 1),
                         LeaseMode::Shared => {
-                            assert_eq!(sharers(other.acquire(&scene.resource, Wait::No).unwrap_err()), [1]);
+                            assert_eq!(sharers(other.try_acquire(&scene.resource).unwrap_err()), [1]);
                             release(other.acquire(&scene.resource, shared(Wait::For(PATIENCE))).unwrap());
                         }
                     }
@@ -182,7 +184,7 @@ fn a_write_that_fails_leaves_held_what_the_answer_says() {
                 // The write that can't be taken back any more is made again.
                 assert!(failed.into_inner() < writes);
                 release(lease);
-                release(other.acquire(&scene.resource, Wait::No).unwrap());
+                release(other.try_acquire(&scene.resource).unwrap());
             });
         }
     });
@@ -193,21 +195,26 @@ fn a_write_that_fails_leaves_held_what_the_answer_says() {
 fn a_look_that_began_before_a_lease_was_shared_shows_no_taking() {
     let scene = Scene::new();
     let other = scene.other(2);
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
-    let (leader, hangs) = (scene.leader_at(), AtomicBool::new(true));
-    scene.path.set_rule(move |request| {
-        let looks = !request.is_write() && request.offset == leader;
-        if looks && hangs.swap(false, Ordering::SeqCst) { Plan::Hold } else { Plan::Pass }
+    until("a look that ends in time", || {
+        let lease = scene.membership.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap();
+        let (leader, hangs) = (scene.leader_at(), AtomicBool::new(true));
+        let start = Instant::now();
+        scene.path.set_rule(move |request| {
+            let looks = !request.is_write() && request.offset == leader;
+            if looks && hangs.swap(false, Ordering::SeqCst) { Plan::Hold } else { Plan::Pass }
+        });
+        assert!(scene.path.wait_held(1, PATIENCE));
+        lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
+        let sharer = other.acquire(&scene.resource, shared(Wait::For(PATIENCE))).unwrap();
+        scene.path.release();
+        // Else it may have timed out, and shows nothing.
+        let in_time = start.elapsed() < steady().io();
+        for _ in 0..3 {
+            let seen = scene.membership.status();
+            until("a renewal", || scene.membership.status() != seen);
+        }
+        release(lease);
+        release(sharer);
+        in_time
     });
-    assert!(scene.path.wait_held(1, PATIENCE));
-    lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)).unwrap();
-    let sharer = other.acquire(&scene.resource, shared(Wait::For(PATIENCE))).unwrap();
-    // If the machine was not too busy, it has not timed out.
-    scene.path.release();
-    for _ in 0..3 {
-        let seen = scene.membership.status();
-        until("a renewal", || scene.membership.status() != seen);
-    }
-    release(lease);
-    release(sharer);
 }

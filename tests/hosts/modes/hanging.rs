@@ -2,25 +2,16 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use leasehold::disk::Plan;
-use leasehold::{AcquireError, ConvertError, JoinOptions, Lease, LeaseMode, LossReason, ReleaseError, Status, Wait};
+use leasehold::{ConvertError, JoinOptions, LeaseMode, LossReason, ReleaseError, Status, Wait};
 
-use super::{release, together};
-use crate::common::answers::{shared, sharers};
-use crate::common::memory::Scene;
+use super::{convert, release, together};
+use crate::common::answers::{AtOnce, shared, sharers};
+use crate::common::memory::{Scene, steady};
 use crate::common::{PATIENCE, until};
-
-/// What a conversion answers that is not waited for long; again where a busy machine did not get as far as the write.
-fn convert(lease: &Lease, to: LeaseMode) -> Result<(), ConvertError> {
-    let mut answer = Ok(());
-    until("the write of a conversion", || {
-        answer = lease.convert(to, Wait::For(Duration::from_millis(20)));
-        !matches!(answer, Err(ConvertError::NotAcquired(AcquireError::TimedOut { .. })))
-    });
-    answer
-}
 
 #[track_caller]
 fn unknown(answer: Result<(), ConvertError>) {
@@ -41,7 +32,7 @@ fn conversions_whose_writes_hang() {
 fn a_conversion_to_shared_whose_write_hangs_ends_shared() {
     let scene = Scene::new();
     let [second, third] = scene.others([2, 3]);
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     let version = lease.version();
     scene.hold_writes(scene.block_at(1));
     unknown(convert(&lease, LeaseMode::Shared));
@@ -49,7 +40,7 @@ fn a_conversion_to_shared_whose_write_hangs_ends_shared() {
     scene.thaw();
     let other = second.acquire(&scene.resource, shared(Wait::For(PATIENCE))).unwrap();
     assert!(lease.is_held());
-    assert_eq!(sharers(third.acquire(&scene.resource, Wait::No).unwrap_err()), [1, 2]);
+    assert_eq!(sharers(third.try_acquire(&scene.resource).unwrap_err()), [1, 2]);
     // The next conversion waits for what the first one left to do.
     release(other);
     lease.convert(LeaseMode::Exclusive, Wait::For(PATIENCE)).unwrap();
@@ -59,9 +50,9 @@ fn a_conversion_to_shared_whose_write_hangs_ends_shared() {
 
 /// For F nobody could tell whether it was taken by force: it is lost, and stays lost when the write lands.
 fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
-    let scene = Scene::new();
+    let scene = Scene::brief();
     let other = scene.other(2);
-    let lease = scene.membership.acquire(&scene.resource, Wait::No).unwrap();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     scene.hold_writes(scene.block_at(1));
     let answer = lease.convert(LeaseMode::Shared, Wait::No);
     assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
@@ -72,13 +63,13 @@ fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
     assert!(!matches!(scene.membership.status(), Status::Lost { .. }));
     release(after);
     drop(lease);
-    scene.membership.leave().unwrap();
+    until("the end of the membership", || scene.membership.leave().is_ok());
 }
 
 fn a_conversion_to_exclusive_whose_ballot_hangs_stays_shared() {
-    let scene = Scene::new();
+    let scene = Scene::brief();
     let other = scene.other(2);
-    let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
+    let lease = scene.membership.try_share(&scene.resource).unwrap();
     let version = lease.version();
     scene.hold_writes(scene.block_at(1));
     unknown(convert(&lease, LeaseMode::Exclusive));
@@ -87,21 +78,23 @@ fn a_conversion_to_exclusive_whose_ballot_hangs_stays_shared() {
     unknown(convert(&lease, LeaseMode::Exclusive));
     assert!(lease.is_held());
     scene.thaw();
-    assert_eq!(sharers(other.acquire(&scene.resource, Wait::No).unwrap_err()), [1]);
+    assert_eq!(sharers(other.try_acquire(&scene.resource).unwrap_err()), [1]);
     lease.convert(LeaseMode::Exclusive, Wait::For(PATIENCE)).unwrap();
     assert!(lease.version() > version);
     release(lease);
-    release(other.acquire(&scene.resource, Wait::No).unwrap());
+    release(other.try_acquire(&scene.resource).unwrap());
 }
 
 /// Whether it was dropped can't be told, so it is neither held shared nor, at a version that was not answered, alone.
 fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
-    for releases in [true, false] {
+    let run = |releases| {
         let (sender, told) = channel();
-        let options = JoinOptions::new().on_lease_loss(move |loss| drop(sender.send(loss.clone())));
-        let scene = Scene::with_options(options);
+        let scene = Scene::with(steady(), || {
+            let sender = sender.clone();
+            JoinOptions::new().on_lease_loss(move |loss| drop(sender.send(loss.clone())))
+        });
         let other = scene.other(2);
-        let lease = scene.membership.acquire(&scene.resource, shared(Wait::No)).unwrap();
+        let lease = scene.membership.try_share(&scene.resource).unwrap();
         let version = lease.version();
         let (leader, block, led) = (scene.leader_at(), scene.block_at(1), AtomicBool::new(false));
         scene.path.set_rule(move |request| {
@@ -109,7 +102,8 @@ fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
             let flag = request.is_write() && request.offset == block && led.load(Ordering::SeqCst);
             if flag { Plan::Hold } else { Plan::Pass }
         });
-        let answer = convert(&lease, LeaseMode::Exclusive);
+        // If that were over before the leader is written, what is undone would hang instead.
+        let answer = lease.convert(LeaseMode::Exclusive, Wait::For(Duration::from_secs(2)));
         assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
         let loss = told.recv_timeout(PATIENCE).unwrap();
         assert_eq!((loss.version, loss.reason), (version, LossReason::Unverified { cause: None }));
@@ -123,7 +117,8 @@ fn a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing() {
         release(other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap());
         until("the end of the membership", || scene.membership.leave().is_ok());
         assert!(told.try_recv().is_err());
-    }
+    };
+    thread::scope(|scope| [true, false].map(|releases| scope.spawn(move || run(releases))).map(drop));
 }
 
 fn a_lease_that_is_dropped_while_a_conversion_hangs_is_released() {
@@ -135,7 +130,7 @@ fn a_lease_that_is_dropped_while_a_conversion_hangs_is_released() {
         scene.hold_writes(scene.block_at(1));
         unknown(convert(&lease, to));
         drop(lease);
-        assert!(other.acquire(&scene.resource, Wait::No).is_err());
+        assert!(other.try_acquire(&scene.resource).is_err());
         scene.thaw();
         release(other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap());
         until("the end of the membership", || scene.membership.leave().is_ok());

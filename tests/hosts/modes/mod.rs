@@ -7,7 +7,11 @@ mod hanging;
 pub(crate) mod processes;
 mod sharing;
 
-use leasehold::{AcquireError, ConvertError, Lease};
+use std::time::Duration;
+
+use leasehold::{AcquireError, ConvertError, Lease, LeaseMode, Wait};
+
+use crate::common::until_some;
 
 /// What a conversion was refused for.
 #[track_caller]
@@ -16,6 +20,14 @@ fn not_acquired(answer: Result<(), ConvertError>) -> AcquireError {
         Err(ConvertError::NotAcquired(refused)) => refused,
         other => panic!("{other:?}"),
     }
+}
+
+/// What a conversion answers that is not waited for long; again where a busy machine did not get as far as the write.
+fn convert(lease: &Lease, to: LeaseMode) -> Result<(), ConvertError> {
+    until_some("the write of a conversion", || match lease.convert(to, Wait::For(Duration::from_millis(20))) {
+        Err(ConvertError::NotAcquired(AcquireError::TimedOut { .. })) => None,
+        answer => Some(answer),
+    })
 }
 
 /// Releases it, and asserts that it was held until then.

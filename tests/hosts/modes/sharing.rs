@@ -5,7 +5,7 @@ use leasehold::{AcquireError, AcquireOptions, LeaseState, Wait};
 
 use super::release;
 use crate::common::PATIENCE;
-use crate::common::answers::{shared, sharers};
+use crate::common::answers::{AtOnce, judged, shared, sharers};
 use crate::common::memory::Scene;
 
 #[test]
@@ -13,20 +13,20 @@ fn all_who_share_are_named_to_who_wants_it_alone() {
     let scene = Scene::new();
     let [second, third] = scene.others([2, 3]);
     let resource = &scene.resource;
-    let first = scene.membership.acquire(resource, shared(Wait::No)).unwrap();
-    let other = second.acquire(resource, shared(Wait::No)).unwrap();
+    let first = scene.membership.try_share(resource).unwrap();
+    let other = second.try_share(resource).unwrap();
     assert!(other.version() > first.version());
-    assert_eq!(sharers(third.acquire(resource, Wait::No).unwrap_err()), [1, 2]);
+    assert_eq!(sharers(third.try_acquire(resource).unwrap_err()), [1, 2]);
     release(first);
-    assert_eq!(sharers(third.acquire(resource, Wait::No).unwrap_err()), [2]);
+    assert_eq!(sharers(third.try_acquire(resource).unwrap_err()), [2]);
     // Neither does force go over those who share.
-    assert_eq!(sharers(third.take(resource, other.version(), Wait::No).unwrap_err()), [2]);
+    assert_eq!(sharers(third.try_take(resource, other.version()).unwrap_err()), [2]);
     let version = other.version();
     release(other);
-    let alone = third.acquire(resource, Wait::No).unwrap();
+    let alone = third.try_acquire(resource).unwrap();
     assert!(alone.version() > version);
     // And while one holds it alone nobody shares it.
-    assert!(matches!(second.acquire(resource, shared(Wait::No)), Err(AcquireError::Held { .. })));
+    assert!(matches!(second.try_share(resource), Err(AcquireError::Held { .. })));
 }
 
 /// All of them own it for a moment, at the same time.
@@ -45,10 +45,10 @@ fn many_begin_to_share_at_once() {
         });
         sharing.map(|thread| thread.join().unwrap().unwrap())
     });
-    let refused = scene.membership.acquire(&scene.resource, Wait::No).unwrap_err();
+    let refused = scene.membership.try_acquire(&scene.resource).unwrap_err();
     assert_eq!(sharers(refused), (2..=13).collect::<Vec<_>>());
     leases.into_iter().for_each(release);
-    release(scene.membership.acquire(&scene.resource, Wait::No).unwrap());
+    release(scene.membership.try_acquire(&scene.resource).unwrap());
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn a_lease_is_taken_up_again_only_if_nobody_had_it_in_between() {
     let scene = Scene::new();
     let other = scene.other(2);
     let (membership, resource) = (&scene.membership, &scene.resource);
-    let unchanged = |state: LeaseState| membership.acquire(resource, AcquireOptions::new().unchanged(state));
+    let unchanged = |state: LeaseState| judged(|| membership.acquire(resource, AcquireOptions::new().unchanged(state)));
 
-    let lease = membership.acquire(resource, Wait::No).unwrap();
+    let lease = membership.try_acquire(resource).unwrap();
     let (state, version) = (lease.state(), lease.version());
     release(lease);
     let again = unchanged(state).unwrap();
@@ -70,7 +70,7 @@ fn a_lease_is_taken_up_again_only_if_nobody_had_it_in_between() {
     let found = later.version();
     assert!(matches!(refused, Err(AcquireError::VersionChanged { found: said, .. }) if said == found), "{refused:?}");
 
-    let held = other.acquire(resource, Wait::No).unwrap();
+    let held = other.try_acquire(resource).unwrap();
     let found = held.version();
     let changed = |answer| match answer {
         Err(AcquireError::VersionChanged { found, .. }) => found,
