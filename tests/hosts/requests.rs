@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use leasehold::disk::MemoryDisk;
 use leasehold::format::{DeltaRecord, Force, HostBitmap, HostEvent, Request};
 use leasehold::{
-    AcquireOptions, EventError, JoinOptions, LeaseMode, Lockspace, Membership, Name, Notice, RequestError, Requested,
-    Resource, Timeouts, Version, Wait,
+    AcquireOptions, EventError, JoinOptions, LeaseMode, Lockspace, Membership, Name, Notice, Owner, RequestError,
+    Requested, Resource, Timeouts, Version, Wait,
 };
 
+use crate::common::answers::AtOnce;
 use crate::common::memory::{self, edit_sector, sector};
 use crate::common::processes::Process;
 use crate::common::scene::{Ended, Scene, WAIT, ended};
-use crate::common::{PATIENCE, id, timeouts, until};
+use crate::common::{PATIENCE, id, timeouts, until, until_some};
 
 /// So that a busy machine doesn't cost a holder its lease.
 fn steady() -> Timeouts {
@@ -35,7 +36,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        World::with(steady())
+        World::with(memory::steady())
     }
 
     fn with(timeouts: Timeouts) -> World {
@@ -46,9 +47,12 @@ impl World {
     /// A host, and what it is told.
     fn join(&self, host: u64) -> (Membership, Receiver<Notice>) {
         let (sender, told) = channel();
-        let options = JoinOptions::new().host_id(id(host)).host_name(format!("host{host}"));
-        let options = options.on_notice(move |notice| sender.send(notice.clone()).unwrap_or_default());
-        (Lockspace::open(Arc::new(self.disk.reopen())).unwrap().join(options).unwrap(), told)
+        let membership = memory::join(&Lockspace::open(Arc::new(self.disk.reopen())).unwrap(), || {
+            let sender = sender.clone();
+            let options = JoinOptions::new().host_id(id(host)).host_name(format!("host{host}"));
+            options.on_notice(move |notice| sender.send(notice.clone()).unwrap_or_default())
+        });
+        (membership, told)
     }
 
     fn leader(&self) -> Vec<u8> {
@@ -81,14 +85,64 @@ fn asked(requested: Requested) -> (Vec<u64>, Version) {
     (holders.iter().map(|holder| holder.host.get()).collect(), version)
 }
 
-/// Waits for more scans than an owner needs to see what stands on disk, and asserts that it was told nothing.
+fn event(event: u64) -> HostEvent {
+    HostEvent { generation: 0, event, data: 9 }
+}
+
+/// How long a host is called: a busy machine may not look at what it says for longer.
+fn call_span() -> Duration {
+    memory::steady().io() * 6
+}
+
+/// Makes a call, and asserts that it stands when it is answered; again where it may have been withdrawn since.
 #[track_caller]
-fn told_nothing(membership: &Membership, told: &Receiver<Notice>) {
-    for _ in 0..3 {
-        membership.status_change(&membership.status(), PATIENCE);
+fn stands(mut call: impl FnMut(), stands: impl Fn() -> bool) {
+    until("a call that stands", || {
+        let start = Instant::now();
+        call();
+        let stands = stands();
+        assert!(stands || start.elapsed() >= call_span(), "it does not stand");
+        stands
+    });
+}
+
+/// What a host is told next; `again` calls it anew where it did not see that in time.
+#[track_caller]
+fn next_notice(told: &Receiver<Notice>, mut again: impl FnMut()) -> Notice {
+    until_some("a notice", || {
+        let notice = told.recv_timeout(call_span()).ok();
+        if notice.is_none() {
+            again();
+        }
+        notice
+    })
+}
+
+/// The next request that `owner` is told of, whom `caller` calls.
+#[track_caller]
+fn next_request((owner, told): (&Membership, &Receiver<Notice>), caller: &Membership) -> Notice {
+    let call = || drop(caller.send_event(owner.owner().host, event(1)));
+    until_some("a request", || Some(next_notice(told, call)).filter(|notice| !matches!(notice, Notice::Event { .. })))
+}
+
+/// Asserts that `owner` is told nothing but events, which `caller` sends it: what it finds with the first of them it was
+/// told of when it tells of the second.
+#[track_caller]
+fn told_nothing((owner, told): (&Membership, &Receiver<Notice>), caller: &Membership) {
+    for sent in [event(101), event(102)] {
+        until("the event", || {
+            // Not before the one before it is withdrawn, and again where that one was.
+            match caller.send_event(owner.owner().host, sent) {
+                Ok(()) | Err(EventError::Busy { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            let notice = told.recv_timeout(Duration::from_millis(100)).ok();
+            notice.is_some_and(|notice| match notice {
+                Notice::Event { event, .. } => event == sent,
+                notice => panic!("{notice:?}"),
+            })
+        });
     }
-    let notice = told.try_recv();
-    assert!(notice.is_err(), "{notice:?}");
 }
 
 #[test]
@@ -98,14 +152,14 @@ fn an_owner_is_told_once_who_asks_and_for_which_version() {
     let (asker, _) = world.join(2);
     assert_eq!(asker.request(&world.resource, Force::Graceful).unwrap(), Requested::NotHeld);
     assert_eq!(world.request(), Request::default());
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let lease = owner.try_acquire(&world.resource).unwrap();
     let refused = owner.request(&world.resource, Force::Graceful).unwrap_err();
     assert!(matches!(refused, RequestError::HeldHere { .. }), "{refused}");
-    let (holders, version) = asked(asker.request(&world.resource, Force::Graceful).unwrap());
-    assert_eq!((holders, version), (vec![1], lease.version().after(1)));
+    let version = lease.version().after(1);
+    let request = || asked(asker.request(&world.resource, Force::Graceful).unwrap());
     // It stands on disk when it was answered.
+    stands(|| assert_eq!(request(), (vec![1], version)), || world.calls(2).0.contains(id(1)));
     assert_eq!(world.request(), Request { version, force: Force::Graceful });
-    assert!(world.calls(2).0.contains(id(1)));
     let expected = Notice::Request {
         from: id(2),
         name: Name::host("host2").unwrap(),
@@ -115,9 +169,9 @@ fn an_owner_is_told_once_who_asks_and_for_which_version() {
         force: Force::Graceful,
         due: true,
     };
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), expected);
-    asker.request(&world.resource, Force::Graceful).unwrap();
-    told_nothing(&owner, &told);
+    assert_eq!(next_notice(&told, || drop(request())), expected);
+    request();
+    told_nothing((&owner, &told), &asker);
     assert!(asker.still_held(&world.resource, version).unwrap());
     lease.release().unwrap();
     assert!(!asker.still_held(&world.resource, version).unwrap());
@@ -132,26 +186,24 @@ fn scenario_38_a_request_concerns_no_later_owner() {
     let world = World::new();
     let (owner, told) = world.join(1);
     let (asker, _) = world.join(2);
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let lease = owner.try_acquire(&world.resource).unwrap();
     let (_, version) = asked(asker.request(&world.resource, Force::Kill).unwrap());
-    told.recv_timeout(PATIENCE).unwrap();
+    next_request((&owner, &told), &asker);
     lease.release().unwrap();
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let lease = owner.try_acquire(&world.resource).unwrap();
     assert_eq!((world.request().version, lease.version() >= version), (version, true));
     // Called again, with the old request standing.
-    asker.send_event(id(1), HostEvent { generation: 0, event: 1, data: 1 }).unwrap();
-    assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), Notice::Event { .. }));
-    told_nothing(&owner, &told);
+    told_nothing((&owner, &told), &asker);
     assert!(!asker.still_held(&world.resource, version).unwrap());
     let far = Request { version: lease.version().after(20), force: Force::Kill };
     let geometry = owner.lockspace().geometry();
     edit_sector(&world.disk, world.request_at(), |bytes| bytes.copy_from_slice(&far.encode(geometry)));
-    let notice = told.recv_timeout(PATIENCE).unwrap();
+    let notice = next_request((&owner, &told), &asker);
     assert!(matches!(notice, Notice::Request { due: false, version, .. } if version == far.version), "{notice:?}");
     // One that is due takes its place, so that it can't wait there for its version.
     let (_, version) = asked(asker.request(&world.resource, Force::Graceful).unwrap());
     assert_eq!(world.request(), Request { version, force: Force::Graceful });
-    assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), Notice::Request { due: true, .. }));
+    assert!(matches!(next_request((&owner, &told), &asker), Notice::Request { due: true, .. }));
     assert_eq!(asker.request(&world.resource, Force::None).unwrap(), Requested::Cleared);
     assert_eq!(world.request(), Request::default());
     lease.release().unwrap();
@@ -163,16 +215,13 @@ fn of_several_who_ask_at_one_time_one_request_stands_and_all_call() {
     let (owner, told) = world.join(1);
     let askers = [(2, Force::Graceful), (3, Force::Kill)];
     let askers = askers.map(|(host, force)| (host, world.join(host).0, force));
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let lease = owner.try_acquire(&world.resource).unwrap();
     std::thread::scope(|scope| {
         for (host, asker, force) in &askers {
             let world = &world;
-            // A call ends after a while, and this process may be slow to look.
             scope.spawn(move || {
-                until("a call that stands", || {
-                    assert_eq!(asked(asker.request(&world.resource, *force).unwrap()).0, [1]);
-                    world.calls(*host).0.contains(id(1))
-                });
+                let request = || asked(asker.request(&world.resource, *force).unwrap());
+                stands(|| assert_eq!(request().0, [1]), || world.calls(*host).0.contains(id(1)));
             });
         }
     });
@@ -180,7 +229,8 @@ fn of_several_who_ask_at_one_time_one_request_stands_and_all_call() {
     assert_eq!(stands.version, lease.version().after(1));
     // The one before it may have been seen too.
     loop {
-        let Notice::Request { force, due: true, .. } = told.recv_timeout(PATIENCE).unwrap() else { panic!("due") };
+        let notice = next_request((&owner, &told), &askers[0].1);
+        let Notice::Request { force, due: true, .. } = notice else { panic!("{notice:?}") };
         if force == stands.force {
             break;
         }
@@ -194,7 +244,7 @@ fn who_is_asked_does_not_depend_on_a_leader_that_a_late_write_has_set_back() {
     let world = World::new();
     let (owner, asker) = (world.join(1).0, world.join(2).0);
     let before = world.leader();
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let lease = owner.try_acquire(&world.resource).unwrap();
     let held = world.leader();
     world.set_leader(&before);
     assert_eq!(asked(asker.request(&world.resource, Force::Graceful).unwrap()), (vec![1], lease.version().after(1)));
@@ -209,8 +259,8 @@ fn who_is_asked_does_not_depend_on_a_leader_that_a_late_write_has_set_back() {
 fn an_owner_that_was_taken_over_by_force_is_asked_too() {
     let world = World::with(rarely());
     let [owner, taker, asker] = [1, 2, 3].map(|host| world.join(host).0);
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
-    let taken = taker.take(&world.resource, lease.version(), Wait::No).unwrap().lease;
+    let lease = owner.try_acquire(&world.resource).unwrap();
+    let taken = taker.try_take(&world.resource, lease.version()).unwrap().lease;
     let (holders, version) = asked(asker.request(&world.resource, Force::Graceful).unwrap());
     assert_eq!((holders, version), (vec![1, 2], taken.version().after(1)));
     assert!(asker.still_held(&world.resource, taken.version()).unwrap());
@@ -224,7 +274,7 @@ fn who_calls_does_not_wait_for_the_next_renewal() {
     let world = World::with(rarely());
     let renewal = Duration::from_secs(25);
     let (owner, asker) = (world.join(1).0, world.join(2).0);
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let lease = owner.try_acquire(&world.resource).unwrap();
     let started = Instant::now();
     asked(asker.request(&world.resource, Force::Graceful).unwrap());
     assert!(started.elapsed() < renewal / 2);
@@ -245,8 +295,8 @@ fn sharers_are_asked_together() {
     let [first, second] = sharers.each_ref().map(share);
     let (holders, version) = asked(asker.request(&world.resource, Force::Graceful).unwrap());
     assert_eq!((holders, version), (vec![1, 2], first.version().max(second.version()).after(1)));
-    for ((_, told), lease) in sharers.iter().zip([&first, &second]) {
-        let notice = told.recv_timeout(PATIENCE).unwrap();
+    for ((sharer, told), lease) in sharers.iter().zip([&first, &second]) {
+        let notice = next_request((sharer, told), &asker);
         assert!(matches!(notice, Notice::Request { due: true, held, .. } if held == lease.version()), "{notice:?}");
     }
     second.release().unwrap();
@@ -261,10 +311,10 @@ fn sharers_are_asked_together() {
 /// Who is dead can't yield; what it held can be acquired.
 #[test]
 fn nobody_is_asked_for_what_a_dead_host_held() {
-    let world = World::new();
+    let world = World::with(memory::brief());
     let (owner, _) = world.join(1);
     let (asker, _) = world.join(2);
-    let lease = owner.acquire(&world.resource, Wait::No).unwrap();
+    let lease = owner.try_acquire(&world.resource).unwrap();
     // Renewing stops, and nothing is given back.
     drop(owner);
     until("the owner's death", || asker.request(&world.resource, Force::Graceful).unwrap() == Requested::NotHeld);
@@ -285,17 +335,31 @@ fn an_event_reaches_its_host_and_is_withdrawn() {
     assert_eq!(missing.to_string(), format!("host 4 is not there in generation {generation}"));
     let empty = sender.send_event(id(2), HostEvent::default()).unwrap_err();
     assert!(matches!(empty, EventError::Empty), "{empty}");
-    sender.send_event(id(2), event(7)).unwrap();
-    assert_eq!(world.calls(1).1, Some(event(7)));
+    let knows =
+        |to: Owner| sender.hosts().iter().any(|info| (info.host, info.generation) == (to.host, to.generation.get()));
+    until("the sender to know them", || knows(receiver.owner()) && knows(other.owner()));
+    let send = |number| sender.send_event(id(2), event(number));
+    stands(|| send(7).unwrap(), || world.calls(1).1 == Some(event(7)));
     let name = Name::host("host1").unwrap();
-    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), Notice::Event { from: id(1), name, event: event(7) });
-    let busy = sender.send_event(id(2), event(8)).unwrap_err();
-    let EventError::Busy { left } = busy else { panic!("{busy}") };
-    assert!(left <= steady().io() * 6, "{left:?}");
-    until("the end of the first", || sender.send_event(id(2), event(8)).is_ok());
-    assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), Notice::Event { event: HostEvent { event: 8, .. }, .. }));
+    let first = Notice::Event { from: id(1), name, event: event(7) };
+    assert_eq!(next_notice(&told, || send(7).unwrap()), first);
+    let start = Instant::now();
+    send(7).unwrap();
+    match send(8) {
+        Err(EventError::Busy { left }) => assert!(left <= call_span(), "{left:?}"),
+        answer => assert!(answer.is_ok() && start.elapsed() >= call_span(), "{answer:?}"),
+    }
+    until("the end of the first", || send(8).is_ok());
+    let second = || next_notice(&told, || send(8).unwrap());
+    until("the second", || match second() {
+        Notice::Event { event: HostEvent { event: 8, .. }, .. } => true,
+        again => {
+            assert_eq!(again, first);
+            false
+        }
+    });
     until("the end of the second", || world.calls(1) == (HostBitmap::default(), None));
-    told_nothing(&other, &others);
+    told_nothing((&other, &others), &sender);
 }
 
 /// `run` with a shell script, once it says that it runs.
