@@ -17,17 +17,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use leasehold::disk::{Access, DirectDisk};
+use leasehold::disk::{Access, BootClock, Clock, DirectDisk};
 use leasehold::{
-    AcquireError, FormatOptions, JoinOptions, Lease, Lockspace, Membership, ResumeError, ResumeToken, Resumed, Status,
-    Timeouts, Wait,
+    AcquireError, FormatOptions, JoinOptions, Lease, Lockspace, Membership, ReleaseError, Resource, ResumeError,
+    ResumeToken, Resumed, Status, Timeouts, Wait,
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
 
-use common::devices::{Loop, file, text};
+use common::devices::{Loop, file, join, open, text};
 use common::processes::{self, Mark, Process};
-use common::{PATIENCE, boottime, timeouts, until};
+use common::{PATIENCE, timeouts, until, until_some};
 
 /// So long that a busy machine costs nobody a lease, and all that is to be in time is.
 fn steady() -> Timeouts {
@@ -43,20 +43,13 @@ struct Scene {
 
 const RESOURCES: [&str; 2] = ["first", "second"];
 
-fn open(device: &Path) -> Lockspace {
-    let disk = Arc::new(DirectDisk::open(device, Access::ReadWrite).unwrap());
-    Lockspace::open(disk).unwrap()
-}
-
-/// The lease on a resource; a busy machine may need more than one attempt at the index.
-fn acquire(membership: &Membership, name: &str) -> Lease {
-    let mut lease = None;
-    until("a lease", || {
-        let resource = membership.lockspace().find(name);
-        lease = resource.ok().and_then(|resource| membership.acquire(&resource, Wait::For(PATIENCE)).ok());
-        lease.is_some()
-    });
-    lease.unwrap()
+/// The lease on a resource; a busy machine may need more than one attempt at the index. None if the host id is lost.
+fn acquire(membership: &Membership, name: &str) -> Option<Lease> {
+    until_some("a lease", || {
+        let resource = membership.lockspace().find(name).ok();
+        let lease = resource.and_then(|resource| membership.acquire(&resource, Wait::For(PATIENCE)).ok());
+        (lease.is_some() || matches!(membership.status(), Status::Lost { .. })).then_some(lease)
+    })
 }
 
 impl Scene {
@@ -66,11 +59,12 @@ impl Scene {
         let disk = Arc::new(DirectDisk::open(&node.0, Access::ReadWrite).unwrap());
         leasehold::format(disk, &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
         let scene = Scene { mark: Mark::new(), node, folder };
-        let maker = scene.join("maker");
-        for name in RESOURCES {
-            until("a resource", || maker.create(name, Wait::For(PATIENCE)).is_ok() || scene.open().find(name).is_ok());
-        }
-        maker.leave().unwrap();
+        until("the resources", || {
+            // Of a machine that is too busy for the one before.
+            let maker = scene.join("maker");
+            let made = |name: &&str| maker.create(name, Wait::For(PATIENCE)).is_ok() || scene.open().find(name).is_ok();
+            RESOURCES.iter().all(made)
+        });
         scene
     }
 
@@ -79,12 +73,11 @@ impl Scene {
     }
 
     fn join(&self, name: &str) -> Membership {
-        let mut joined = None;
-        until("a join", || {
-            joined = self.open().join(JoinOptions::new().host_name(name)).ok();
-            joined.is_some()
-        });
-        joined.unwrap()
+        join(&self.node.0, || JoinOptions::new().host_name(name))
+    }
+
+    fn resource(&self) -> Resource {
+        until_some("the first resource", || self.open().find(RESOURCES[0]).ok())
     }
 
     /// A machine that is too busy for an I/O is asked again.
@@ -139,8 +132,8 @@ fn worker() {
 
 /// Holds until it is killed, and says until when at each renewal.
 fn hold(device: &Path) {
-    let membership = open(device).join(JoinOptions::new().host_name("holder")).unwrap();
-    let lease = acquire(&membership, RESOURCES[0]);
+    let membership = join(device, || JoinOptions::new().host_name("holder"));
+    let lease = acquire(&membership, RESOURCES[0]).expect("a busy machine");
     println!("\ntoken {}", membership.token());
     let mut status = lease.status();
     loop {
@@ -157,7 +150,7 @@ fn hold(device: &Path) {
 fn a_killed_process_is_continued_and_no_other_host_ever_sees_its_lease_free() {
     let scene = Scene::new(steady());
     let other = scene.join("other");
-    let resource = scene.open().find(RESOURCES[0]).unwrap();
+    let resource = scene.resource();
     let (mut holder, token) = scene.holder();
     let (_, _, version) = token.leases().next().unwrap();
     let over = scene.folder.path().join("over");
@@ -190,32 +183,36 @@ fn a_killed_process_is_continued_and_no_other_host_ever_sees_its_lease_free() {
         assert!(lease.is_held());
         fs::write(&over, "").unwrap();
         assert!(contender.join().unwrap() > 0);
-        leases.into_iter().for_each(|lease| lease.release().unwrap());
-        membership.leave().unwrap();
+        // A busy machine may keep it from being confirmed; then it goes on.
+        for lease in leases {
+            let released = lease.release();
+            assert!(matches!(released, Ok(()) | Err(ReleaseError::Unknown { .. })), "{released:?}");
+        }
     });
     let lease = other.acquire(&resource, Wait::For(PATIENCE)).unwrap();
     assert!(lease.version() > version);
-    lease.release().unwrap();
-    other.leave().unwrap();
 }
 
 #[test]
 fn a_killed_process_is_not_continued_after_its_deadline() {
-    let scene = Scene::new(timeouts([100, 300, 1_200, 300, 1_500]));
+    let timeouts = timeouts([100, 300, 1_200, 300, 1_500]);
+    let scene = Scene::new(timeouts);
     let (mut holder, token) = scene.holder();
     kill(&mut holder);
-    let deadline = said_until(&holder);
-    until("the deadline", || boottime() > deadline);
+    // It may have been renewed once more than it said.
+    let over = BootClock.now() + timeouts.fail();
+    until("the deadline", || BootClock.now() > over);
     let refused = scene.resume(&token).unwrap_err();
     println!("{refused}");
     assert!(matches!(refused, ResumeError::TooLate { .. }), "{refused:?}");
-    // What it held is another host's after D, and then the reason is another one.
-    let other = scene.join("other");
-    let lease = acquire(&other, RESOURCES[0]);
-    assert!(lease.version() > token.leases().next().unwrap().2);
+    // What it held is another host's after D, which changes nothing. One that is lost on the way joins again.
+    let resource = scene.resource();
+    let version = until_some("the lease of another host", || {
+        let other = scene.join("other");
+        Some(other.acquire(&resource, Wait::For(PATIENCE)).ok()?.version())
+    });
+    assert!(version > token.leases().next().unwrap().2);
     assert!(matches!(scene.resume(&token), Err(ResumeError::TooLate { .. })));
-    lease.release().unwrap();
-    other.leave().unwrap();
 }
 
 #[test]

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leasehold::disk::{Access, DirectDisk};
-use leasehold::{FormatOptions, Timeouts};
+use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, OpenError, Timeouts};
 use tempfile::TempDir;
+
+use super::until_some;
 
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -39,6 +41,21 @@ pub(crate) fn lockspace(path: &Path, timeouts: Timeouts) {
     File::create(path).unwrap().set_len(8 << 20).unwrap();
     let disk = DirectDisk::open(path, Access::ReadWrite).unwrap();
     leasehold::format(Arc::new(disk), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+}
+
+/// The lockspace on a device; again when the machine is too busy to read it.
+pub(crate) fn open(device: &Path) -> Lockspace {
+    let disk = Arc::new(DirectDisk::open(device, Access::ReadWrite).unwrap());
+    until_some("the lockspace", || match Lockspace::open(disk.clone()) {
+        Err(OpenError::Disk(_)) => None,
+        opened => Some(opened.unwrap()),
+    })
+}
+
+/// A membership in the lockspace on a device, as [`super::join`].
+#[track_caller]
+pub(crate) fn join(device: &Path, options: impl Fn() -> JoinOptions) -> Membership {
+    super::join(&open(device), options).unwrap()
 }
 
 /// A loop device over `backing`, detached at the end.

@@ -17,7 +17,7 @@ pub(crate) mod scene;
 use std::time::{Duration, Instant};
 
 use leasehold::disk::{BootClock, Clock};
-use leasehold::{HostId, Timeouts};
+use leasehold::{HostId, JoinError, JoinOptions, Lockspace, Membership, ResumeError, ResumeToken, Resumed, Timeouts};
 
 /// For what must come at some time. Only a failing test waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +40,27 @@ pub(crate) fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         assert!(waited < PATIENCE, "waited in vain: {what}");
         std::thread::sleep((waited / 64).clamp(Duration::from_millis(2), Duration::from_millis(50)));
     }
+}
+
+/// Joins; again when the machine is too busy for an I/O, and while a process that another test starts has not closed its
+/// copy of the local lock.
+pub(crate) fn join(lockspace: &Lockspace, options: impl Fn() -> JoinOptions) -> Result<Membership, JoinError> {
+    until_some("a join", || match lockspace.join(options()) {
+        Err(JoinError::Disk(_) | JoinError::Attempt { .. } | JoinError::HeldHere { .. }) => None,
+        outcome => Some(outcome),
+    })
+}
+
+/// Resumes; again while a process that another test starts has not closed its copy of the local lock.
+pub(crate) fn resume(
+    lockspace: &Lockspace,
+    token: &ResumeToken,
+    options: impl Fn() -> JoinOptions,
+) -> Result<Resumed, ResumeError> {
+    until_some("the local lock", || match lockspace.resume(token, options()) {
+        Err(ResumeError::HeldHere { .. }) => None,
+        outcome => Some(outcome),
+    })
 }
 
 /// What the environment says in numbers: how long a test runs, or from which seed.

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use leasehold::disk::{Fault, FaultDisk, MemoryDisk, Plan};
 use leasehold::format::{Block, BlockExtension, Leader};
 use leasehold::{
-    AcquireError, AcquireOptions, FormatOptions, Gone, GoneReason, HostId, JoinOptions, Lease, LeaseMode, LeaveError,
+    AcquireError, AcquireOptions, FormatOptions, Gone, GoneReason, JoinOptions, Lease, LeaseMode, LeaveError,
     Lockspace, LossReason, Membership, ReleaseError, Resource, ResumeError, ResumeToken, Resumed, Status, Version,
     Wait, stretched,
 };
 
-use crate::common::until;
+use crate::common::memory::thaw;
+use crate::common::{self, PATIENCE, id, until, until_some};
 
 /// A host whose membership is taken over, and another one.
 struct Memory {
@@ -29,48 +31,42 @@ fn lockspace(disk: &MemoryDisk) -> Lockspace {
     Lockspace::open(Arc::new(disk.reopen())).unwrap()
 }
 
-/// Again while a process that another test starts has not closed its copy of the local lock.
-fn resume(lockspace: &Lockspace, token: &ResumeToken) -> Result<Resumed, ResumeError> {
-    let mut outcome = None;
-    until("the local lock", || {
-        outcome = Some(lockspace.resume(token, options()));
-        !matches!(outcome, Some(Err(ResumeError::HeldHere { .. })))
-    });
-    outcome.unwrap()
-}
-
 fn is_held_here(memory: &Memory, token: &ResumeToken) -> bool {
     matches!(lockspace(&memory.disk).resume(token, options()), Err(ResumeError::HeldHere { .. }))
 }
 
 impl Memory {
     fn new() -> Memory {
-        // A join takes four I/O timeouts.
-        let timeouts = crate::timeouts([50, 100, 10_000, 500, 11_000]);
+        let timeouts = crate::timeouts([50, 250, 10_000, 500, 11_000]);
         let disk = MemoryDisk::new(8 << 20, None);
         leasehold::format(Arc::new(disk.reopen()), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
-        let join = |host| lockspace(&disk).join(options().host_id(HostId::new(host).unwrap())).unwrap();
-        let (membership, other) = (join(1), join(2));
-        let resources = ["first", "second"].map(|name| membership.create(name, Wait::No).unwrap());
+        let join = |host| common::join(&lockspace(&disk), || options().host_id(id(host))).unwrap();
+        let (membership, other) = thread::scope(|scope| {
+            let other = scope.spawn(|| join(2));
+            (join(1), other.join().unwrap())
+        });
+        let resources = ["first", "second"].map(|name| membership.create(name, Wait::For(PATIENCE)).unwrap());
         until("a renewal", || membership.renewal_latencies().len() > 1);
         Memory { disk, membership, other, resources }
     }
 
     fn acquire(&self, which: usize) -> Lease {
-        self.membership.acquire(&self.resources[which], Wait::No).unwrap()
+        self.membership.acquire(&self.resources[which], Wait::For(PATIENCE)).unwrap()
     }
 
     fn resume(&self, token: &ResumeToken) -> Result<Resumed, ResumeError> {
-        resume(&lockspace(&self.disk), token)
+        common::resume(&lockspace(&self.disk), token, options)
     }
 
     /// Whether another host may have the resource.
     fn is_free(&self, which: usize) -> bool {
-        match self.other.acquire(&self.resources[which], Wait::No) {
-            Ok(lease) => lease.release().is_ok(),
-            Err(AcquireError::Held { .. }) => false,
+        until_some("an answer", || match self.other.acquire(&self.resources[which], Wait::No) {
+            Ok(lease) => Some(lease.release().is_ok()),
+            Err(AcquireError::Held { .. }) => Some(false),
+            // The machine is busy.
+            Err(AcquireError::TimedOut { .. }) => None,
             Err(error) => panic!("{error}"),
-        }
+        })
     }
 
     /// Changes the first host's block of a resource.
@@ -135,7 +131,7 @@ fn a_detached_membership_is_continued_with_all_its_leases_any_number_of_times() 
     assert!(memory.is_free(0) && memory.is_free(1));
     membership.leave().unwrap();
     assert!(matches!(memory.resume(&token), Err(ResumeError::Released { .. })));
-    let again = lockspace(&memory.disk).join(options().host_id(owner.host)).unwrap();
+    let again = common::join(&lockspace(&memory.disk), || options().host_id(owner.host)).unwrap();
     assert!(is_held_here(&memory, &token));
     until("a renewal", || again.renewal_latencies().len() > 1);
     again.detach().unwrap();
@@ -244,7 +240,7 @@ fn an_attempt_whose_io_fails_is_made_again() {
             true => Plan::Fail(Fault::errno("tested", 5)),
             false => Plan::Pass,
         });
-        let outcome = resume(&lockspace, &token);
+        let outcome = common::resume(&lockspace, &token, options);
         let failed = count.load(Ordering::SeqCst) > number;
         assert!(!memory.is_free(0) && !memory.is_free(1), "after a failure of I/O {number}: {outcome:?}");
         match outcome {
@@ -267,7 +263,7 @@ fn an_attempt_whose_io_fails_is_made_again() {
 #[test]
 fn a_shared_lease_is_continued_as_one() {
     let memory = Memory::new();
-    let shared = AcquireOptions::new().mode(LeaseMode::Shared);
+    let shared = AcquireOptions::new().mode(LeaseMode::Shared).wait(Wait::For(PATIENCE));
     let mine = memory.membership.acquire(&memory.resources[0], shared).unwrap();
     let theirs = memory.other.acquire(&memory.resources[0], shared).unwrap();
     let token = memory.membership.detach().unwrap();
@@ -278,7 +274,10 @@ fn a_shared_lease_is_continued_as_one() {
     let exclusive = memory.other.acquire(&memory.resources[0], Wait::No);
     assert!(matches!(exclusive, Err(AcquireError::AlreadyHeld { .. })), "{exclusive:?}");
     theirs.release().unwrap();
-    let exclusive = memory.other.acquire(&memory.resources[0], Wait::No);
+    let exclusive = until_some("an answer", || match memory.other.acquire(&memory.resources[0], Wait::No) {
+        Err(AcquireError::TimedOut { .. }) => None,
+        answer => Some(answer),
+    });
     assert!(matches!(exclusive, Err(AcquireError::Shared { .. })), "{exclusive:?}");
     leases.into_iter().for_each(|lease| lease.release().unwrap());
     assert!(memory.is_free(0));
@@ -289,7 +288,7 @@ fn a_shared_lease_is_continued_as_one() {
 fn a_shared_lease_of_which_it_is_not_known_that_it_was_in_time_is_given_back() {
     let memory = Memory::new();
     let token = memory.membership.token();
-    let shared = AcquireOptions::new().mode(LeaseMode::Shared);
+    let shared = AcquireOptions::new().mode(LeaseMode::Shared).wait(Wait::For(PATIENCE));
     let lease = memory.membership.acquire(&memory.resources[0], shared).unwrap();
     let version = lease.version();
     memory.membership.detach().unwrap();
@@ -297,12 +296,17 @@ fn a_shared_lease_of_which_it_is_not_known_that_it_was_in_time_is_given_back() {
     let at = memory.resources[0].offset() + geometry.block_offset(memory.other.owner().host);
     let later = Block { mbal: 2, instance: version.after(1), ..Block::default() };
     memory.change(at, |_| later.encode(geometry, at));
-    let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
+    let path = Arc::new(FaultDisk::new(Arc::new(memory.disk.reopen())));
+    // It can't be given back yet.
+    let area = memory.resources[0].offset();
+    path.set_rule(move |request| if request.is_write() && request.offset >= area { Plan::Hold } else { Plan::Pass });
+    let Resumed { leases, gone, membership, .. } =
+        common::resume(&Lockspace::open(path.clone()).unwrap(), &token, options).unwrap();
     assert!(leases.is_empty());
     assert!(matches!(gone[..], [Gone { reason: GoneReason::Superseded { .. }, .. }]), "{gone:?}");
-    // Unless it has been given back already.
     let kept: Vec<_> = membership.token().leases().map(|(_, mode, version)| (mode, version)).collect();
-    assert!(kept.iter().all(|kept| *kept == (LeaseMode::Shared, version)), "{kept:?}");
+    assert_eq!(kept, [(LeaseMode::Shared, version)]);
+    thaw(&path);
     until("leaving", || membership.leave().is_ok());
     assert!(memory.is_free(0));
 }
@@ -340,7 +344,7 @@ fn a_lease_that_is_taken_by_force_meanwhile_is_gone_and_given_back() {
     let lease = memory.acquire(0);
     let version = lease.version();
     let token = memory.membership.detach().unwrap();
-    let taken = memory.other.take(&memory.resources[0], version, Wait::No).unwrap().lease;
+    let taken = memory.other.take(&memory.resources[0], version, Wait::For(PATIENCE)).unwrap().lease;
     let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
     assert!(leases.is_empty());
     let GoneReason::Superseded { version: by, owner } = gone[0].reason else { panic!("{gone:?}") };

@@ -11,10 +11,10 @@ use std::time::Duration;
 use leasehold::{JoinOptions, Lease, Membership, ResumeError, ResumeToken, Resumed, Status, Timeouts, Wait};
 use rustix::process::Signal;
 
-use crate::common::devices::text;
+use crate::common::devices::{join, open, text};
 use crate::common::processes::{self, Process, read};
-use crate::common::{PATIENCE, boottime, timeouts, until};
-use crate::{RESOURCES, Scene, acquire, open};
+use crate::common::{PATIENCE, boottime, timeouts, until, until_some};
+use crate::{RESOURCES, Scene, acquire};
 
 fn times() -> Timeouts {
     timeouts([150, 300, 1_500, 200, 1_700])
@@ -66,8 +66,9 @@ fn go_on(device: &Path, saved: &Path, journal: &Path) -> Option<(Membership, Vec
 
 fn begin(device: &Path, saved: &Path, journal: &Path) -> (Membership, Vec<Lease>) {
     loop {
-        let Ok(membership) = open(device).join(JoinOptions::new().host_name("embedder")) else { continue };
-        let leases = Vec::from(RESOURCES.map(|name| acquire(&membership, name)));
+        let membership = join(device, || JoinOptions::new().host_name("embedder"));
+        let leases: Option<Vec<Lease>> = RESOURCES.iter().map(|name| acquire(&membership, name)).collect();
+        let Some(leases) = leases else { continue };
         let next = saved.with_extension("next");
         fs::write(&next, membership.token().to_string()).unwrap();
         fs::rename(&next, saved).unwrap();
@@ -79,10 +80,9 @@ fn begin(device: &Path, saved: &Path, journal: &Path) -> (Membership, Vec<Lease>
 /// Takes what it can get, and gives it back at once.
 pub(crate) fn contend(device: &Path, journal: &Path) {
     let lockspace = open(device);
+    let resources = RESOURCES.map(|name| until_some("a resource", || lockspace.find(name).ok()));
     loop {
-        let Ok(membership) = lockspace.join(JoinOptions::new().host_name("contender")) else { continue };
-        let resources = RESOURCES.map(|name| lockspace.find(name));
-        let resources: Vec<_> = resources.into_iter().flatten().collect();
+        let membership = join(device, || JoinOptions::new().host_name("contender"));
         while !matches!(membership.status(), Status::Lost { .. }) {
             for resource in &resources {
                 if let Ok(lease) = membership.acquire(resource, Wait::No) {
@@ -206,14 +206,24 @@ fn a_process_that_is_restarted_every_second_under_load_keeps_its_leases_or_is_to
             thread::sleep(Duration::from_secs(1));
             restart(Duration::ZERO);
         }
-        // Once it is late.
-        restart(times().fail());
+        // A machine that is very busy makes some of them late.
+        until("a process that goes on", || {
+            let resumed = count("resumed") > 0;
+            if !resumed {
+                restart(Duration::ZERO);
+            }
+            resumed
+        });
+        // Once it is late, and until the contender was there first.
+        let taken = count("took");
+        until("a lease that somebody else takes", || {
+            restart(times().fail());
+            count("took") > taken
+        });
     });
     let verdict = judge(&read(&journal));
-    println!("killed and restarted {} times: {verdict:?}", seconds + 1);
-    // Only a machine that is very busy makes others late too.
-    assert!(verdict.resumed > 0 && verdict.lost > 0, "{verdict:?}\n{}", read(&journal));
-    assert!(verdict.taken > 0, "the contender takes what is lost: {verdict:?}");
+    println!("{verdict:?}");
+    assert!(verdict.lost > 0, "{verdict:?}\n{}", read(&journal));
 }
 
 /// Ends the load, also when the test fails.
