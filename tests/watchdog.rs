@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use leasehold::disk::{BootClock, Clock, FaultDisk, MemoryDisk, Plan};
 use leasehold::{
-    Armed, FormatOptions, JoinError, JoinOptions, KernelWatchdog, LeaveError, Lockspace, Membership, Pace, Profile,
-    ResumeError, SelfKill, Status, Time, Timeouts, Wait, Watchdog, WatchdogError,
+    Armed, FormatOptions, JoinError, JoinOptions, KernelWatchdog, LeaveError, Lockspace, Membership, Pace, ResumeError,
+    SelfKill, Status, Time, Timeouts, Wait, Watchdog, WatchdogError,
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tempfile::TempDir;
@@ -30,11 +30,11 @@ use node::{Account, CAN_SET_TIMEOUT, HAS_MAGIC_CLOSE, Model, Node};
 
 /// G has two of the seconds that a device counts in.
 fn slow() -> Timeouts {
-    timeouts([200, 250, 2_000, 2_500, 4_500])
+    timeouts([200, 500, 3_000, 2_500, 5_500])
 }
 
-/// The same, with room for a file whose writes are slow for a while.
-fn on_a_file() -> Timeouts {
+/// The same, with room for I/O that is slow for a while.
+fn roomy() -> Timeouts {
     timeouts([200, 750, 5_000, 2_500, 7_500])
 }
 
@@ -129,7 +129,7 @@ fn it_counts_from_the_join_on_and_is_switched_off_by_leaving() {
 #[test]
 fn it_is_not_fed_after_the_loss() {
     // It fires long after the deadline, and this process has that long to switch it off.
-    let timeouts = timeouts([200, 250, 2_000, 8_500, 10_500]);
+    let timeouts = timeouts([200, 500, 2_000, 8_500, 10_500]);
     let scene = Scene::with(Model::default(), timeouts);
     let (sender, told) = channel();
     let options = || {
@@ -161,7 +161,7 @@ fn it_is_not_fed_after_the_loss() {
 /// A loss long before the deadline: nothing else than the loss keeps it from being fed.
 #[test]
 fn it_is_not_fed_when_the_host_id_is_somebody_elses() {
-    let scene = Scene::with(Model::default(), timeouts([200, 250, 30_000, 2_500, 32_500]));
+    let scene = Scene::with(Model::default(), timeouts([200, 500, 30_000, 2_500, 32_500]));
     let membership = scene.watched().unwrap();
     // A renewal that has read already writes over it: until one reads it.
     until("the loss", || {
@@ -207,7 +207,7 @@ fn one_that_counts_less_than_it_was_asked_to_is_not_switched_off_when_it_may_hav
 /// What a process goes on with is watched over again: by the same device, once its predecessor has switched that off.
 #[test]
 fn a_resumed_membership_is_watched_over() {
-    let scene = Scene::with(Model::default(), timeouts([200, 250, 20_000, 2_500, 22_500]));
+    let scene = Scene::with(Model::default(), timeouts([200, 500, 20_000, 2_500, 22_500]));
     let options = || JoinOptions::new().machine("the one").watchdog(scene.watchdog());
     let membership = scene.join(options).unwrap();
     let resource = membership.create("demo", Wait::For(PATIENCE)).unwrap();
@@ -237,7 +237,7 @@ fn a_resumed_membership_is_watched_over() {
 fn a_restarted_process_does_not_cancel_a_pending_reset() {
     let scene = Scene::new();
     let device = scene.folder.path().join("disk");
-    common::devices::lockspace(&device, on_a_file());
+    common::devices::lockspace(&device, roomy());
     let mark = Mark::new();
     let words = [device.as_path(), &scene.node.path, &scene.marks()].map(|path| path.to_str().unwrap().to_string());
     let mut process = Process::start(&mut processes::worker(&["watched", &words[0], &words[1], &words[2]]), &mark);
@@ -251,7 +251,7 @@ fn a_restarted_process_does_not_cancel_a_pending_reset() {
     let left = scene.node.account();
     let fires = left.fires_at().expect("an end that is not orderly switched it off");
     // Its last renewal had started before it was killed.
-    assert!(fires <= BootClock.now() + on_a_file().fail() + on_a_file().fence());
+    assert!(fires <= BootClock.now() + roomy().fail() + roomy().fence());
     for _ in 0..2 {
         let error = second();
         assert!(matches!(error, WatchdogError::ResetPending { .. }), "{error}");
@@ -349,7 +349,7 @@ impl Armed for Hanging {
 /// A feeding that hangs in the device keeps nobody from the lease, its renewals, or leaving.
 #[test]
 fn a_device_that_hangs_holds_up_nothing_else() {
-    let disk = common::memory::formatted(timeouts([200, 250, 20_000, 2_500, 22_500]));
+    let disk = common::memory::formatted(timeouts([200, 500, 20_000, 2_500, 22_500]));
     let hanging = Hanging::default();
     let options = || JoinOptions::new().host_id(id(1)).watchdog(hanging.clone());
     let membership = common::join(&Lockspace::open(Arc::new(disk.reopen())).unwrap(), options).unwrap();
@@ -378,26 +378,26 @@ fn a_device_that_will_not_do_fails_the_join_and_leaves_nothing_behind() {
     };
     thread::scope(|scope| {
         scope.spawn(|| {
-            let (error, opened) = refused(Model::default(), Profile::Fast.timeouts());
+            let (error, opened) = refused(Model::default(), timeouts([200, 750, 5_000, 500, 5_500]));
             assert!(matches!(error, WatchdogError::TooCoarse { .. }), "{error}");
             assert_eq!(opened, 0);
         });
         scope.spawn(|| {
-            let (error, _) = refused(Model { options: CAN_SET_TIMEOUT, ..Model::default() }, slow());
+            let (error, _) = refused(Model { options: CAN_SET_TIMEOUT, ..Model::default() }, roomy());
             assert!(matches!(error, WatchdogError::Unsupported { what: "orderly close", .. }), "{error}");
         });
         scope.spawn(|| {
-            let (error, _) = refused(Model { options: HAS_MAGIC_CLOSE, ..Model::default() }, slow());
+            let (error, _) = refused(Model { options: HAS_MAGIC_CLOSE, ..Model::default() }, roomy());
             assert!(matches!(error, WatchdogError::Unsupported { .. }), "{error}");
         });
         scope.spawn(|| {
             // It counts minutes.
-            let (error, _) = refused(Model { takes: |asked| asked.next_multiple_of(60), ..Model::default() }, slow());
+            let (error, _) = refused(Model { takes: |asked| asked.next_multiple_of(60), ..Model::default() }, roomy());
             assert!(matches!(error, WatchdogError::Timeout { got: Some(_), .. }), "{error}");
         });
         scope.spawn(|| {
             // It would fire while the host id is held.
-            let (error, _) = refused(Model { takes: |asked| asked.min(1), ..Model::default() }, slow());
+            let (error, _) = refused(Model { takes: |asked| asked.min(1), ..Model::default() }, roomy());
             let got = Duration::from_secs(1);
             assert!(matches!(error, WatchdogError::Timeout { got: Some(is), .. } if is == got), "{error}");
         });
@@ -459,6 +459,7 @@ mod command {
     use std::os::unix::fs::FileExt;
     use std::process::Command;
 
+    use leasehold::Profile;
     use leasehold::disk::{Access, DirectDisk};
 
     use super::*;
@@ -475,7 +476,7 @@ mod command {
 
     impl Stand {
         fn new() -> Stand {
-            Stand::with(on_a_file())
+            Stand::with(roomy())
         }
 
         fn with(timeouts: Timeouts) -> Stand {

@@ -37,7 +37,7 @@ fn is_held_here(memory: &Memory, token: &ResumeToken) -> bool {
 
 impl Memory {
     fn new() -> Memory {
-        let timeouts = crate::timeouts([50, 250, 10_000, 500, 11_000]);
+        let timeouts = crate::timeouts([50, 500, 10_000, 500, 11_000]);
         let disk = MemoryDisk::new(8 << 20, None);
         leasehold::format(Arc::new(disk.reopen()), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
         let join = |host| common::join(&lockspace(&disk), || options().host_id(id(host))).unwrap();
