@@ -29,9 +29,10 @@ use common::devices::{Loop, file, join, open, text};
 use common::processes::{self, Mark, Process};
 use common::{PATIENCE, timeouts, until, until_some};
 
-/// So long that a busy machine costs nobody a lease, and all that is to be in time is.
+/// So long that a busy machine costs nobody a lease, and all that is to be in time is. A join that has to be made again
+/// takes D.
 fn steady() -> Timeouts {
-    timeouts([200, 500, 20_000, 1_000, 21_000])
+    timeouts([200, 700, 10_000, 1_000, 11_000])
 }
 
 /// A lockspace on a loop device with two resources, and a folder.
