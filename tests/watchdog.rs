@@ -585,7 +585,7 @@ mod command {
     #[test]
     fn it_counts_on_after_a_loss_when_something_of_the_command_can_not_be_killed() {
         // When the end is given up the device may not have fired yet: it could be switched off.
-        let stand = Stand::with(timeouts([200, 250, 50_000, 2_500, 52_500]));
+        let stand = Stand::with(timeouts([200, 1_000, 50_000, 2_500, 52_500]));
         let (folder, file) = file(4096);
         let hung = HostPath::new(folder.path(), "hung", &file);
         hung.hang_writes_from(0);
