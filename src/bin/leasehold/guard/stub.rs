@@ -29,10 +29,16 @@ pub(super) fn send_stdin(socket: &UnixStream, stdin: impl AsFd) -> io::Result<()
 /// What the stub said before its end of the socket closed: nothing when it became the command, else an error number.
 pub(super) fn read_failure(socket: &mut UnixStream) -> io::Result<Option<i32>> {
     let mut errno = [0; 4];
-    match socket.read_exact(&mut errno) {
-        Ok(()) => Ok(Some(i32::from_le_bytes(errno))),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
+    loop {
+        match socket.read_exact(&mut errno) {
+            Ok(()) => return Ok(Some(i32::from_le_bytes(errno))),
+            Err(error) => match error.kind() {
+                io::ErrorKind::UnexpectedEof => return Ok(None),
+                // It was killed before it took its standard input. The kernel says so once, and before what it had said.
+                io::ErrorKind::ConnectionReset => {}
+                _ => return Err(error),
+            },
+        }
     }
 }
 
@@ -64,4 +70,22 @@ fn prepare(socket: &UnixStream, guard: i32) -> io::Result<()> {
         return Err(rustix::io::Errno::SRCH.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stub_that_ends_before_it_takes_its_input_is_no_failure_of_the_guards() {
+        for (said, read) in [(None, None), (Some(2_i32), Some(2))] {
+            let (mut socket, mut stub) = UnixStream::pair().expect("a pair of sockets");
+            send_stdin(&socket, io::stdin()).expect("a message");
+            if let Some(errno) = said {
+                stub.write_all(&errno.to_le_bytes()).expect("an answer");
+            }
+            drop(stub);
+            assert_eq!(read_failure(&mut socket).ok(), Some(read));
+        }
+    }
 }
