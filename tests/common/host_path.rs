@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use fuser::{
     BackgroundSession, Config, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, LockOwner, OpenFlags, ReplyAttr,
-    ReplyData, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
+    ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 use parking_lot::{Condvar, Mutex};
 
-use super::fuse::{FILE, attributes};
+use super::fuse::{FILE, attributes, unmount};
 use super::until;
 
 const NAME: &str = "disk";
@@ -49,6 +49,8 @@ struct Shared {
     thawed: Condvar,
     /// Writes and lookups that hang.
     held_back: AtomicUsize,
+    /// How often the file is open.
+    opened: AtomicUsize,
 }
 
 impl Shared {
@@ -93,7 +95,8 @@ impl HostPath {
         // What a write has reached, every path shows.
         let disk = OpenOptions::new().read(true).write(true).custom_flags(DSYNC).open(disk).unwrap();
         let (hangs, thawed) = (Mutex::new(Hangs::Nothing), Condvar::new());
-        let shared = Arc::new(Shared { disk, hangs, thawed, held_back: AtomicUsize::new(0) });
+        let shared =
+            Arc::new(Shared { disk, hangs, thawed, held_back: AtomicUsize::new(0), opened: AtomicUsize::new(0) });
         let mut config = Config::default();
         config.n_threads = Some(THREADS);
         let session = fuser::spawn_mount(Server(shared.clone()), &point, &config).unwrap();
@@ -138,9 +141,7 @@ impl HostPath {
 impl Drop for HostPath {
     fn drop(&mut self) {
         self.thaw();
-        if let Some(session) = self.session.take() {
-            let _ = session.umount_and_join();
-        }
+        unmount(&mut self.session, self.file.parent().unwrap(), || self.shared.opened.load(Ordering::SeqCst) > 0);
     }
 }
 
@@ -168,7 +169,23 @@ impl Filesystem for Server {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(1), FopenFlags::FOPEN_DIRECT_IO);
+        self.0.opened.fetch_add(1, Ordering::SeqCst);
+        // One that hangs holds up no other one.
+        reply.opened(FileHandle(1), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.opened.fetch_sub(1, Ordering::SeqCst);
+        reply.ok();
     }
 
     fn read(

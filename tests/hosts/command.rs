@@ -183,9 +183,11 @@ fn a_signal_ends_the_wait_that_comes_after_a_slow_create() {
     let path = HostPath::new(scene.folder.path(), "path", &scene.path("disk"));
     // The area of the next resource.
     path.hang_writes_from(4 << 20);
-    let device = text(&path.file);
+    let device = text(&path.file).to_string();
     let mut waiting =
-        scene.start(&["run", "--device", device, "--create", "--wait", "forever", "new", "db", "--", "touch", "ran"]);
+        scene.start(&["run", "--device", &device, "--create", "--wait", "forever", "new", "db", "--", "touch", "ran"]);
+    // To be dropped before what waits for the process: it ends with its writes.
+    let path = path;
     until("a write that hangs", || path.held_back() > 0 || waiting.ended().is_some());
     waiting.signal(Signal::TERM);
     // It tries to leave meanwhile.
@@ -203,8 +205,10 @@ fn a_signal_just_before_the_command_starts_is_not_forgotten() {
     let scene = Scene::with(&["db"]);
     let holder = scene.hold(&["db"]);
     let path = HostPath::new(scene.folder.path(), "path", &scene.path("disk"));
-    let device = text(&path.file);
-    let mut waiting = scene.start(&["run", "--device", device, "--wait", "forever", "db", "--", "sleep", "1000"]);
+    let device = text(&path.file).to_string();
+    let mut waiting = scene.start(&["run", "--device", &device, "--wait", "forever", "db", "--", "sleep", "1000"]);
+    // To be dropped before what waits for the process.
+    let path = path;
     until("the waiting host", || somebody_waits(&scene) || waiting.ended().is_some());
     path.hang_lookups();
     holder.signal(Signal::TERM);

@@ -7,9 +7,8 @@
 use std::ffi::{OsStr, c_int};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::{
     BackgroundSession, Config, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, LockOwner, OpenFlags,
@@ -19,7 +18,7 @@ use leasehold::Time;
 use leasehold::disk::{BootClock, Clock};
 use parking_lot::Mutex;
 
-use super::common::fuse::{FILE, attributes};
+use super::common::fuse::{FILE, attributes, unmount};
 
 /// Of opcodes, as `linux/watchdog.h` makes them: the letter W and a number.
 const GET_SUPPORT: u32 = 0x8028_5700;
@@ -100,18 +99,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Its file system is busy until then.
-        let start = Instant::now();
-        while self.account().open && start.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if self.account().open {
-            // A process that ends with a file of its own server open would wait for itself for good.
-            let _ = Command::new("umount").args(["-f", "-l"]).arg(self.path.parent().unwrap()).status();
-        }
-        if let Some(session) = self.session.take() {
-            let _ = session.umount_and_join();
-        }
+        unmount(&mut self.session, self.path.parent().unwrap(), || self.shared.account.lock().open);
     }
 }
 
