@@ -9,9 +9,11 @@ use leasehold::{JoinOptions, Lockspace, PrepareError, Wait};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::common::devices::text;
+use crate::common::host_path::HostPath;
 use crate::common::processes::{Process, read};
 use crate::common::scene::{Ended, Scene, WAIT, end, ended, keys};
-use crate::common::{id, until};
+use crate::common::{id, timeouts, until};
 
 /// Begins to wait with that host id to be handed a resource.
 fn receiver(scene: &Scene, host: u64, resource: &str, script: &str) -> Process {
@@ -162,6 +164,34 @@ fn a_command_that_fails_when_it_is_told_to_end_is_not_handed_over() {
         ended(dest).expect(75, &["nobody holds it"]);
         assert!(!scene.path("ran").exists());
     }
+}
+
+/// The destination gives up while the command ends, and then what is still held can't be released: that is told as when
+/// nobody has asked, and not hidden by the end of the command.
+#[test]
+fn a_release_that_fails_instead_of_a_handover_is_a_failure() {
+    let scene = Scene::formatted(timeouts([200, 250, 5_000, 1_000, 6_000]));
+    scene.run(&["create", "disk", "db"]).expect(0, &[]);
+    let path = HostPath::new(scene.folder.path(), "path", &scene.path("disk"));
+    let device = text(&path.file).to_string();
+    let script = "trap 'echo > told; while [ ! -e go ]; do sleep 0.05; done; exit 0' TERM; echo > held; \
+        while true; do sleep 0.05; done";
+    let source = ["run", "--device", &device, "--wait", WAIT, "--host-id", "1", "db", "--", "sh", "-c", script];
+    let source = scene.start_until(&source, |_| scene.path("held").exists());
+    let dest = asking(&scene, 2, "touch ran");
+    let waiting = scene.start(&["handover", &device, "db", "--to", "2", "--grace", WAIT]);
+    until("the order", || scene.path("told").exists());
+    dest.signal(Signal::TERM);
+    ended(dest).expect(128 + 15, &[]);
+    // To be dropped before what waits for the processes: they end with their writes.
+    let path = path;
+    // The area of the resource; renewals go on.
+    path.hang_writes_from(3 << 20);
+    fs::write(scene.path("go"), "").unwrap();
+    ended(waiting).expect(75, &["does not ask to be handed db any more", "db was not released"]);
+    path.thaw();
+    ended(source).expect(74, &["does not ask to be handed db any more", "db was not released"]);
+    assert!(!scene.path("ran").exists());
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(crate) fn end(
         let Some(to) = to else {
             let released = release(lease);
             if let Some(order) = order {
-                let state = if released.is_ok() { "released" } else { "not released" };
+                let state = released_or_not(&released);
                 order.fail(&Failure::new(
                     REFUSED,
                     format!("the command ended with {outcome}, and is taken to have failed: {name} was {state}"),
@@ -63,19 +63,21 @@ pub(crate) fn end(
             continue;
         };
         let handed_over = hand_over(lease, to, timeouts);
-        match &handed_over {
-            Ok((to, _)) => tell(format_args!("{name} was handed over to {to}, which owns version {}", to.version)),
-            // As when it is to be released, and was lost.
-            Err(failure) if failure.code() == LOST => result = Err(failure.clone()),
-            Err(failure) => tell(failure),
-        }
-        match (order, handed_over) {
-            (Some(order), Ok((_, holding))) => {
-                code = ExitCode::SUCCESS;
-                order.asker.answer(&Answer::Done(holding));
+        match handed_over {
+            Ok((to, holding)) => {
+                tell(format_args!("{name} was handed over to {to}, which owns version {}", to.version));
+                if let Some(order) = order {
+                    code = ExitCode::SUCCESS;
+                    order.asker.answer(&Answer::Done(holding));
+                }
             }
-            (Some(order), Err(failure)) => order.fail(&failure),
-            (None, _) => {}
+            Err(NotHandedOver { failure, released }) => {
+                tell(&failure);
+                if let Some(order) = order {
+                    order.fail(&failure);
+                }
+                result = result.and(released);
+            }
         }
     }
     result.map(|()| code)
@@ -102,8 +104,16 @@ fn first_who_asks(lease: &Lease) -> Option<Destination> {
     asking.ok()?.into_iter().next()
 }
 
+/// A handover that came to nothing.
+struct NotHandedOver {
+    /// Why.
+    failure: Failure,
+    /// What became of the lease: as if it had been released without a handover.
+    released: Result<(), Failure>,
+}
+
 /// Makes `to` the owner, and waits until it knows. Where that fails what is still held is released.
-fn hand_over(lease: Lease, to: Destination, timeouts: &Timeouts) -> Result<(Destination, Holding), Failure> {
+fn hand_over(lease: Lease, to: Destination, timeouts: &Timeouts) -> Result<(Destination, Holding), NotHandedOver> {
     let name = lease.resource().name();
     let proposed = match lease.hand_over(to, Wait::For(timeouts.fail())) {
         Err(HandoverError::Unknown { handover }) => Ok(handover),
@@ -121,11 +131,13 @@ fn hand_over(lease: Lease, to: Destination, timeouts: &Timeouts) -> Result<(Dest
             HandoverError::NotAsked { lease, .. }
             | HandoverError::Shared { lease }
             | HandoverError::Kept { lease, .. }
-            | HandoverError::TakenBack { lease } => match release(lease) {
-                Ok(()) => failure.hint(format!("{name} was released")),
-                Err(_) => failure.hint(format!("{name} was not released")),
-            },
-            _ => failure,
+            | HandoverError::TakenBack { lease } => {
+                let released = release(lease);
+                let state = released_or_not(&released);
+                NotHandedOver { failure: failure.hint(format!("{name} was {state}")), released }
+            }
+            HandoverError::Lost(_) => NotHandedOver { released: Err(failure.clone()), failure },
+            _ => NotHandedOver { failure, released: Ok(()) },
         }
     })
 }
@@ -152,6 +164,10 @@ fn explain(error: &HandoverError) -> Failure {
         }
         _ => Failure::of(IO, error),
     }
+}
+
+const fn released_or_not(released: &Result<(), Failure>) -> &'static str {
+    if released.is_ok() { "released" } else { "not released" }
 }
 
 /// Tells what fails.
