@@ -594,6 +594,7 @@ mod command {
         // To be dropped before what waits for the processes: they end with their writes.
         let hung = hung;
         until("a write that hangs", || hung.held_back() > 0 || run.ended().is_some());
+        assert!(run.ended().is_none(), "{}", run.complained());
         assert_eq!(stand.lost(&mut run), 74, "{}", run.complained());
         assert!(hung.held_back() > 0);
         assert!(run.complained().contains("can't be killed; nothing is given back"), "{}", run.complained());
