@@ -34,16 +34,16 @@ use std::process::Command;
 use std::sync::Arc;
 
 use leasehold::Lockspace;
-use leasehold::disk::{Access, DirectDisk, Disk, Lane, Op, Request, channel};
+use leasehold::disk::{DirectDisk, Op};
 use leasehold::format::{AreaSize, DeltaRecord, Geometry, Leader, SectorSize};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use common::devices::{Loop, file, text};
+use common::devices::{Loop, disk, file, text, transfer};
 use common::processes::{self, Mark, Process, is_busy};
 use common::sanlock::{Sanlock, TOO_SLOW};
-use common::{PATIENCE, id, until};
+use common::{id, until};
 
 /// T of all hosts where nothing else is said, in seconds.
 const T: u64 = 1;
@@ -211,7 +211,7 @@ impl Device {
     }
 
     fn disk(&self) -> Arc<DirectDisk> {
-        Arc::new(DirectDisk::open(Path::new(self.path()), Access::ReadWrite).unwrap())
+        disk(&self.node.0)
     }
 
     fn sector(&self, offset: u64) -> Vec<u8> {
@@ -220,9 +220,7 @@ impl Device {
     }
 
     fn write(&self, offset: u64, data: Vec<u8>) {
-        let (reply, pending) = channel();
-        self.disk().submit(Request { offset, lane: Lane::General, op: Op::Write { data } }, reply);
-        pending.wait(PATIENCE).expect("an answer").unwrap();
+        transfer(&self.node.0, offset, Op::Write { data });
     }
 
     fn record(&self, host: u64) -> DeltaRecord {

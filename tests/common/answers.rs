@@ -2,6 +2,7 @@
 
 use leasehold::{AcquireError, AcquireOptions, Lease, LeaseMode, Membership, Resource, Taken, Version, Wait};
 
+use super::processes::calmly;
 use super::{id, until_some};
 
 /// Who does not wait is told by a busy machine that it was too slow to judge what it had read, which says nothing of the
@@ -54,8 +55,9 @@ pub(crate) fn sharers(refused: AcquireError) -> Vec<u64> {
 /// Asserts that the resource is refused as that host's.
 #[track_caller]
 pub(crate) fn held_by(asking: &Membership, resource: &Resource, owner: u64) {
-    match asking.try_acquire(resource) {
-        Err(AcquireError::Held { holder, .. }) => assert_eq!(holder.host, id(owner)),
-        other => panic!("{other:?}"),
-    }
+    let holder = calmly("an answer", || match asking.acquire(resource, Wait::No) {
+        Err(AcquireError::Held { holder, .. }) => Ok(holder.host),
+        other => other.map(|lease| panic!("{lease:?}")),
+    });
+    assert_eq!(holder, id(owner));
 }

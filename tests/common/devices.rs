@@ -1,16 +1,18 @@
 //! Files, loop devices, and a file system that hangs.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leasehold::disk::{Access, DirectDisk};
-use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, OpenError, Timeouts};
+use leasehold::disk::{Access, DirectDisk, Disk, Lane, Op, Request, channel};
+use leasehold::{CreateError, FormatOptions, JoinOptions, Lockspace, Membership, OpenError, Timeouts, Wait};
 use tempfile::TempDir;
 
-use super::until_some;
+use super::processes::calmly;
+use super::{PATIENCE, until_some};
 
 pub(crate) fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -39,13 +41,16 @@ pub(crate) fn file(len: u64) -> (TempDir, PathBuf) {
 /// Makes a file with a lockspace in it.
 pub(crate) fn lockspace(path: &Path, timeouts: Timeouts) {
     File::create(path).unwrap().set_len(8 << 20).unwrap();
-    let disk = DirectDisk::open(path, Access::ReadWrite).unwrap();
-    leasehold::format(Arc::new(disk), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+    leasehold::format(disk(path), &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+}
+
+pub(crate) fn disk(path: &Path) -> Arc<DirectDisk> {
+    Arc::new(DirectDisk::open(path, Access::ReadWrite).unwrap())
 }
 
 /// The lockspace on a device; again when the machine is too busy to read it.
 pub(crate) fn open(device: &Path) -> Lockspace {
-    let disk = Arc::new(DirectDisk::open(device, Access::ReadWrite).unwrap());
+    let disk = disk(device);
     until_some("the lockspace", || match Lockspace::open(disk.clone()) {
         Err(OpenError::Disk(_)) => None,
         opened => Some(opened.unwrap()),
@@ -58,21 +63,50 @@ pub(crate) fn join(device: &Path, options: impl Fn() -> JoinOptions) -> Membersh
     super::join(&open(device), options).unwrap()
 }
 
-/// A loop device over `backing`, detached at the end.
-pub(crate) struct Loop(pub(crate) PathBuf);
+/// Formats a disk for a lockspace with these resources and no host.
+#[track_caller]
+pub(crate) fn with_resources(disk: Arc<dyn Disk>, timeouts: Timeouts, resources: &[&str]) -> Lockspace {
+    let lockspace = leasehold::format(disk, &FormatOptions { timeouts, ..FormatOptions::default() }).unwrap();
+    calmly("the resources", || -> Result<(), Box<dyn Error>> {
+        let membership = lockspace.join(JoinOptions::new().host_name("maker"))?;
+        for name in resources {
+            match membership.create(name, Wait::For(PATIENCE)) {
+                // By an attempt that came to nothing.
+                Ok(_) | Err(CreateError::Exists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(membership.leave()?)
+    });
+    lockspace
+}
+
+/// Reads or writes, past all hosts and past the page cache: through that, a write would take what was beside it in its page
+/// when that was read back to the disk.
+#[track_caller]
+pub(crate) fn transfer(path: &Path, offset: u64, op: Op) -> Vec<u8> {
+    let (reply, pending) = channel();
+    disk(path).submit(Request { offset, lane: Lane::General, op }, reply);
+    pending.wait(PATIENCE).expect("an answer").unwrap()
+}
+
+/// A loop device over a file, detached at the end.
+pub(crate) struct Loop(pub(crate) PathBuf, String);
 
 impl Loop {
     pub(crate) fn new(backing: &Path, options: &[&str]) -> Loop {
         let mut args = vec!["-f", "--show"];
         args.extend(options);
         args.push(text(backing));
-        Loop(PathBuf::from(run("losetup", &args)))
+        let node = PathBuf::from(run("losetup", &args));
+        let own = backing_of(&node).expect("a device that was just attached");
+        Loop(node, own)
     }
 
-    /// The file behind it; none once it is detached. Detaching one that is open takes effect when it is closed.
-    pub(crate) fn backing(&self) -> Option<String> {
-        let name = self.0.file_name().unwrap();
-        fs::read_to_string(Path::new("/sys/block").join(name).join("loop/backing_file")).ok()
+    /// Whether its file is behind it: no longer once it is detached, though the number may be another device's then.
+    /// Detaching one that is open takes effect when it is closed.
+    pub(crate) fn is_attached(&self) -> bool {
+        backing_of(&self.0).is_some_and(|backing| backing == self.1)
     }
 
     pub(crate) fn detach(&self) {
@@ -82,11 +116,18 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // One that a test detached itself may be another's by now.
-        if self.backing().is_some() {
+        // The number of one that a test detached itself may be another's by now.
+        if self.is_attached() {
             let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
         }
     }
+}
+
+/// The file behind a loop device, if it is attached.
+fn backing_of(node: &Path) -> Option<String> {
+    let name = node.file_name().unwrap();
+    let backing = fs::read_to_string(Path::new("/sys/block").join(name).join("loop/backing_file")).ok()?;
+    Some(backing.trim_end().trim_end_matches(" (deleted)").into())
 }
 
 /// An ext4 file system on `image`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leasehold::disk::{FaultDisk, MemoryDisk, Plan};
-use leasehold::{FormatOptions, JoinError, JoinOptions, Lockspace, Membership, Resource, Timeouts, Wait, format};
+use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, Resource, Timeouts, Wait, format};
 
 use super::{PATIENCE, id, until_some};
 
@@ -69,13 +69,25 @@ pub(crate) fn brief() -> Timeouts {
     super::timeouts([50, 200, 4_000, 300, 4_400])
 }
 
-/// Joins; again where this machine was too busy for it, or a process that another test starts has not closed its copy of
-/// the local lock.
+/// A membership, as [`super::join`].
 #[track_caller]
 pub(crate) fn join(lockspace: &Lockspace, options: impl Fn() -> JoinOptions) -> Membership {
-    until_some("a join", || match lockspace.join(options()) {
-        Err(JoinError::Attempt { reason: "the storage was too slow for it", .. } | JoinError::HeldHere { .. }) => None,
-        answer => Some(answer.unwrap()),
+    super::join(lockspace, options).unwrap()
+}
+
+/// A host of a machine of its own, where hosts are dead only after longer than any test lasts; again while this one is too busy for it. An attempt that failed may have left its host's
+/// record, which the next one would have to wait out: so that is taken away.
+#[track_caller]
+pub(crate) fn join_anew(disk: &MemoryDisk, lockspace: &Lockspace, host: u64) -> Membership {
+    let at = lockspace.geometry().delta_offset(id(host));
+    let before = sector(disk, at);
+    until_some("a join", || {
+        let options = JoinOptions::new().host_id(id(host)).machine(&format!("machine {host}"));
+        let joined = lockspace.join(options).ok();
+        if joined.is_none() {
+            edit_sector(disk, at, |bytes| bytes.copy_from_slice(&before));
+        }
+        joined
     })
 }
 

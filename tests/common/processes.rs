@@ -1,5 +1,6 @@
 //! Processes that a test starts, and what they start.
 
+use std::error::Error;
 #[cfg(feature = "cli")]
 use std::ffi::OsStr;
 use std::fs;
@@ -197,14 +198,52 @@ pub(crate) fn is_busy(said: &str) -> bool {
         "membership was lost",
         "no renewal was confirmed in time",
         "could not be verified in time",
+        "the guard was not told of a renewal in time",
     ];
     signs.iter().any(|sign| said.contains(sign))
+}
+
+/// Does it again for as long as it fails because the machine is busy. Any other failure is one of the test.
+#[track_caller]
+pub(crate) fn calmly<T, E: Into<Box<dyn Error>>>(what: &str, mut attempt: impl FnMut() -> Result<T, E>) -> T {
+    until_some(what, || {
+        let error = match attempt() {
+            Ok(done) => return Some(done),
+            Err(error) => error.into(),
+        };
+        let said = with_sources(&*error);
+        assert!(is_busy(&said), "{what}: {said}");
+        None
+    })
+}
+
+/// An error and all that it comes from, as the command says it.
+pub(crate) fn with_sources(error: &dyn Error) -> String {
+    let all = std::iter::successors(Some(error), |error| (**error).source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Runs the command `leasehold` to its end: exit code, and all it said.
 #[cfg(feature = "cli")]
 pub(crate) fn leasehold<S: AsRef<OsStr>>(mark: &Mark, args: &[S]) -> (i32, String) {
-    let mut process = Process::start(Command::new(env!("CARGO_BIN_EXE_leasehold")).args(args), mark);
+    answer(Process::start(Command::new(env!("CARGO_BIN_EXE_leasehold")).args(args), mark))
+}
+
+/// As [`leasehold`]; again, if it could not be done because the machine is busy.
+#[cfg(feature = "cli")]
+#[track_caller]
+pub(crate) fn leasehold_calmly<S: AsRef<OsStr>>(mark: &Mark, args: &[S]) -> (i32, String) {
+    answer_of(|| Process::start(Command::new(env!("CARGO_BIN_EXE_leasehold")).args(args), mark))
+}
+
+/// Exit code and all that was said by a process that ends by itself; by another one, if the machine was too busy for it.
+#[track_caller]
+pub(crate) fn answer_of(start: impl Fn() -> Process) -> (i32, String) {
+    until_some("an answer", || Some(answer(start())).filter(|(_, said)| !is_busy(said)))
+}
+
+#[track_caller]
+fn answer(mut process: Process) -> (i32, String) {
     let code = process.code();
     (code, process.said() + &process.complained())
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::devices::{Loop, folder, lockspace};
 use super::processes::{Mark, Process, is_busy};
-use super::until;
+use super::{timeouts, until};
 
 /// More than any wait in these tests takes. Who waits so long gets there however busy the machine is.
 pub(crate) const WAIT: &str = "50s";
@@ -43,6 +43,11 @@ impl Ended {
         is_busy(&self.err)
     }
 
+    /// Whether its host id stays taken though it has left, which is legal where the disk is slow.
+    pub(crate) fn has_kept_its_id(&self) -> bool {
+        self.err.contains("the host id was not given back")
+    }
+
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
@@ -70,16 +75,21 @@ impl Scene {
         scene
     }
 
-    /// With a lockspace in the file `disk` that has these resources.
+    /// With a lockspace in the file `disk` that has these resources. A busy machine doesn't cost a host its id there.
     pub(crate) fn with(resources: &[&str]) -> Scene {
-        let scene = Scene::empty();
-        scene.file("disk", 8 << 20);
-        // Profile fast in slow motion: a busy machine must not cost the lease.
-        scene.run(&["format", "disk", "--profile", "fast", "--io-timeout", "360ms"]).expect(0, &[]);
+        Scene::formatted(timeouts([300, 360, 10_000, 750, 10_750])).having(resources)
+    }
+
+    /// As [`Scene::with`], but hosts that are killed are dead soon.
+    pub(crate) fn where_hosts_die(resources: &[&str]) -> Scene {
+        Scene::formatted(timeouts([300, 360, 2_500, 750, 3_250])).having(resources)
+    }
+
+    fn having(self, resources: &[&str]) -> Scene {
         if !resources.is_empty() {
-            scene.run(&[&["create", "disk"], resources].concat()).expect(0, &[]);
+            self.run(&[&["create", "disk"], resources].concat()).expect(0, &[]);
         }
-        scene
+        self
     }
 
     /// As it is, with a loop device for `disk`.
@@ -134,7 +144,14 @@ impl Scene {
     /// Starts a command until it is `ready`; again, if it ends before because the machine is busy.
     #[track_caller]
     pub(crate) fn start_until(&self, args: &[&str], ready: impl Fn(&Process) -> bool) -> Process {
+        self.start_anew_until(args, || (), ready)
+    }
+
+    /// As [`Scene::start_until`], with what an earlier try has left cleared away before each.
+    #[track_caller]
+    fn start_anew_until(&self, args: &[&str], clear: impl Fn(), ready: impl Fn(&Process) -> bool) -> Process {
         for _ in 0..TRIES {
+            clear();
             let mut process = self.start(args);
             until("the command", || ready(&process) || process.ended().is_some());
             if process.ended().is_none() {
@@ -151,7 +168,7 @@ impl Scene {
     pub(crate) fn hold(&self, names: &[&str]) -> Process {
         let args = ["run", "--device", "disk", "--wait", WAIT, "--host-name", "holder"];
         let script = ["--", "sh", "-c", "echo > held; sleep 1000"];
-        self.start_until(&[&args, names, &script].concat(), |_| self.path("held").exists())
+        self.start_until_made(&[&args, names, &script].concat(), "held")
     }
 
     /// A `run` that holds `db` with that host id, once its command has made the file of that name.
@@ -161,7 +178,14 @@ impl Scene {
         let args = ["run", "--device", "disk", "--wait", WAIT, "--host-id", &id, "--host-name", name];
         let script = format!("echo > {name}; {script}");
         let args = [&args[..], options, &["db", "--", "sh", "-c", &script]].concat();
-        self.start_until(&args, |_| self.path(name).exists())
+        self.start_until_made(&args, name)
+    }
+
+    /// Starts a command, until what it runs has made that file.
+    #[track_caller]
+    fn start_until_made(&self, args: &[&str], file: &str) -> Process {
+        let path = self.path(file);
+        self.start_anew_until(args, || fs::remove_file(&path).unwrap_or_default(), |_| path.exists())
     }
 
     #[track_caller]
@@ -176,6 +200,12 @@ impl Scene {
         let resources = status["resources"].as_array().unwrap();
         resources.iter().find(|resource| resource["name"] == name).unwrap()["offset"].as_u64().unwrap()
     }
+}
+
+/// Plays a scene until it is one that shows something: `None` where the machine was too busy for that.
+#[track_caller]
+pub(crate) fn played<T>(mut play: impl FnMut() -> Option<T>) -> T {
+    (0..TRIES).find_map(|_| play()).expect("the machine is too busy")
 }
 
 /// Ends a `run` whose command was never ended before.

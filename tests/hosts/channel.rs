@@ -141,7 +141,7 @@ fn rubbish_and_silence_change_nothing() {
 
 #[test]
 fn nothing_is_left_of_a_run_that_was_killed() {
-    let scene = Scene::with(&["db"]);
+    let scene = Scene::where_hosts_die(&["db"]);
     let killed = scene.holder(1, "killed", &[], "exec sleep 1000");
     killed.signal(Signal::KILL);
     ended(killed);

@@ -1,42 +1,35 @@
 //! Declaring hosts dead: in memory with a path that hangs, and with several processes on a loop device.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use leasehold::disk::{Access, DirectDisk, Disk, FaultDisk, MemoryDisk, Op, Plan};
+use leasehold::disk::{FaultDisk, MemoryDisk, Op, Plan};
 use leasehold::{
-    AcquireError, DeclareError, Declared, FormatOptions, Generation, HostState, JoinError, JoinOptions, Lockspace,
-    LossReason, Membership, Status, Timeouts, Wait,
+    AcquireError, DeclareError, Declared, Generation, HostState, JoinError, JoinOptions, Lease, Lockspace, LossReason,
+    Membership, Resource, Status, Timeouts, Wait,
 };
 use rustix::process::Signal;
 
-use crate::common::devices::{Loop, file, text};
-use crate::common::processes::{self, Mark, Process, leasehold};
+use crate::common::answers::held_by;
+use crate::common::devices::{Loop, disk, file, text, transfer, with_resources};
+use crate::common::memory::join_anew;
+use crate::common::processes::{self, Mark, Process, calmly, is_busy, leasehold_calmly};
+use crate::common::scene::played;
 use crate::common::{PATIENCE, id, memory, timeouts, until, until_some};
 
 /// D is longer than any of these tests lasts: what is free before was not waited for.
 fn long() -> Timeouts {
-    timeouts([100, 400, 60_000, 5_000, 600_000])
+    timeouts([100, 500, 60_000, 5_000, 600_000])
 }
 
-fn format(disk: Arc<dyn Disk>) {
-    leasehold::format(disk, &FormatOptions { timeouts: long(), ..FormatOptions::default() }).unwrap();
-}
-
-/// A host of a machine of its own; again while the machine is too busy for it.
-fn join(lockspace: &Lockspace, host: u64) -> Membership {
-    until_some("a join", || {
-        let options = JoinOptions::new().host_id(id(host)).machine(&format!("machine {host}"));
-        lockspace.join(options).ok()
-    })
+fn find(lockspace: &Lockspace) -> Resource {
+    calmly("the index", || lockspace.find("demo"))
 }
 
 fn in_memory(disk: &MemoryDisk, host: u64) -> Membership {
-    join(&Lockspace::open(Arc::new(disk.reopen())).unwrap(), host)
+    join_anew(disk, &Lockspace::open(Arc::new(disk.reopen())).unwrap(), host)
 }
 
 pub(crate) fn work(task: &[&str]) {
@@ -47,8 +40,10 @@ pub(crate) fn work(task: &[&str]) {
 /// Holds until it is lost, and says why.
 fn hold(device: &Path, host: u64) {
     let lockspace = open(device);
-    let membership = join(&lockspace, host);
-    let lease = membership.acquire(&lockspace.find("demo").unwrap(), Wait::For(PATIENCE)).unwrap();
+    // Once: what an attempt leaves that came to nothing would have to be waited out.
+    let options = JoinOptions::new().host_id(id(host)).machine("the holder's");
+    let membership = lockspace.join(options).unwrap_or_else(|error| panic!("{}", processes::with_sources(&error)));
+    let lease = membership.acquire(&find(&lockspace), Wait::For(PATIENCE)).unwrap();
     println!("\nowner {} {}", lease.version(), membership.owner().generation);
     let mut status = membership.status();
     while !matches!(status, Status::Lost { .. }) {
@@ -60,7 +55,12 @@ fn hold(device: &Path, host: u64) {
 }
 
 fn open(device: &Path) -> Lockspace {
-    Lockspace::open(Arc::new(DirectDisk::open(device, Access::ReadWrite).unwrap())).unwrap()
+    Lockspace::open(disk(device)).unwrap()
+}
+
+/// It was waited for in vain: to the end for its holder, or, on a busy machine, for a read or a write.
+fn is_refused(answer: &Result<Lease, AcquireError>) -> bool {
+    matches!(answer, Err(AcquireError::Held { .. } | AcquireError::TimedOut { .. } | AcquireError::Unknown { .. }))
 }
 
 /// The words after the first one of the line that begins with it.
@@ -73,63 +73,75 @@ fn said(process: &Process, first: &str) -> Option<String> {
 fn a_stopped_holder_that_is_declared_dead_is_replaced_at_once_and_lost_when_it_goes_on() {
     let (_folder, backing) = file(16 << 20);
     let node = Loop::new(&backing, &["--direct-io=on"]);
-    format(Arc::new(DirectDisk::open(&node.0, Access::ReadWrite).unwrap()));
-    let mark = Mark::new();
-    let (path, lockspace) = (text(&node.0), open(&node.0));
-    until("the resource", || leasehold(&mark, &["create", path, "demo"]).0 == 0 || lockspace.find("demo").is_ok());
-    let mut holder = Process::start(&mut processes::worker(&["control", "hold", path, "7"]), &mark);
-    until("the holder", || said(&holder, "owner").is_some() || holder.ended().is_some());
-    let owner = said(&holder, "owner").unwrap_or_else(|| panic!("{}", holder.complained()));
+    let lockspace = with_resources(disk(&node.0), long(), &["demo"]);
+    let (mark, path) = (Mark::new(), text(&node.0));
+    let mut hosts = 7..;
+    let (mut holder, host, owner) = played(|| {
+        let host = hosts.next()?;
+        let mut holder = Process::start(&mut processes::worker(&["control", "hold", path, &host.to_string()]), &mark);
+        until("the holder", || said(&holder, "owner").is_some() || holder.ended().is_some());
+        let owner = said(&holder, "owner");
+        assert!(owner.is_some() || is_busy(&holder.complained()), "{}", holder.complained());
+        Some((holder, host, owner?))
+    });
     let (version, generation) = owner.split_once(' ').unwrap();
     let (version, generation): (u64, u64) = (version.parse().unwrap(), generation.parse().unwrap());
 
-    // Again while the machine is too busy for it.
-    let declare = |generation: u64| {
+    let declare = |generation: u64, options: &[&str]| {
         let generation = generation.to_string();
-        until_some("an answer", || {
-            let (code, told) = leasehold(&mark, &["declare-dead", path, "7", "--generation", &generation, "--fenced"]);
-            (!processes::is_busy(&told)).then_some((code, told))
-        })
+        let words = ["declare-dead", path, &host.to_string(), "--generation", &generation];
+        leasehold_calmly(&mark, &[&words, options].concat())
     };
-    let contender = join(&lockspace, 3);
-    let resource = lockspace.find("demo").unwrap();
+    // With any id, which a next attempt has another one of.
+    let contender = calmly("a join", || lockspace.join(JoinOptions::new().machine("the contender's")));
+    let resource = find(&lockspace);
 
     holder.signal(Signal::STOP);
-    let (code, told) = declare(generation + 1);
+    let (code, told) = declare(generation + 1, &["--fenced"]);
     assert!(code == 73 && told.contains(&format!("generation {generation}")), "{code}: {told}");
     let refused = contender.acquire(&resource, Wait::For(Duration::from_millis(500)));
-    assert!(matches!(refused, Err(AcquireError::Held { .. } | AcquireError::TimedOut { .. })), "{refused:?}");
-    let (code, _) = leasehold(&mark, &["declare-dead", path, "7", "--generation", &generation.to_string()]);
+    assert!(is_refused(&refused), "{refused:?}");
+    let (code, _) = declare(generation, &[]);
     assert_eq!(code, 64, "nobody vouches by mistake");
-    let (code, told) = declare(generation);
+    let (code, told) = declare(generation, &["--fenced"]);
     assert!(code == 0 && (told.contains("is declared dead") || told.contains("was over already")), "{code}: {told}");
-    let lease = contender.acquire(&resource, Wait::For(PATIENCE)).unwrap();
+    // What it was refused may not be given back yet.
+    let lease = until_some("the lease", || match contender.acquire(&resource, Wait::For(PATIENCE)) {
+        Err(AcquireError::AlreadyHeld { .. }) => None,
+        answer => Some(answer.unwrap()),
+    });
     assert!(lease.version().get() > version);
     // Its process is there and may still write: on this machine nobody takes its id.
-    let again = lockspace.join(JoinOptions::new().host_id(id(7)).machine("another"));
+    let again = lockspace.join(JoinOptions::new().host_id(id(host)).machine("another"));
     assert!(matches!(again, Err(JoinError::HeldHere { .. })), "{again:?}");
 
     // A renewal that had read before the stop writes over it: until one reads it.
-    let disk = File::options().read(true).write(true).open(&node.0).unwrap();
-    let (at, mut declared) = (lockspace.geometry().delta_offset(id(7)), [0; 512]);
-    disk.read_exact_at(&mut declared, at).unwrap();
+    let at = lockspace.geometry().delta_offset(id(host));
+    let declared = transfer(&node.0, at, Op::Read { len: 512 });
     holder.signal(Signal::CONT);
     until("the holder's end", || {
-        disk.write_all_at(&declared, at).and_then(|()| disk.sync_all()).unwrap();
+        transfer(&node.0, at, Op::Write { data: declared.clone() });
         holder.ended().is_some()
     });
     assert_eq!(holder.code(), 0, "{}", holder.complained());
     let lost = said(&holder, "lost").unwrap();
     assert!(lost.starts_with("this host was declared dead by host "), "{lost}");
     assert!(lease.is_held());
-    assert!(join(&lockspace, 7).owner().generation.get() > generation);
+    let next = until_some("the next one with its id", || {
+        let joined = lockspace.join(JoinOptions::new().host_id(id(host)).machine("the holder's"));
+        if joined.is_err() {
+            transfer(&node.0, at, Op::Write { data: declared.clone() });
+        }
+        joined.ok()
+    });
+    assert!(next.owner().generation.get() > generation);
 }
 
 /// No word of anybody's ends a host that renews.
 #[test]
 fn a_host_that_lives_is_not_declared_dead() {
     // It renews often, as against how long it is watched: a busy machine doesn't make it look dead.
-    let disk = memory::formatted(timeouts([50, 1_000, 60_000, 5_000, 600_000]));
+    let disk = memory::formatted(timeouts([50, 2_000, 60_000, 5_000, 600_000]));
     let [lives, declarer] = std::thread::scope(|scope| {
         [1, 2]
             .map(|host| {
@@ -156,7 +168,7 @@ fn with_a_dead_host() -> (MemoryDisk, Membership, Generation) {
     // All that it does happens on a copy, but for what is on disk while it holds: to the others it is dead.
     let elsewhere = MemoryDisk::with_bytes(disk.bytes(), None);
     let gone = in_memory(&elsewhere, 2);
-    let lease = gone.acquire(&gone.lockspace().find("demo").unwrap(), Wait::For(PATIENCE)).unwrap();
+    let lease = gone.acquire(&find(gone.lockspace()), Wait::For(PATIENCE)).unwrap();
     let generation = gone.owner().generation;
     let image = elsewhere.bytes();
     disk.edit(|bytes| {
@@ -186,11 +198,11 @@ fn a_declaration_names_what_it_is_about_or_changes_nothing() {
     assert!(matches!(other, Err(DeclareError::Generation { found, .. }) if found == generation.get()), "{other:?}");
     assert_eq!(record(), before);
 
-    let resource = first.lockspace().find("demo").unwrap();
-    assert!(matches!(first.acquire(&resource, Wait::No), Err(AcquireError::Held { .. })));
+    let resource = find(first.lockspace());
+    held_by(&first, &resource, 2);
     assert_eq!(first.declare_dead(id(2), generation).unwrap(), Declared::Dead);
     assert_eq!(first.declare_dead(id(2), generation).unwrap(), Declared::WasOver, "again is safe");
-    first.acquire(&resource, Wait::No).unwrap().release().unwrap();
+    first.acquire(&resource, Wait::For(PATIENCE)).unwrap().release().unwrap();
     until("the state", || first.hosts().iter().any(|host| host.host == id(2) && host.state == HostState::Free));
 
     disk.edit(|bytes| bytes[geometry.delta_offset(id(2)) as usize] ^= 1);
@@ -203,7 +215,7 @@ fn a_declaration_names_what_it_is_about_or_changes_nothing() {
 fn a_declaration_that_lands_late_costs_the_next_holder_its_id_and_ends_nothing_of_it() {
     let (disk, other, generation) = with_a_dead_host();
     let path = Arc::new(FaultDisk::new(Arc::new(disk.reopen())));
-    let declarer = join(&Lockspace::open(path.clone()).unwrap(), 3);
+    let declarer = join_anew(&disk, &Lockspace::open(path.clone()).unwrap(), 3);
     let geometry = declarer.lockspace().geometry();
     let at = geometry.delta_offset(id(2));
     let (sender, late) = channel();
@@ -221,7 +233,7 @@ fn a_declaration_that_lands_late_costs_the_next_holder_its_id_and_ends_nothing_o
     assert_eq!(path.held(), 1, "one write in flight for each sector");
     assert_eq!(other.declare_dead(id(2), generation).unwrap(), Declared::Dead);
     let next = in_memory(&disk, 2);
-    let lease = next.acquire(&next.lockspace().find("demo").unwrap(), Wait::For(PATIENCE)).unwrap();
+    let lease = next.acquire(&find(next.lockspace()), Wait::For(PATIENCE)).unwrap();
 
     assert_eq!(path.release(), 1);
     let late = late.recv().unwrap();
@@ -237,7 +249,6 @@ fn a_declaration_that_lands_late_costs_the_next_holder_its_id_and_ends_nothing_o
         "{status:?}"
     );
     // What it held is not free before D: nobody vouched for that generation.
-    let resource = other.lockspace().find("demo").unwrap();
-    let taken = other.acquire(&resource, Wait::For(Duration::from_millis(500)));
-    assert!(matches!(taken, Err(AcquireError::Held { .. })), "{taken:?}");
+    let refused = other.acquire(&find(other.lockspace()), Wait::For(Duration::from_millis(500)));
+    assert!(is_refused(&refused), "{refused:?}");
 }

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use leasehold::disk::{Access, DirectDisk};
 use leasehold::{
-    AcquireError, CreateError, FormatOptions, HostId, JoinOptions, Lease, Lockspace, LossReason, Membership,
-    ReleaseError, Resource, Status, Timeouts, Wait,
+    AcquireError, HostId, JoinOptions, Lease, Lockspace, LossReason, Membership, ReleaseError, Resource, Status,
+    Timeouts, Wait,
 };
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -41,9 +41,9 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::common::devices::{Loop, Mounted, folder, run, text};
+use crate::common::devices::{Loop, Mounted, disk, folder, run, text, with_resources};
 use crate::common::processes::{self, Mark, Process, read};
-use crate::common::{PATIENCE, boottime, number, timeouts, until};
+use crate::common::{boottime, number, timeouts, until};
 
 /// Renewal, io, fail, fence, dead: short, so that much happens; the machine may be busy, which is one more fault.
 fn times() -> Timeouts {
@@ -522,15 +522,20 @@ impl Keeper {
     fn tell(&mut self, order: &str) {
         self.0.stdin.as_mut().unwrap().write_all(order.as_bytes()).expect("the process that freezes is there");
     }
-}
 
-impl Drop for Keeper {
-    /// Everything is thawed afterwards, so that what comes then can end.
-    fn drop(&mut self) {
+    /// Whether it has done all that it was told. Everything is thawed afterwards.
+    fn end(&mut self) -> bool {
         if let Some(mut stdin) = self.0.stdin.take() {
             let _ = stdin.write_all(b"done\n");
         }
-        let _ = self.0.wait();
+        self.0.wait().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Keeper {
+    /// So that what comes then can end.
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -599,18 +604,7 @@ impl SharedDisk {
 
     /// A lockspace with the resources.
     fn format(&self) {
-        let disk = Arc::new(DirectDisk::open(&self.paths[0].node, Access::ReadWrite).unwrap());
-        let options = FormatOptions { timeouts: times(), ..FormatOptions::default() };
-        let lockspace = leasehold::format(disk, &options).unwrap();
-        // On a busy machine short timeouts may cost a membership; doing it again is safe.
-        until("the resources", || {
-            let Ok(membership) = lockspace.join(JoinOptions::new().host_name("maker")) else { return false };
-            let made = RESOURCES.iter().all(|name| {
-                let created = membership.create(name, Wait::For(PATIENCE));
-                matches!(created, Ok(_) | Err(CreateError::Exists { .. }))
-            });
-            membership.leave().is_ok() && made
-        });
+        with_resources(disk(&self.paths[0].node), times(), &RESOURCES);
     }
 }
 
@@ -787,6 +781,7 @@ fn nothing_that_fails_makes_two_holders_and_all_go_on_when_it_is_over() {
     assert_eq!(last.code(), 0, "{}{}", last.said(), last.complained());
     stage.take_lines();
     stage.check();
+    assert!(stage.keeper.end(), "not every freeze was one");
 
     let journal = &stage.journal;
     let of_host = |host: usize| journal.holdings().filter(|holding| holding.host == host).count();

@@ -2,35 +2,29 @@
 //! of it when one of them is not there any more.
 
 use std::fs;
-use std::sync::Arc;
 
-use leasehold::disk::{Access, DirectDisk};
 use leasehold::{JoinOptions, Lockspace, PrepareError, Wait};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::devices::text;
+use crate::common::devices::{disk, text};
 use crate::common::host_path::HostPath;
-use crate::common::processes::{Process, read};
-use crate::common::scene::{Ended, Scene, WAIT, end, ended, keys};
-use crate::common::{id, timeouts, until};
+use crate::common::processes::{Process, calmly, read};
+use crate::common::scene::{Ended, Scene, WAIT, end, ended, keys, played};
+use crate::common::{PATIENCE, id, timeouts, until};
 
-/// Begins to wait with that host id to be handed a resource.
-fn receiver(scene: &Scene, host: u64, resource: &str, script: &str) -> Process {
+/// Waits with that host id to be handed a resource, once that is `so`.
+#[track_caller]
+fn receiver(scene: &Scene, host: u64, resource: &str, script: &str, so: impl Fn() -> bool) -> Process {
     let (id, name) = (host.to_string(), format!("host{host}"));
     let args = ["run", "--device", "disk", "--receive", "--host-id", &id, "--host-name", &name];
-    scene.start(&[&args[..], &[resource, "--", "sh", "-c", script]].concat())
+    scene.start_until(&[&args[..], &[resource, "--", "sh", "-c", script]].concat(), |_| so())
 }
 
 /// As [`receiver`], once it asks for `db`.
 #[track_caller]
 fn asking(scene: &Scene, host: u64, script: &str) -> Process {
-    let mut process = receiver(scene, host, "db", script);
-    until("a host that asks", || {
-        assert!(process.ended().is_none(), "{}", process.complained());
-        asks(scene, "db").contains(&host)
-    });
-    process
+    receiver(scene, host, "db", script, || asks(scene, "db").contains(&host))
 }
 
 /// Which hosts ask to be handed that resource, as `status` says.
@@ -62,8 +56,7 @@ fn a_command_that_succeeds_hands_over_to_who_asks() {
     let source = scene.holder(5, "source", &["other"], &script);
     let dest = asking(&scene, 2, &format!("{}; while [ ! -e fail ]; do sleep 0.05; done; exit 7", log("begin")));
     let second = asking(&scene, 3, "touch ran");
-    let of_other = receiver(&scene, 4, "other", "echo $LEASEHOLD_RESOURCE");
-    until("who asks for the other one", || asks(&scene, "other") == [4]);
+    let of_other = receiver(&scene, 4, "other", "echo $LEASEHOLD_RESOURCE", || asks(&scene, "other") == [4]);
     until("the source is told", || source.complained().contains("host 4 (host4) generation "));
     let told = source.complained();
     assert!(
@@ -132,12 +125,12 @@ fn a_run_is_told_to_hand_over() {
     assert!(source.ended().is_none() && !scene.path("order").exists());
     // It waits for the destination, and the command goes on.
     let waiting = scene.start(&["handover", "disk", "db", "--to", "host2", "--wait", WAIT, "--json"]);
-    let dest = receiver(&scene, 2, "db", "echo began >> order; exec sleep 1000");
+    let begun = || read(&scene.path("order")) == "ended\nbegan\n";
+    let dest = receiver(&scene, 2, "db", "echo began >> order; exec sleep 1000", begun);
     let holding = ended(waiting).expect(0, &[]).json();
     assert_eq!(keys(&holding), ["resource", "mode", "version", "host_id", "generation"]);
     assert_eq!((&holding["version"], &holding["host_id"]), (&2.into(), &2.into()));
     ended(source).expect(0, &["the command is ended, to hand over to host 2 (host2)", "db was handed over to host 2"]);
-    until("the command of the destination", || read(&scene.path("order")) == "ended\nbegan\n");
     assert_eq!(db(&scene)["owner"]["host_id"], 2);
     // And back, to one that may take long, by its id. Its command dies of the signal.
     let third = asking(&scene, 3, "true");
@@ -206,7 +199,7 @@ fn a_lease_that_is_taken_while_the_command_ends_is_not_handed_over() {
     ended(waiting).expect(69, &[why, "host 3"]);
     ended(source).expect(69, &[why, "host 3"]);
     // It waits for whoever has it.
-    assert_eq!(asks(&scene, "db"), [2]);
+    until("who asks the taker", || asks(&scene, "db") == [2]);
     assert!(!scene.path("ran").exists());
     end(taker);
     ended(dest).expect(75, &["nobody holds it"]);
@@ -224,11 +217,14 @@ fn what_is_shared_or_protected_is_not_handed_over() {
 
 #[test]
 fn a_destination_that_is_told_to_end_asks_no_more() {
-    let scene = Scene::with(&["db"]);
-    let source = scene.holder(1, "source", &[], &until_told("exit 0"));
-    let dest = asking(&scene, 2, "touch ran");
-    dest.signal(Signal::TERM);
-    ended(dest).expect(128 + 15, &[]);
+    let (scene, source) = played(|| {
+        let scene = Scene::with(&["db"]);
+        let source = scene.holder(1, "source", &[], &until_told("exit 0"));
+        let dest = asking(&scene, 2, "touch ran");
+        dest.signal(Signal::TERM);
+        let told = ended(dest).expect(128 + 15, &[]);
+        (!told.has_kept_its_id()).then_some((scene, source))
+    });
     assert!(asks(&scene, "db").is_empty());
     assert_eq!(scene.status()["hosts"][1]["state"], "free");
     handover(&scene, "2", &[]).expect(75, &["host 2 does not ask"]);
@@ -242,23 +238,23 @@ fn a_destination_that_is_told_to_end_asks_no_more() {
 /// Its block goes on asking.
 #[test]
 fn a_destination_that_was_killed_asks_no_more_once_it_is_dead() {
-    let scene = Scene::with(&["db"]);
-    let disk = Arc::new(DirectDisk::open(scene.path("disk"), Access::ReadWrite).unwrap());
-    let lockspace = Lockspace::open(disk).unwrap();
-    let source = lockspace.join(JoinOptions::new().host_id(id(1)).host_name("source")).unwrap();
-    let lease = source.acquire(&lockspace.find("db").unwrap(), Wait::No).unwrap();
+    let scene = Scene::where_hosts_die(&["db"]);
+    let lockspace = Lockspace::open(disk(&scene.path("disk"))).unwrap();
+    let options = || JoinOptions::new().host_id(id(1)).host_name("source");
+    let source = calmly("a join", || lockspace.join(options()));
+    let lease = source.acquire(&calmly("the index", || lockspace.find("db")), Wait::For(PATIENCE)).unwrap();
     let dest = asking(&scene, 2, "touch ran");
-    assert_eq!(lease.prepare_handover(id(2), Wait::No).unwrap().owner.host, id(2));
+    assert_eq!(lease.prepare_handover(id(2), Wait::For(PATIENCE)).unwrap().owner.host, id(2));
     dest.signal(Signal::KILL);
     ended(dest);
-    until("it is dead", || lease.destinations().unwrap().is_empty());
+    until("it is dead", || lease.destinations().is_ok_and(|all| all.is_empty()));
     let asks = |watch_for| {
         let status = scene.run(&["status", "disk", "--json", "--watch-for", watch_for]).expect(0, &[]).json();
         !status["resources"][0]["asking"].as_array().unwrap().is_empty()
     };
     // Who has only just come can't tell.
     assert!(asks("0s"));
-    until("that shows", || !asks("3s"));
+    until("that shows", || !asks("6s"));
     assert!(matches!(lease.prepare_handover(id(2), Wait::No), Err(PrepareError::NotAsked { .. })));
     assert!(lease.is_held());
     lease.release().unwrap();

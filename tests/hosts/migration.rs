@@ -251,7 +251,13 @@ impl Migration {
                 Victim::Source => &[0, 128 + 9],
                 Victim::Destination => &[0, 128 + 15],
             };
-            released = self.expect_end(&mut source, codes) != 0;
+            let code = self.expect_end(&mut source, codes);
+            let said = source.process.complained();
+            // The handover of one that is too busy for it comes to nothing, which leaves its command's code.
+            released = code != 0 || is_busy(&said) && said.contains("db was released");
+            if !begun {
+                println!("{} did not hand over: {said}", source.name);
+            }
         }
         if begun && dest.process.ended().is_none() {
             return dest;
@@ -284,7 +290,7 @@ fn a_program_moves_to_and_fro_and_loses_nothing() {
          --nocapture"
     );
     let mut random = StdRng::seed_from_u64(seed);
-    let scene = Scene::with(&["db"]).on_a_device();
+    let scene = Scene::where_hosts_die(&["db"]).on_a_device();
     File::create(scene.path("counts")).unwrap();
     let mut migration = Migration { scene, started: 0, handovers: 0, killed: [0; 2], busy: 0 };
     let started = Instant::now();

@@ -10,12 +10,13 @@ use leasehold::{
     Membership, RepairError, RepairOptions, Repaired, Status, Timeouts, Version, Wait,
 };
 
+use crate::common::memory::join_anew;
 use crate::common::memory::{edit_sector, formatted, sector};
-use crate::common::{PATIENCE, id, timeouts, until, until_some};
+use crate::common::{PATIENCE, id, timeouts, until};
 
 /// D is longer than any of these tests lasts.
 fn long() -> Timeouts {
-    timeouts([50, 150, 60_000, 5_000, 600_000])
+    timeouts([50, 500, 60_000, 5_000, 600_000])
 }
 
 /// A lockspace with the resources `first` and `second`, at the entries 0 and 1.
@@ -48,10 +49,8 @@ impl Scene {
         Lockspace::open(Arc::new(self.disk.reopen())).unwrap()
     }
 
-    /// A host of a machine of its own; again while this one is too busy for it.
     fn join(&self, host: u64) -> Membership {
-        let options = || JoinOptions::new().host_id(id(host)).machine(&format!("machine {host}"));
-        until_some("a join", || self.lockspace().join(options()).ok())
+        join_anew(&self.disk, &self.lockspace(), host)
     }
 
     /// Spoils so many bytes from `at` on.
@@ -218,7 +217,7 @@ fn the_rest_of_another_hosts_record_says_nothing() {
 /// D is short here: the host counts as dead, and nobody vouches for it.
 #[test]
 fn the_id_of_a_record_that_was_mended_is_taken_again_only_after_its_host_was_declared_dead() {
-    let scene = Scene::empty(timeouts([50, 150, 3_000, 200, 3_300]));
+    let scene = Scene::empty(timeouts([50, 500, 3_000, 200, 3_300]));
     let (lost, other) = (scene.join(1), scene.join(2));
     let owner = lost.owner();
     scene.spoil_record(&lost, |bytes| bytes[..48].fill(0x5a));

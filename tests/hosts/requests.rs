@@ -15,13 +15,8 @@ use leasehold::{
 use crate::common::answers::AtOnce;
 use crate::common::memory::{self, edit_sector, sector};
 use crate::common::processes::Process;
-use crate::common::scene::{Ended, Scene, WAIT, ended};
+use crate::common::scene::{Ended, Scene, WAIT};
 use crate::common::{PATIENCE, id, timeouts, until, until_some};
-
-/// So that a busy machine doesn't cost a holder its lease.
-fn steady() -> Timeouts {
-    timeouts([100, 250, 2_000, 500, 2_500])
-}
 
 /// Hosts look at the disk so rarely that a test doesn't see it.
 fn rarely() -> Timeouts {
@@ -370,8 +365,9 @@ fn owner(scene: &Scene, options: &[&str], script: &str) -> Process {
     scene.start_until(&run, |process| process.said().contains("runs"))
 }
 
+#[track_caller]
 fn request(scene: &Scene, options: &[&str]) -> Ended {
-    ended(scene.start(&[&["request", "disk", "demo", "--host-id", "2"], options].concat()))
+    scene.run(&[&["request", "disk", "demo", "--host-id", "2"], options].concat())
 }
 
 fn is_free(scene: &Scene) -> bool {
@@ -387,7 +383,8 @@ fn renewed(scene: &Scene) -> u64 {
 /// Which is all of it, may take longer than a lost lease would last, and ends with what the command says.
 #[test]
 fn run_yields_when_it_is_asked_to_and_its_command_has_ended() {
-    let scene = Scene::formatted(steady()).on_a_device();
+    let times = timeouts([100, 500, 3_000, 500, 3_500]);
+    let scene = Scene::formatted(times).on_a_device();
     let script = "trap 'echo > term; while [ ! -e go ]; do sleep 0.05; done; exit 3' TERM
         sh -c 'trap \"echo > child; exit\" TERM; echo > ready; while :; do sleep 0.05; done' &
         while [ ! -e ready ]; do sleep 0.05; done; echo runs; while :; do sleep 0.05; done";
@@ -395,10 +392,11 @@ fn run_yields_when_it_is_asked_to_and_its_command_has_ended() {
     let asked = request(&scene, &["--wait", "0s"]).expect(75, &["demo is still held"]);
     assert!(asked.out.contains("demo is held by host 1 (owner) generation "), "{asked:?}");
     // Its call was withdrawn when it left, perhaps too early: now the owner sees it.
-    let mut asker = scene.start(&["request", "disk", "demo", "--host-id", "2", "--wait", "forever"]);
+    let asks = ["request", "disk", "demo", "--host-id", "2", "--wait", "forever"];
+    let mut asker = scene.start_until(&asks, |asker| asker.said().contains("demo is held by host 1"));
     until("SIGTERM", || scene.path("term").exists() && scene.path("child").exists());
     let since = renewed(&scene);
-    let patience = (steady().fail() + steady().fence()).as_secs() + 1;
+    let patience = (times.fail() + times.fence()).as_secs() + 1;
     until("renewals", || renewed(&scene) > since + patience);
     assert!(owner.ended().is_none() && asker.ended().is_none() && !is_free(&scene));
     fs::write(scene.path("go"), "").unwrap();
@@ -411,7 +409,7 @@ fn run_yields_when_it_is_asked_to_and_its_command_has_ended() {
 /// As after a loss, though it isn't one: the leases are released, and the exit code is not that of a loss.
 #[test]
 fn run_is_ended_at_once_where_that_is_asked_for() {
-    let scene = Scene::formatted(steady()).on_a_device();
+    let scene = Scene::with(&[]).on_a_device();
     let script = "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done' &)
         echo runs; while :; do sleep 0.05; done";
     let mut owner = owner(&scene, &["--on-request", "yield"], script);
@@ -425,7 +423,7 @@ fn run_is_ended_at_once_where_that_is_asked_for() {
 
 #[test]
 fn run_tells_of_a_request_and_goes_on() {
-    let scene = Scene::formatted(steady()).on_a_device();
+    let scene = Scene::with(&[]).on_a_device();
     let mut owner = owner(&scene, &[], "trap 'echo > term' TERM; echo runs; while :; do sleep 0.05; done");
     request(&scene, &["--force", "--host-name", "asker"]).expect(75, &["demo is still held"]);
     until("the notice", || owner.complained().contains("host 2 (asker) asks for demo at version "));

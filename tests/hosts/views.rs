@@ -34,7 +34,7 @@ fn holder_of(picture: &Value) -> Option<&Value> {
 
 #[test]
 fn a_killed_host_dies_before_ones_eyes() {
-    let scene = Scene::with(&["db"]);
+    let scene = Scene::where_hosts_die(&["db"]);
     let holder = scene.hold(&["db"]);
     let mut watch = scene.start(&["status", "disk", "--watch", "--interval", "100ms"]);
     let states = |watch: &Process| -> Vec<String> {
@@ -65,11 +65,11 @@ fn each_line_of_json_is_a_picture() {
     until("some renewals", || pictures(&hosts).last().and_then(intervals) > Some(2));
     let all = pictures(&hosts);
     assert_eq!(keys(&all[0]), ["time", "lockspace", "sector_size", "area_size", "timeouts_ms", "hosts"]);
-    // One observer goes on: what it has seen stays.
-    assert_eq!(intervals(&all[0]), Some(0));
-    assert!(all.windows(2).all(|pair| intervals(&pair[0]) <= intervals(&pair[1])), "{all:?}");
+    // One observer goes on: what it has seen stays. A read that took too long shows nothing.
+    let seen: Vec<usize> = all.iter().filter_map(intervals).collect();
+    assert!(seen[0] == 0 && seen.is_sorted(), "{all:?}");
     let renewals = &holder_of(all.last().unwrap()).unwrap()["renewals"];
-    assert_eq!((&renewals["expected_ms"], &renewals["fail_ms"]), (&300.into(), &1_650.into()));
+    assert_eq!((&renewals["expected_ms"], &renewals["fail_ms"]), (&300.into(), &10_000.into()));
     hosts.signal(Signal::TERM);
     ended(hosts).expect(0, &[]);
     // Time is up at once, and there is one picture all the same. No time is too long to be counted.

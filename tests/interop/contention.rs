@@ -7,16 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasehold::disk::{Access, DirectDisk};
 use leasehold::format::Leader;
-use leasehold::{AcquireError, JoinOptions, Lockspace, Wait};
+use leasehold::{AcquireError, JoinOptions, Lockspace, ReleaseError, Wait};
 use rand::RngExt;
 
-use super::common::processes::{Process, is_busy, read, run_worker, worker};
+use super::common::devices::disk;
+use super::common::processes::{Process, calmly, is_busy, read, run_worker, worker};
 use super::common::sanlock::{Sanlock, TOO_SLOW};
 use super::common::{boottime, until};
 use super::{Device, HELD_BY_ANOTHER, T, id, refusal};
@@ -53,13 +52,14 @@ pub(crate) fn work(task: &[&str]) {
 }
 
 fn open(device: &Path) -> Lockspace {
-    Lockspace::open(Arc::new(DirectDisk::open(device, Access::ReadWrite).unwrap())).unwrap()
+    Lockspace::open(disk(device)).unwrap()
 }
 
 /// Our host: takes one resource after the other until then.
 fn contend(device: &Path, host: u64, path: &Path, end: u64) {
-    let membership = open(device).join(JoinOptions::new().host_id(id(host))).unwrap();
-    let resources = RESOURCES.map(|name| membership.lockspace().find(name).unwrap());
+    let lockspace = open(device);
+    let membership = calmly("a join", || lockspace.join(JoinOptions::new().host_id(id(host))));
+    let resources = RESOURCES.map(|name| calmly("the index", || lockspace.find(name)));
     while boottime() < end {
         let resource = &resources[rand::rng().random_range(0..RESOURCES.len())];
         match membership.acquire(resource, Wait::For(Duration::from_secs(3))) {
@@ -69,9 +69,11 @@ fn contend(device: &Path, host: u64, path: &Path, end: u64) {
                 assert!(lease.is_held());
                 let (name, version) = (resource.name(), lease.version());
                 log(path, &format!("{name} {host} exclusive {version} {began} {}\n", boottime()));
-                lease.release().unwrap();
+                let released = lease.release();
+                assert!(matches!(released, Ok(()) | Err(ReleaseError::Unknown { .. })), "{released:?}");
             }
-            Err(AcquireError::Held { .. } | AcquireError::Shared { .. } | AcquireError::TimedOut { .. }) => {}
+            // Or one of its own that is still being released.
+            Err(AcquireError::Held { .. } | AcquireError::Shared { .. } | AcquireError::AlreadyHeld { .. }) => {}
             Err(error) => assert!(is_busy(&error.to_string()), "{error}"),
         }
         sleep(PAUSE);

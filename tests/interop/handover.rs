@@ -1,10 +1,12 @@
 //! A lease goes from one leasehold host to another while a sanlock host wants it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use leasehold::{AcquireError, HandoverError, Wait};
 
+use super::common::processes::calmly;
 use super::common::sanlock::Sanlock;
 use super::common::{PATIENCE, id};
 use super::modes::{join, leader};
@@ -18,7 +20,7 @@ fn a_sanlock_host_finds_an_owner_at_every_moment_of_a_handover() {
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
     let (source, destination) = (join(&device, 2), join(&device, 3));
-    let first = source.lockspace().find("first").unwrap();
+    let first = calmly("the index", || source.lockspace().find("first"));
     let alone = device.resource("first", 3);
     let refused = |when: &str| assert_eq!(device.sanlock_takes(&theirs, &alone), Err(-243), "{when}: {}", theirs.log());
 
@@ -50,7 +52,7 @@ fn a_sanlock_host_neither_asks_nor_hands_over() {
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
     let (ours, other) = (join(&device, 2), join(&device, 3));
-    let first = ours.lockspace().find("first").unwrap();
+    let first = calmly("the index", || ours.lockspace().find("first"));
     let alone = device.resource("first", 3);
     let holder = device.sanlock_holds(&theirs, &alone);
     match ours.receive(&first, Wait::For(Duration::from_secs(1))) {
@@ -61,11 +63,18 @@ fn a_sanlock_host_neither_asks_nor_hands_over() {
     // Nothing that this left behind is in anybody's way.
     device.sanlock_takes_at_last(&theirs, &alone);
     let lease = ours.acquire(&first, LONG).unwrap();
+    // It asks until that was seen, and then no more.
+    let seen = AtomicBool::new(false);
     let to = thread::scope(|scope| {
-        let answer = scope.spawn(|| other.receive(&first, Wait::For(Duration::from_secs(2))));
-        let to = lease.prepare_handover(id(3), LONG).unwrap();
-        assert!(answer.join().unwrap().is_err());
-        to
+        let asks = scope.spawn(|| {
+            while !seen.load(Ordering::SeqCst) {
+                assert!(other.receive(&first, Wait::For(Duration::from_secs(2))).is_err());
+            }
+        });
+        let to = lease.prepare_handover(id(3), LONG);
+        seen.store(true, Ordering::SeqCst);
+        asks.join().unwrap();
+        to.unwrap()
     });
     assert!(matches!(lease.hand_over(to, LONG), Err(HandoverError::NotAsked { .. })));
 }

@@ -4,14 +4,14 @@
 use leasehold::{AcquireError, AcquireOptions, ConvertError, JoinOptions, LeaseMode, Lockspace, Membership, Wait};
 
 use super::common::answers::{held_by, shared, sharers};
-use super::common::processes::Process;
+use super::common::processes::{Process, calmly};
 use super::common::sanlock::{Sanlock, direct};
 use super::common::{PATIENCE, id};
 use super::{Device, T, our_name};
 
 pub(crate) fn join(device: &Device, host: u64) -> Membership {
-    let options = JoinOptions::new().host_id(id(host)).host_name(our_name(host));
-    Lockspace::open(device.disk()).unwrap().join(options).unwrap()
+    let options = || JoinOptions::new().host_id(id(host)).host_name(our_name(host));
+    calmly("a join", || Lockspace::open(device.disk()).unwrap().join(options()))
 }
 
 /// What sanlock reads of the leader: owner, version, and whether it is free.
@@ -27,7 +27,7 @@ fn both_share_and_neither_gets_it_alone() {
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
     let (ours, third) = (join(&device, 2), join(&device, 3));
-    let first = ours.lockspace().find("first").unwrap();
+    let first = calmly("the index", || ours.lockspace().find("first"));
     let (alone, together) = (device.resource("first", 3), device.shared("first", 3));
 
     let lease = ours.acquire(&first, shared(Wait::For(PATIENCE))).unwrap();
@@ -64,10 +64,10 @@ fn a_conversion_is_seen_by_sanlock() {
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
     let ours = join(&device, 2);
-    let first = ours.lockspace().find("first").unwrap();
+    let first = calmly("the index", || ours.lockspace().find("first"));
     let (alone, together) = (device.resource("first", 3), device.shared("first", 3));
 
-    let lease = ours.acquire(&first, Wait::No).unwrap();
+    let lease = ours.acquire(&first, Wait::For(PATIENCE)).unwrap();
     let version = lease.version();
     assert_eq!(leader(&alone), (2, version.get(), false));
     assert_eq!(device.sanlock_takes(&theirs, &together), Err(-243));
@@ -90,7 +90,7 @@ fn a_version_that_is_expected_is_the_same_for_both() {
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
     let ours = join(&device, 2);
-    let first = ours.lockspace().find("first").unwrap();
+    let first = calmly("the index", || ours.lockspace().find("first"));
     let alone = device.resource("first", 3);
     // Only who is known to the daemon already can name a version.
     let program = device.sanlock_holds(&theirs, &device.resource("second", 4));
@@ -98,7 +98,7 @@ fn a_version_that_is_expected_is_the_same_for_both() {
         theirs.ask(&[what, "-r", resource, "-p", &program.pid().to_string()]).code
     };
 
-    let lease = ours.acquire(&first, Wait::No).unwrap();
+    let lease = ours.acquire(&first, Wait::For(PATIENCE)).unwrap();
     let (state, version) = (lease.state(), lease.version().get());
     lease.release().unwrap();
     assert_eq!(ask("acquire", &format!("{alone}:{}", version + 1), &program), Some(-240), "{}", theirs.log());

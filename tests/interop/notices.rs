@@ -3,6 +3,7 @@
 use leasehold::JoinOptions;
 use leasehold::format::HostEvent;
 
+use super::common::processes::calmly;
 use super::common::sanlock::{Sanlock, direct};
 use super::common::until;
 use super::{Device, Lockspace, Signal, T, id};
@@ -113,7 +114,7 @@ fn an_event_of_ours_reaches_sanlock() {
     let theirs = Sanlock::start("theirs", T);
     theirs.join(&device.host(1));
     let lockspace = Lockspace::open(device.disk()).unwrap();
-    let ours = lockspace.join(JoinOptions::new().host_id(id(2))).unwrap();
+    let ours = calmly("a join", || lockspace.join(JoinOptions::new().host_id(id(2))));
     let event = HostEvent { generation: device.record(1).generation, event: 7, data: 9 };
     until("the event's way", || ours.send_event(id(1), event).is_ok());
     until("the event", || theirs.log().contains(" s1 host event from host_id 2\n"));

@@ -11,21 +11,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use leasehold::disk::{Access, DirectDisk};
 use leasehold::{
-    AcquireError, AcquireOptions, ConvertError, FormatOptions, HostId, JoinOptions, Lease, LeaseMode, Lockspace,
-    Membership, Resource, Status, Wait, format,
+    AcquireError, AcquireOptions, ConvertError, HostId, JoinOptions, Lease, LeaseMode, Lockspace, Membership, Resource,
+    Status, Wait,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
-use crate::common::devices::{Loop, file, text};
-use crate::common::processes::{Mark, Process, read, worker};
+use crate::common::devices::{Loop, disk, file, text, with_resources};
+use crate::common::processes::{Mark, Process, calmly, read, worker};
 use crate::common::{boottime, id, number, timeouts, until};
 
 /// In milliseconds.
@@ -63,10 +61,10 @@ impl Host<'_> {
 
     fn live(&self, node: &Path, random: &mut StdRng) {
         while !self.stop.exists() {
-            let lockspace = Lockspace::open(Arc::new(DirectDisk::open(node, Access::ReadWrite).unwrap())).unwrap();
+            let lockspace = Lockspace::open(disk(node)).unwrap();
             // On a busy machine a host id can be lost; then it has to be waited for.
             let Ok(membership) = lockspace.join(JoinOptions::new().host_id(self.id)) else { continue };
-            let resource = lockspace.find("demo").unwrap();
+            let resource = calmly("the index", || lockspace.find("demo"));
             while !self.stop.exists() && !matches!(membership.status(), Status::Lost { .. }) {
                 self.once(&membership, &resource, random);
                 sleep(PAUSE, random);
@@ -213,11 +211,7 @@ fn processes_share_hold_alone_and_convert_while_some_are_killed() {
     println!("again: LEASEHOLD_SEED={seed} cargo test --features cli --test hosts modes::processes");
     let (folder, backing) = file(16 << 20);
     let node = Loop::new(&backing, &["--direct-io=on"]);
-    let disk = Arc::new(DirectDisk::open(&node.0, Access::ReadWrite).unwrap());
-    let options = FormatOptions { timeouts: timeouts([200, 300, 1_300, 200, 1_500]), ..FormatOptions::default() };
-    let membership = format(disk, &options).unwrap().join(JoinOptions::new()).unwrap();
-    membership.create("demo", Wait::No).unwrap();
-    membership.leave().unwrap();
+    with_resources(disk(&node.0), timeouts([200, 300, 1_300, 200, 1_500]), &["demo"]);
     let (journal, stop) = (folder.path().join("journal"), folder.path().join("stop"));
     File::create(&journal).unwrap();
     let mark = Mark::new();
