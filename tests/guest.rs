@@ -17,7 +17,7 @@ const INIT: &str = r#"#!/bin/busybox sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t tmpfs tmp /tmp
 insmod /modules/brd.ko rd_nr=1 rd_size=32768; insmod /modules/watchdog.ko; insmod /modules/dog.ko
-cd /tmp
+cd /tmp; echo "is up"
 leasehold format /dev/ram0 --profile fast --io-timeout 2s
 run() { leasehold run --device /dev/ram0 --create --watchdog /dev/watchdog0 demo -- "$@"; echo "run: $?"; }
 begin() { run sh -c 'echo runs > began; sleep 1000' & while ! [ -e began ]; do sleep 1; done; sleep 10; echo "was fed"; }
@@ -88,7 +88,10 @@ fn boot(dog: Dog, scenario: &str) -> String {
     let mut qemu = Command::new("timeout");
     qemu.args(["600", "qemu-system-x86_64", "-accel", "tcg", "-m", "512", "-nographic", "-no-reboot"]).args(dog.qemu);
     qemu.arg("-kernel").arg(entry(&kernel.join("boot"), "vmlinuz-")).arg("-initrd").arg(&image);
-    said(qemu.args(["-append", "console=ttyS0 quiet panic=-1"]).stdin(Stdio::null()))
+    qemu.args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"]).stdin(Stdio::null());
+    // A kernel finds that its timers don't work, and the like, where the emulator doesn't get its turn.
+    let mut boots = std::iter::repeat_with(|| said(&mut qemu)).take(3);
+    boots.find(|said| said.contains("is up")).expect("a guest that gets as far as its first process")
 }
 
 /// Boots a guest for each device at a time, and has all that they said judged.
