@@ -68,6 +68,8 @@ fn what_a_repair_has_written_is_valid_to_sanlock() {
     assert_eq!(device.take(2, &[], "first"), 1);
     let resource = device.resource("first", 3);
     device.sanlock_takes_at_last(&theirs, &resource);
+    // That writes the leader once more, after the command has ended.
+    until("the release", || device.leader(3).is_free());
     let damage = || vec![0xff; device.geometry.sector_bytes()];
     let own_block = device.area(3) + device.geometry.block_offset(super::id(2));
     for at in [device.area(3), own_block, device.area(1) + device.geometry.index_entry_offset(0)] {
