@@ -351,7 +351,8 @@ fn status_tells_live_from_dead() {
         let hosts = status["hosts"].as_array().unwrap();
         hosts.iter().find(|host| host["name"] == "holder").unwrap()["state"].clone()
     };
-    assert_eq!(of_holder("0s"), "unknown");
+    // Unless a slow command has seen a renewal between its own reads.
+    until("a first sight", || of_holder("0s") == "unknown");
     // A renewal that a busy machine holds up comes later.
     until("a sign of life", || of_holder("2s") == "live");
     holder.signal(Signal::KILL);
