@@ -15,7 +15,7 @@
 //! | [`resource`] | a lease, exclusive or shared: judge, ballot, commit, wait, take over, convert, repair, release, give up |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
-//! coordination" (Chockler and Malkhi, 2004) for the delta lease. DESIGN.md argues what was added to them.
+//! coordination" (Chockler and Malkhi, 2004) for the delta lease. docs/design argues what was added to them.
 
 pub mod area;
 pub mod ballot;

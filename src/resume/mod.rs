@@ -48,7 +48,7 @@ impl Lockspace {
     /// Host id and host name are the token's: what `options` say of them is not used. A watchdog of theirs is started before
     /// the leases are taken up; see [`Membership::detach`] for that of the predecessor. The process must see the same
     /// `CLOCK_BOOTTIME` as its predecessor, that is be in the same time namespace; and where neither the device's locks
-    /// nor the network namespace are shared with the predecessor (see DESIGN.md, "Host ids"), it must have ended.
+    /// nor the network namespace are shared with the predecessor (see docs/design/host-ids.md), it must have ended.
     ///
     /// Takes a few I/Os, a read of one sector for each resource, and of the hosts' blocks for each that is held.
     ///

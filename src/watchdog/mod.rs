@@ -1,7 +1,7 @@
 //! What stops this host when nothing else can: when the process that holds the leases is paused, stuck or gone.
 //!
 //! A watchdog counts by itself and has to be fed. The engine feeds it, from a thread of its own, while the host id is
-//! held, and never again after that. DESIGN.md, "Watchdog", derives when it fires.
+//! held, and never again after that. docs/design/watchdog.md derives when it fires.
 
 mod device;
 mod error;

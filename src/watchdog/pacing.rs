@@ -5,8 +5,8 @@
 //! - the kernel feeds it once more when its device is closed without being switched off, as when this process is killed.
 //!
 //! Either comes while the timer still runs, and starts the same time anew. So the timer is set to *half* of what is left
-//! until deadline + G: it has then fired by deadline + G if either of them happens at the last moment. DESIGN.md has the
-//! proof.
+//! until deadline + G: it has then fired by deadline + G if either of them happens at the last moment. docs/design/watchdog.md
+//! has the proof.
 
 use std::time::Duration;
 
