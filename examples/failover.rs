@@ -1,8 +1,8 @@
 //! The owner of a resource is killed, and another process takes over.
 //!
 //! `cargo run --example failover` starts three workers that contend for one resource of a new file, kills the one that
-//! gets it, and says how long it takes until another one has it. With `-- DEVICE` they contend for the resource `example`
-//! of a formatted device; with the profile fast a takeover takes less than a second.
+//! gets it, and says how long it takes until another one has it. With `-- DEVICE` they contend for the resource
+//! `example` of a formatted device; with the profile fast a takeover takes less than a second.
 
 // A program that talks to people.
 #![allow(clippy::print_stdout)]

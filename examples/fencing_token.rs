@@ -1,9 +1,9 @@
 //! A fencing token: the write of an owner that was paused for too long is refused by what the lease protects.
 //!
 //! `cargo run --example fencing_token` lets a process acquire a lease and be paused at the worst moment: after
-//! it has made sure that it holds the lease, before it writes. Another one takes over and writes. The first one goes on,
-//! knows nothing yet, and writes too, with its old version: refused. With `-- DEVICE` they use the resource `example` of
-//! a formatted device.
+//! it has made sure that it holds the lease, before it writes. Another one takes over and writes. The first one goes
+//! on, knows nothing yet, and writes too, with its old version: refused. With `-- DEVICE` they use the resource
+//! `example` of a formatted device.
 
 // A program that talks to people.
 #![allow(clippy::print_stdout)]

@@ -1,7 +1,7 @@
 //! A program moves from one process to another while both run, as a virtual machine does.
 //!
-//! `cargo run --example handover` starts two hosts, each in a process of its own, and has the lease on a counter go to and
-//! fro between them. Only its owner counts. With `-- DEVICE` they use the resource `example` of a formatted device.
+//! `cargo run --example handover` starts two hosts, each in a process of its own, and has the lease on a counter go to
+//! and fro between them. Only its owner counts. With `-- DEVICE` they use the resource `example` of a formatted device.
 
 // A program that talks to people.
 #![allow(clippy::print_stdout)]

@@ -1,9 +1,9 @@
-//! A supervisor: acquires a lease, runs a program under it, has the library end the program in time when the lease is lost,
-//! and releases when the program has ended.
+//! A supervisor: acquires a lease, runs a program under it, has the library end the program in time when the lease is
+//! lost, and releases when the program has ended.
 //!
-//! `cargo run --example supervisor` shows both on a new file: a program that ends by itself, and one that has to be ended
-//! because the storage stops answering. `-- DEVICE COMMAND...` runs a command under the lease `example` of a formatted
-//! device.
+//! `cargo run --example supervisor` shows both on a new file: a program that ends by itself, and one that has to be
+//! ended because the storage stops answering. `-- DEVICE COMMAND...` runs a command under the lease `example` of a
+//! formatted device.
 //!
 //! Who is stopped can't end anybody: `leasehold run` does the same with a second process that does no I/O, follows all
 //! that the program starts, and kills it when the first one is late.

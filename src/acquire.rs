@@ -72,8 +72,8 @@ impl AcquireOptions {
         self
     }
 
-    /// Only if nobody has owned the resource since it was held in `state`, which [`Lease::state`] gave; where that can't
-    /// be told, because a record is damaged, neither.
+    /// Only if nobody has owned the resource since it was held in `state`, which [`Lease::state`] gave; where that
+    /// can't be told, because a record is damaged, neither.
     pub const fn unchanged(mut self, state: LeaseState) -> AcquireOptions {
         self.unchanged = Some(state);
         self
@@ -86,16 +86,17 @@ impl AcquireOptions {
 pub struct Taken {
     /// The lease.
     pub lease: Lease,
-    /// Who had it and lived, and for how long from now on it may still act: until then it learns that the lease is lost,
-    /// or has lost it by itself, and stops what it protects. Empty: nobody had it any more. More than one: it had been
-    /// taken by force before.
+    /// Who had it and lived, and for how long from now on it may still act: until then it learns that the lease is
+    /// lost, or has lost it by itself, and stops what it protects. Empty: nobody had it any more. More than one: it had
+    /// been taken by force before.
     pub previous: Vec<(Holder, Duration)>,
 }
 
 impl Membership {
     /// Acquires a lease on a resource.
     ///
-    /// A shared lease is held together with any number of others; while it is, nobody acquires the resource exclusively.
+    /// A shared lease is held together with any number of others; while it is, nobody acquires the resource
+    /// exclusively.
     ///
     /// # Errors
     /// See [`AcquireError`]: who holds it, or what is wrong. Except after `Unknown`, nothing is left behind, and
@@ -128,9 +129,9 @@ impl Membership {
     /// `version`, so that of several hosts that are told to take it one succeeds, and nobody who has taken it since is
     /// hurt.
     ///
-    /// The owner learns of it when it next looks at the lease, which it does every R, and has lost the lease F after its
-    /// last look, whatever becomes of its storage; what the lease protected is stopped G later. Until then both may act:
-    /// wait for [`Taken::previous`], or have the resource check the version as a fencing token.
+    /// The owner learns of it when it next looks at the lease, which it does every R, and has lost the lease F after
+    /// its last look, whatever becomes of its storage; what the lease protected is stopped G later. Until then both may
+    /// act: wait for [`Taken::previous`], or have the resource check the version as a fencing token.
     ///
     /// Hosts that share the resource are waited for as in an acquire.
     ///

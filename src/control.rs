@@ -5,8 +5,8 @@ use crate::membership::Membership;
 use crate::protocol::declare::Declared;
 use crate::types::{Generation, HostId, Name, Owner};
 
-/// Why a host was not declared dead. After each of these but `Unknown`, `Lost` and `Disk` nothing was written; declaring
-/// it again is always safe.
+/// Why a host was not declared dead. After each of these but `Unknown`, `Lost` and `Disk` nothing was written;
+/// declaring it again is always safe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeclareError {
@@ -93,13 +93,13 @@ impl Membership {
     /// take its host id.
     ///
     /// **The caller vouches** that it was fenced by other means, such as a power cut or the removal of its reservation:
-    /// that nothing which its leases protected acts any more, and that no write of it will reach the device. Where that is
-    /// not true two hosts may hold one resource, until the host that was declared dead finds it out: at its next renewal,
-    /// with [`LossReason::DeclaredDead`].
+    /// that nothing which its leases protected acts any more, and that no write of it will reach the device. Where that
+    /// is not true two hosts may hold one resource, until the host that was declared dead finds it out: at its next
+    /// renewal, with [`LossReason::DeclaredDead`].
     ///
     /// The generation must be the one that the host's record shows, so that a host which came back is not hit. And the
-    /// record must not have changed for R + T of that host, as this membership has seen it: one that renews was not fenced.
-    /// The call waits for the rest of that time, and for a read and a write.
+    /// record must not have changed for R + T of that host, as this membership has seen it: one that renews was not
+    /// fenced. The call waits for the rest of that time, and for a read and a write.
     ///
     /// # Errors
     /// See [`DeclareError`].

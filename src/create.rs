@@ -94,9 +94,9 @@ impl Membership {
         })
     }
 
-    /// The entries that a new resource could have. The leader behind each entry that names nothing is looked at, because
-    /// two resources of one name could both be held: an area of that name gets its lost entry back, and an entry that is
-    /// damaged must not stand for the name.
+    /// The entries that a new resource could have. The leader behind each entry that names nothing is looked at,
+    /// because two resources of one name could both be held: an area of that name gets its lost entry back, and an
+    /// entry that is damaged must not stand for the name.
     fn free_places(&self, index: &Index, name: Name) -> Result<Places, CreateError> {
         let mut free = Vec::new();
         for (number, entry) in (0..index.room()).zip(&index.entries) {
@@ -123,8 +123,8 @@ impl Membership {
         Ok(leader.filter(|leader| !leader.cleared && leader.lockspace == self.lockspace.name()))
     }
 
-    /// The largest version that the area ever had, as far as it shows; `None` when somebody may hold or share a lease there
-    /// though the index has lost it.
+    /// The largest version that the area ever had, as far as it shows; `None` when somebody may hold or share a lease
+    /// there though the index has lost it.
     fn version_to_start_from(&self, resource: &Resource) -> Result<Option<Version>, DiskError> {
         let io = &self.member.io;
         let geometry = self.lockspace.geometry();
@@ -148,7 +148,8 @@ impl Membership {
         Ok((!held).then_some(version))
     }
 
-    /// Makes an entry name the resource in its area, or none. Entries share a sector: the others in it are written as they were read, under the guard.
+    /// Makes an entry name the resource in its area, or none. Entries share a sector: the others in it are written as
+    /// they were read, under the guard.
     pub(crate) fn write_entry(&self, header: &IndexHeader, number: u32, name: Option<Name>) -> Result<(), DiskError> {
         let io = &self.member.io;
         let geometry = self.lockspace.geometry();

@@ -1,8 +1,9 @@
 //! Handing a lease over to another host while the programs of both run, in three steps, so that a manager can drive it.
 //!
-//! The destination waits in [`Membership::receive`]. On the source [`Lease::prepare_handover`] waits until the destination
-//! has announced itself, while the program goes on; the program is stopped, or paused for good; [`Lease::hand_over`] makes
-//! the destination the owner; and [`Handover::finish`] waits until the destination shows that it knows.
+//! The destination waits in [`Membership::receive`]. On the source [`Lease::prepare_handover`] waits until the
+//! destination has announced itself, while the program goes on; the program is stopped, or paused for good;
+//! [`Lease::hand_over`] makes the destination the owner; and [`Handover::finish`] waits until the destination shows
+//! that it knows.
 
 use std::sync::Arc;
 
@@ -60,8 +61,8 @@ pub enum HandoverError {
         /// The lease.
         lease: Lease,
     },
-    /// Nothing was proposed: storage failed, or a block is damaged. The lease is held as before: what was stopped may go on,
-    /// or hand over again.
+    /// Nothing was proposed: storage failed, or a block is damaged. The lease is held as before: what was stopped may
+    /// go on, or hand over again.
     #[error("{} was not handed over", .lease.resource().name())]
     Kept {
         /// The lease.
@@ -69,15 +70,15 @@ pub enum HandoverError {
         /// Why.
         source: AcquireError,
     },
-    /// The destination gave up while it was made the owner. This host has acquired the resource again, at a later version:
-    /// what was stopped may go on with that one.
+    /// The destination gave up while it was made the owner. This host has acquired the resource again, at a later
+    /// version: what was stopped may go on with that one.
     #[error("the destination withdrew: {} is held here again, at version {}", .lease.resource().name(), .lease.version())]
     TakenBack {
         /// The lease, with its new version.
         lease: Lease,
     },
-    /// The destination gave up after it was made the owner, and this host has not acquired the resource again. Nothing is
-    /// held.
+    /// The destination gave up after it was made the owner, and this host has not acquired the resource again. Nothing
+    /// is held.
     #[error("the destination withdrew, and the resource was not acquired again")]
     NotTakenBack {
         /// To try again with.
@@ -85,8 +86,8 @@ pub enum HandoverError {
         /// Why.
         source: AcquireError,
     },
-    /// The destination has not shown that it knew of its version before another host owned a later one: it died, or gave
-    /// up. What was stopped must not go on: others may have changed what the lease protects. Nothing is held.
+    /// The destination has not shown that it knew of its version before another host owned a later one: it died, or
+    /// gave up. What was stopped must not go on: others may have changed what the lease protects. Nothing is held.
     #[error("{to} never confirmed that it owned version {}, and {by} has come since", .to.version)]
     Passed {
         /// The destination.
@@ -97,9 +98,9 @@ pub enum HandoverError {
     /// Another host took it meanwhile, or the membership is lost. Nothing is held.
     #[error("the lease was lost")]
     Lost(#[source] LossReason),
-    /// The deadline has passed, or the host leaves, after it was proposed. Nothing is held here. The destination owns the
-    /// resource now or soon, or finds that nobody hands it over and gives up; if it has died the resource can be acquired as
-    /// that of any other dead owner.
+    /// The deadline has passed, or the host leaves, after it was proposed. Nothing is held here. The destination owns
+    /// the resource now or soon, or finds that nobody hands it over and gives up; if it has died the resource can be
+    /// acquired as that of any other dead owner.
     #[error("the outcome is not known: {} may have been made the owner of {}", .handover.to, .handover.resource.name())]
     Unknown {
         /// To find out with.
@@ -130,11 +131,11 @@ pub struct Handover {
 }
 
 impl Membership {
-    /// Asks for a resource that another host holds, and waits until its owner hands it over to this one. Nothing that the
-    /// lease protects may run before this returns; then its owner has stopped it.
+    /// Asks for a resource that another host holds, and waits until its owner hands it over to this one. Nothing that
+    /// the lease protects may run before this returns; then its owner has stopped it.
     ///
-    /// It waits through changes of the owner, and ends when nobody holds the resource any more: `NotHandedOver`. It never
-    /// acquires in any other way.
+    /// It waits through changes of the owner, and ends when nobody holds the resource any more: `NotHandedOver`. It
+    /// never acquires in any other way.
     ///
     /// # Errors
     /// See [`AcquireError`]. Except after `Unknown` nothing is left behind: a source that hands over at the same moment
@@ -146,8 +147,8 @@ impl Membership {
 }
 
 impl Lease {
-    /// The hosts that ask to be handed this lease, in the order of their ids, but for those that are known to be dead or to
-    /// have left. Takes one read.
+    /// The hosts that ask to be handed this lease, in the order of their ids, but for those that are known to be dead
+    /// or to have left. Takes one read.
     ///
     /// # Errors
     /// The area can't be read.
@@ -186,8 +187,8 @@ impl Lease {
         }
     }
 
-    /// The second step: makes `to` the owner. The caller has made sure that everything the lease protects has stopped, and
-    /// that it stays so unless this fails in a way that says otherwise.
+    /// The second step: makes `to` the owner. The caller has made sure that everything the lease protects has stopped,
+    /// and that it stays so unless this fails in a way that says otherwise.
     ///
     /// From the moment in which the destination is proposed this host has no right any more, whatever becomes of it.
     ///
@@ -235,14 +236,14 @@ impl Handover {
         self.to.version
     }
 
-    /// The third step: waits until the destination shows that it knows that it is the owner. What is left of the program on
-    /// this side, such as a paused guest, may be thrown away then; before that, the destination may still give up, and this
-    /// side acquire again.
+    /// The third step: waits until the destination shows that it knows that it is the owner. What is left of the
+    /// program on this side, such as a paused guest, may be thrown away then; before that, the destination may still
+    /// give up, and this side acquire again.
     ///
     /// # Errors
-    /// `TakenBack` or `NotTakenBack` when the destination gave the version up, `Passed` when it did and another host was
-    /// faster, or when it died; `Unconfirmed` when it has not shown anything in time, and `Disk` when nothing could be read.
-    /// With all but `TakenBack` and `Passed` it can be called again.
+    /// `TakenBack` or `NotTakenBack` when the destination gave the version up, `Passed` when it did and another host
+    /// was faster, or when it died; `Unconfirmed` when it has not shown anything in time, and `Disk` when nothing could
+    /// be read. With all but `TakenBack` and `Passed` it can be called again.
     pub fn finish(self, wait: Wait) -> Result<(), HandoverError> {
         let deadline = wait.deadline(self.member.io.now());
         let mut arrival = Ok(Arrival::Open);

@@ -139,8 +139,8 @@ impl Index {
         Ok(index)
     }
 
-    /// Whether there ever was an index where `first` stands for its header: else there is nothing, or a resource, and no
-    /// lease that guards an index.
+    /// Whether there ever was an index where `first` stands for its header: else there is nothing, or a resource, and
+    /// no lease that guards an index.
     fn was_made(io: &Io, geometry: Geometry, first: &[u8], timeout: Duration) -> Result<bool, DiskError> {
         let resource = Leader::decode(first, Index::offset(geometry)).is_ok();
         if !resource && first.iter().any(|byte| *byte != 0) {

@@ -95,8 +95,8 @@ impl JoinOptions {
 
     /// Has this watchdog fed while the host id is held. It fires by the deadline + G unless the membership is left, or
     /// [`Membership::disarm_watchdog`] was called, in time: also when this process is paused, or ends with leases held.
-    /// A join starts it last, a [resumption](Lockspace::resume) before it takes up the leases; one that can't be started
-    /// fails them.
+    /// A join starts it last, a [resumption](Lockspace::resume) before it takes up the leases; one that can't be
+    /// started fails them.
     #[must_use]
     pub fn watchdog(mut self, watchdog: impl Watchdog + 'static) -> JoinOptions {
         self.watchdog = Some(Box::new(watchdog));

@@ -100,7 +100,8 @@ impl Lease {
         self.member.pulse.me()
     }
 
-    /// Whether it is held at this moment. Judged by the clock: true never outlasts the deadline. Once false it stays so.
+    /// Whether it is held at this moment. Judged by the clock: true never outlasts the deadline. Once false it stays
+    /// so.
     pub fn is_held(&self) -> bool {
         self.member.pulse.held_here(self.key()).is_ok()
     }
@@ -121,12 +122,12 @@ impl Lease {
         self.member.pulse.hold_changed(self.key(), seen, timeout)
     }
 
-    /// Ends this program when the lease is lost, with the membership or alone, step by step, so that all of it is gone by
-    /// the lease's deadline + G. A program that depends on several leases can be supervised by each. A conversion changes
-    /// nothing of that.
+    /// Ends this program when the lease is lost, with the membership or alone, step by step, so that all of it is gone
+    /// by the lease's deadline + G. A program that depends on several leases can be supervised by each. A conversion
+    /// changes nothing of that.
     ///
-    /// A lease that is released, handed over or dropped ends the program too, but then it is late: before that it is to be
-    /// gone ([`Supervision::end`], [`Supervision::wait`]), or left alone ([`Supervision::stop`]).
+    /// A lease that is released, handed over or dropped ends the program too, but then it is late: before that it is to
+    /// be gone ([`Supervision::end`], [`Supervision::wait`]), or left alone ([`Supervision::stop`]).
     ///
     /// For the rest as [`Membership::supervise`](crate::Membership::supervise). The watchdog is fed as long as the
     /// membership is held: it is not for a program that outlives a lease lost alone.

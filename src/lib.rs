@@ -6,8 +6,8 @@
 //! fencing token.
 //!
 //! What it does not do: it does not start what a lease protects (the `leasehold run` command does), and it can't keep a
-//! host that was paused together with its clock from writing; only a fencing token or a reset can. DESIGN.md argues what
-//! is safe when, and why.
+//! host that was paused together with its clock from writing; only a fencing token or a reset can. DESIGN.md argues
+//! what is safe when, and why.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -34,10 +34,11 @@
 //! # }
 //! ```
 //!
-//! Where to look: [`Lockspace`] opens a device, lists its hosts and resources, and [goes on](Lockspace::resume) with what
-//! a process held that was restarted; [`Watching`] goes on looking; [`Membership`] acquires and creates; [`Lease`] is what
-//! is held. [`Protected`] programs end when it does, and a [`Watchdog`] is for when nobody can end them. [`disk`] is the
-//! seam to storage and clock, [`format`](mod@format) the bytes on disk, [`protocol`] the pure state machines.
+//! Where to look: [`Lockspace`] opens a device, lists its hosts and resources, and [goes on](Lockspace::resume) with
+//! what a process held that was restarted; [`Watching`] goes on looking; [`Membership`] acquires and creates; [`Lease`]
+//! is what is held. [`Protected`] programs end when it does, and a [`Watchdog`] is for when nobody can end them.
+//! [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk, [`protocol`] the pure state
+//! machines.
 
 #![deny(missing_docs, unsafe_code)]
 

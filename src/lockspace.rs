@@ -258,7 +258,8 @@ impl Lockspace {
     }
 
     /// The resources of this lockspace that the leaders on the device name, whether they are in the index or not, but
-    /// for the lease that guards the index. The first [`Lockspace::SEARCHED_AREAS`] areas are looked at, a sector of each.
+    /// for the lease that guards the index. The first [`Lockspace::SEARCHED_AREAS`] areas are looked at, a sector of
+    /// each.
     ///
     /// # Errors
     /// When a read doesn't end in time. What can't be read names no resource.
@@ -282,8 +283,8 @@ impl Lockspace {
         Index::guard(self.terms.geometry)
     }
 
-    /// The bytes of `count` sectors from `offset` on, whatever they hold: to look at a damaged device. One that can't be
-    /// read doesn't keep the others from being seen.
+    /// The bytes of `count` sectors from `offset` on, whatever they hold: to look at a damaged device. One that can't
+    /// be read doesn't keep the others from being seen.
     ///
     /// # Errors
     /// When none of them can be read, or they are not within the device.

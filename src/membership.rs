@@ -47,14 +47,14 @@ impl Membership {
         self.member.pulse.status()
     }
 
-    /// Waits until the status is another than `seen`, at most `timeout`: the deadline has moved, the renewal is late, or
-    /// the membership is lost. Storage can't hold this up.
+    /// Waits until the status is another than `seen`, at most `timeout`: the deadline has moved, the renewal is late,
+    /// or the membership is lost. Storage can't hold this up.
     pub fn status_change(&self, seen: &Status, timeout: Duration) -> Status {
         self.member.pulse.changed(seen, timeout)
     }
 
-    /// When a program that depends on the leases is warned, asked to end and killed: [`Ladder::new`] for the timeouts of
-    /// the lockspace, and ahead of the watchdog if there is one.
+    /// When a program that depends on the leases is warned, asked to end and killed: [`Ladder::new`] for the timeouts
+    /// of the lockspace, and ahead of the watchdog if there is one.
     pub fn ladder(&self) -> Ladder {
         self.member.ladder()
     }
@@ -65,8 +65,8 @@ impl Membership {
     /// A single lease that is lost alone, by force, ends nothing here: [`Lease::supervise`](crate::Lease::supervise)
     /// is for the program that depends on it.
     ///
-    /// As the steps are taken by a thread of this process, nobody takes them while the process is stopped, or when it is
-    /// gone: a [`Watchdog`](crate::Watchdog) is for that, or a process in between, as `leasehold run` has one.
+    /// As the steps are taken by a thread of this process, nobody takes them while the process is stopped, or when it
+    /// is gone: a [`Watchdog`](crate::Watchdog) is for that, or a process in between, as `leasehold run` has one.
     ///
     /// # Errors
     /// See [`SuperviseError`].
@@ -80,9 +80,9 @@ impl Membership {
         self.member.feeder().and_then(Feeder::trouble)
     }
 
-    /// Switches the watchdog off after a loss: the caller has made sure that everything which depended on the leases has
-    /// stopped. To be called before the watchdog fires; [`Pace::earliest`](crate::Pace::earliest) says when that may be.
-    /// Without a watchdog nothing happens. Waits at most G.
+    /// Switches the watchdog off after a loss: the caller has made sure that everything which depended on the leases
+    /// has stopped. To be called before the watchdog fires; [`Pace::earliest`](crate::Pace::earliest) says when that
+    /// may be. Without a watchdog nothing happens. Waits at most G.
     ///
     /// # Errors
     /// `StillHeld` while the membership is held: then [`Membership::leave`] does it. After any other error the watchdog
@@ -109,8 +109,8 @@ impl Membership {
     /// I/Os; at most F more when a renewal hangs.
     ///
     /// # Errors
-    /// See [`LeaveError`]. After `LeasesHeld` the membership goes on, and after `UnderWay` it may; after any other error it is
-    /// over.
+    /// See [`LeaveError`]. After `LeasesHeld` the membership goes on, and after `UnderWay` it may; after any other
+    /// error it is over.
     pub fn leave(&self) -> Result<(), LeaveError> {
         self.member.leave()
     }

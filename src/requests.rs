@@ -26,8 +26,8 @@ pub enum Requested {
         holders: Vec<Holder>,
         /// The version that the request is for. It asks nothing of an owner that has this version or a later one.
         version: Version,
-        /// How long they are called from now on. Who hasn't looked by then, because its host or its storage was slow, has
-        /// to be asked again.
+        /// How long they are called from now on. Who hasn't looked by then, because its host or its storage was slow,
+        /// has to be asked again.
         stands: Duration,
     },
     /// The request record was cleared.
@@ -85,12 +85,12 @@ impl Membership {
     }
 
     /// Tells a host an event: numbers that mean what the two agree on. Its program is told by
-    /// [`on_notice`](crate::JoinOptions::on_notice) or, on a sanlock host, by what has registered for it. `generation` 0 is
-    /// for whoever holds the id. Takes a renewal, which is made at once.
+    /// [`on_notice`](crate::JoinOptions::on_notice) or, on a sanlock host, by what has registered for it. `generation`
+    /// 0 is for whoever holds the id. Takes a renewal, which is made at once.
     ///
     /// It stands in this host's record for six I/O timeouts, and is not acknowledged. The record has room for one: the
-    /// same event may be sent to several hosts, another one only when it is withdrawn. A host that is called meanwhile for
-    /// another reason takes the event for its own if the generations are the same.
+    /// same event may be sent to several hosts, another one only when it is withdrawn. A host that is called meanwhile
+    /// for another reason takes the event for its own if the generations are the same.
     ///
     /// # Errors
     /// See [`EventError`].

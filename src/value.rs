@@ -41,8 +41,8 @@ impl Lease {
     /// The value of the resource; `None`: none was ever written. Takes one read.
     ///
     /// Another owner may have written it, and its last write may still have been in flight when it died: that one lands
-    /// late, perhaps over a newer value. [`Value::is_latest`] with the version before this lease's says whether the value is
-    /// surely the newest. Who has to know writes the value in each ownership.
+    /// late, perhaps over a newer value. [`Value::is_latest`] with the version before this lease's says whether the
+    /// value is surely the newest. Who has to know writes the value in each ownership.
     ///
     /// # Errors
     /// See [`ValueError`].
@@ -62,12 +62,12 @@ impl Lease {
         Ok(value)
     }
 
-    /// Replaces the value of the resource: at most [`Value::capacity`] bytes. Takes one write. `Ok`: it is durable, and was
-    /// written under this lease.
+    /// Replaces the value of the resource: at most [`Value::capacity`] bytes. Takes one write. `Ok`: it is durable, and
+    /// was written under this lease.
     ///
     /// # Errors
-    /// See [`ValueError`]. After `Disk` either value may stand there, and after a timeout the write may land at any later
-    /// time; until it ends, another one is refused, and a release waits for it.
+    /// See [`ValueError`]. After `Disk` either value may stand there, and after a timeout the write may land at any
+    /// later time; until it ends, another one is refused, and a release waits for it.
     pub fn set_value(&self, data: &[u8]) -> Result<(), ValueError> {
         let (member, resource) = (self.member(), self.resource());
         let geometry = member.terms.geometry;

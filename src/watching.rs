@@ -1,5 +1,5 @@
-//! Watching a lockspace from outside: who lives, how regularly each host renews, who owns what. Who watches needs no host
-//! id and writes nothing.
+//! Watching a lockspace from outside: who lives, how regularly each host renews, who owns what. Who watches needs no
+//! host id and writes nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::thread;
@@ -18,8 +18,8 @@ const ALL_IDS_EVERY: Duration = Duration::from_secs(1);
 /// The share of the time, one part in so many, that may be spent searching for resources without an index entry.
 const SEARCHING: u32 = 50;
 
-/// A lockspace that is watched over time. States need that: a host is live when its record changes between two looks, and
-/// dead when it stays the same for D.
+/// A lockspace that is watched over time. States need that: a host is live when its record changes between two looks,
+/// and dead when it stays the same for D.
 ///
 /// Nothing is read but in the calls below, each in the thread of its caller.
 ///
@@ -60,8 +60,8 @@ pub struct Renewals {
     /// For how long the record has been seen as it is now.
     pub unchanged_for: Duration,
     /// The time from one change of the record to the next, as seen by this observer; the oldest first, at most
-    /// [`Renewals::KEPT`], of the present generation. Each end is seen up to one look late. An interval with an end that
-    /// was seen later than R, because the observer itself looked too rarely or was held up, is left out.
+    /// [`Renewals::KEPT`], of the present generation. Each end is seen up to one look late. An interval with an end
+    /// that was seen later than R, because the observer itself looked too rarely or was held up, is left out.
     pub intervals: Vec<Duration>,
 }
 
@@ -133,7 +133,8 @@ impl Watching {
         (self.lockspace.timeouts().renewal() / 5).clamp(Duration::from_millis(20), Duration::from_secs(1))
     }
 
-    /// Looks once: reads the records of the ids in use, and those of all ids once in R or a second, whichever is longer.
+    /// Looks once: reads the records of the ids in use, and those of all ids once in R or a second, whichever is
+    /// longer.
     ///
     /// # Errors
     /// When the records can't be read. What was seen before stays, and looking again is safe.
@@ -215,9 +216,9 @@ impl Watching {
         })
     }
 
-    /// As [`Lockspace::resources`], at less cost: of each area it reads the leader and the blocks of the ids that were in
-    /// use at the latest look, and resources without an index entry may be noticed late on a large device, so that no more
-    /// than a fiftieth of the time goes into searching for them.
+    /// As [`Lockspace::resources`], at less cost: of each area it reads the leader and the blocks of the ids that were
+    /// in use at the latest look, and resources without an index entry may be noticed late on a large device, so that
+    /// no more than a fiftieth of the time goes into searching for them.
     ///
     /// # Errors
     /// As [`Lockspace::resources`].

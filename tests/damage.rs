@@ -192,8 +192,8 @@ impl Harm {
     }
 
     /// Whether the damage can be seen in a sector that was in use or not. Nothing tells a block or an entry that was
-    /// zeroed from one that is free, the index, a request and an unwritten block have no checksum, and nobody looks at what
-    /// has no use.
+    /// zeroed from one that is free, the index, a request and an unwritten block have no checksum, and nobody looks at
+    /// what has no use.
     fn shows_in(self, what: What, in_use: bool) -> bool {
         match what {
             What::Spare => false,
@@ -269,7 +269,8 @@ impl Case<'_> {
             if accepted(&ended) {
                 return Ok(ended);
             }
-            // In another case: the copies of one lockspace are the same one to what keeps a host id from being held twice.
+            // In another case: the copies of one lockspace are the same one to what keeps a host id from being held
+            // twice.
             match ended.err.contains("held by another process on this machine") {
                 true => thread::sleep(Duration::from_millis(100)),
                 false => tries += 1,

@@ -1,5 +1,5 @@
-//! The committed inputs of the fuzz targets, which were found to reach code that the others don't or were failures once.
-//! `fuzz/` says what each target does with them.
+//! The committed inputs of the fuzz targets, which were found to reach code that the others don't or were failures
+//! once. `fuzz/` says what each target does with them.
 
 #![cfg(feature = "sim")]
 

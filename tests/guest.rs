@@ -1,9 +1,9 @@
-//! Real watchdog devices: the kernel's softdog, and a card, Intel's 6300ESB. A machine that is reset is no place for tests, so
-//! each scenario has a guest of its own under software emulation: a kernel with the command and busybox. qemu ends when the
-//! guest is reset.
+//! Real watchdog devices: the kernel's softdog, and a card, Intel's 6300ESB. A machine that is reset is no place for
+//! tests, so each scenario has a guest of its own under software emulation: a kernel with the command and busybox. qemu
+//! ends when the guest is reset.
 //!
-//! Needs qemu-system-x86_64, a static busybox, cpio, ldd, and in `LEASEHOLD_GUEST_KERNEL` a folder with an unpacked package
-//! linux-image of Debian's: `.ci/run` has it all.
+//! Needs qemu-system-x86_64, a static busybox, cpio, ldd, and in `LEASEHOLD_GUEST_KERNEL` a folder with an unpacked
+//! package linux-image of Debian's: `.ci/run` has it all.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Schedules that went wrong, or would go wrong, in lock managers on shared disks: each step by step, on the machines of
-//! `leasehold::protocol`. The numbers are those of the design's list of scenarios.
+//! Schedules that went wrong, or would go wrong, in lock managers on shared disks: each step by step, on the machines
+//! of `leasehold::protocol`. The numbers are those of the design's list of scenarios.
 //!
 //! | file | about |
 //! |---|---|

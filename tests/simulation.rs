@@ -1,7 +1,8 @@
 //! Random runs of the simulator. `LEASEHOLD_SEED=n` replays one; `LEASEHOLD_SEEDS=n` and `LEASEHOLD_SEED_START=n` say
 //! how many there are, and which is the first. After a change of the protocol, many that nobody has run before:
 //!
-//! `LEASEHOLD_SEEDS=100000 LEASEHOLD_SEED_START=5000000 cargo test --release --features sim --test simulation properties`
+//! `LEASEHOLD_SEEDS=100000 LEASEHOLD_SEED_START=5000000 cargo test --release --features sim --test simulation
+//! properties`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 

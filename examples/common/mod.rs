@@ -27,8 +27,9 @@ impl Device {
         Device { path: path.into(), _folder: None }.with_resource()
     }
 
-    /// A file in the current folder: that for temporary files is often in memory, without direct I/O. A lease on it outlasts
-    /// the pauses of a busy machine, so that nothing happens but what is meant to; a takeover has to wait for four seconds.
+    /// A file in the current folder: that for temporary files is often in memory, without direct I/O. A lease on it
+    /// outlasts the pauses of a busy machine, so that nothing happens but what is meant to; a takeover has to wait for
+    /// four seconds.
     pub(crate) fn new() -> Result<Device, Box<dyn Error>> {
         let folder = tempfile::Builder::new().prefix("example").tempdir_in(".")?;
         let path = folder.path().join("device");

@@ -56,8 +56,8 @@ fn formatted() -> Vec<u8> {
     IMAGE.get_or_init(make).clone()
 }
 
-/// Without damage, whatever the order and whatever becomes of single writes: at most one host holds a resource, versions
-/// grow, and nobody complains of damage.
+/// Without damage, whatever the order and whatever becomes of single writes: at most one host holds a resource,
+/// versions grow, and nobody complains of damage.
 pub fn operations(data: &[u8]) {
     let mut input = Input::new(data);
     let disk = MemoryDisk::with_bytes(formatted(), None);

@@ -1,5 +1,5 @@
-//! Carries an operation to its end, and keeps what is held then; what its caller doesn't wait for any more goes on in the
-//! undoing thread.
+//! Carries an operation to its end, and keeps what is held then; what its caller doesn't wait for any more goes on in
+//! the undoing thread.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::types::{LeaseMode, Version};
 pub(super) enum Carried {
     /// It is over.
     Over { outcome: Outcome, operation: Operation, trouble: Trouble },
-    /// The membership is lost, or the lease that the operation was about: it stays lost, whatever the operation has brought.
+    /// The membership is lost, or the lease that the operation was about: it stays lost, whatever the operation has
+    /// brought.
     Lost(LossReason),
     /// It goes on in the undoing thread. Another host may have been proposed as the owner of this version.
     Left { proposed: Option<Version> },
@@ -93,7 +94,8 @@ impl Member {
         held
     }
 
-    /// Ends work on what is held, which stays held; unless it was given up meanwhile: then nobody waits for its release.
+    /// Ends work on what is held, which stays held; unless it was given up meanwhile: then nobody waits for its
+    /// release.
     pub(super) fn put_back(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Option<Block>) {
         if let Some(own) = self.resources.end(resource, SlotState::Held(mode, version), own) {
             self.pulse.let_go((resource.offset, version));

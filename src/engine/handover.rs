@@ -41,8 +41,8 @@ pub(crate) enum Ceded {
     Kept(Kept),
     /// It was lost before anything was proposed; or another host came in between.
     Lost(LossReason),
-    /// The other host was proposed as the owner of this version. Nothing is held here, and this operation finds out nothing
-    /// more.
+    /// The other host was proposed as the owner of this version. Nothing is held here, and this operation finds out
+    /// nothing more.
     Unknown(Version),
 }
 
@@ -72,8 +72,8 @@ pub(crate) enum Arrival {
 }
 
 impl Member {
-    /// Who asks to be handed what is held at version `held`, but for those that are known to be gone. Reads the blocks of
-    /// all hosts that there is room for: who has just joined may ask.
+    /// Who asks to be handed what is held at version `held`, but for those that are known to be gone. Reads the blocks
+    /// of all hosts that there is room for: who has just joined may ask.
     pub(crate) fn destinations(&self, resource: &Resource, held: Version) -> Result<Vec<Destination>, DiskError> {
         let me = self.pulse.me().host;
         let view = self.whole_area(resource)?;
@@ -129,8 +129,8 @@ impl Member {
         }
     }
 
-    /// Acquires the resource again that `to` was made the owner of at `version`, and gave up; `None`: it did not give it up
-    /// after all.
+    /// Acquires the resource again that `to` was made the owner of at `version`, and gave up; `None`: it did not give
+    /// it up after all.
     pub(crate) fn regain(
         &self,
         resource: &Resource,

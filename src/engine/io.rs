@@ -1,7 +1,8 @@
 //! Reads and writes with a timeout.
 //!
 //! A write that timed out is still in flight. Until the disk reports its end nothing else is written to its sectors:
-//! [`Io::write`] refuses, and [`Io::settle`] waits. What must outlive such writes, the lock on the host id, is kept here.
+//! [`Io::write`] refuses, and [`Io::settle`] waits. What must outlive such writes, the lock on the host id, is kept
+//! here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -120,9 +121,9 @@ impl Io {
         }
     }
 
-    /// Reads whole sectors. One read that takes too long is followed by another: a disk, or this machine, may stall for a
-    /// moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't
-    /// keep the others from being seen.
+    /// Reads whole sectors. One read that takes too long is followed by another: a disk, or this machine, may stall for
+    /// a moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't keep the
+    /// others from being seen.
     ///
     /// # Errors
     /// When none can be read, or not in time.

@@ -91,8 +91,8 @@ pub(crate) enum LockError {
     System { what: &'static str, source: std::io::Error },
 }
 
-/// Locks a host id for as long as `io`, or a write that it began, is there: one lock for processes that open this device
-/// node, one for those that came by another.
+/// Locks a host id for as long as `io`, or a write that it began, is there: one lock for processes that open this
+/// device node, one for those that came by another.
 pub(crate) fn lock_host(io: &Io, terms: &Terms, host: HostId) -> Result<(), LockError> {
     let key = match terms.nonce {
         0 => identity::hash(&[&terms.lockspace.to_string()]),

@@ -176,8 +176,8 @@ impl Member {
         Ok(read_record(&self.io, Lane::Renewal, self.terms.geometry, self.host(), timeout)?.1)
     }
 
-    /// Renews every R, and at once when there is something to say. A read or write that is slow is waited for, up to the deadline: giving it up and starting
-    /// another would lose a lease on a disk that still answers.
+    /// Renews every R, and at once when there is something to say. A read or write that is slow is waited for, up to
+    /// the deadline: giving it up and starting another would lose a lease on a disk that still answers.
     fn renew(&self) {
         let interval = self.terms.timeouts.renewal();
         let mut next = self.io.now();

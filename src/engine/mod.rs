@@ -27,8 +27,9 @@
 //! Threads of one membership: `leasehold-renew` renews the host id, `leasehold-scan` reads the other hosts' records,
 //! `leasehold-verify` looks whether a lease was taken by force,
 //! `leasehold-watch` looks at the clock and does no I/O, so that storage can't keep it from telling that a lease is
-//! late or lost. Acquire and release run in the thread that calls them; what they can't finish by its deadline goes on in
-//! a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a timeout.
+//! late or lost. Acquire and release run in the thread that calls them; what they can't finish by its deadline goes on
+//! in a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a
+//! timeout.
 
 pub(crate) mod areas;
 mod carry;

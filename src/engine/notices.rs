@@ -1,5 +1,6 @@
 //! What other hosts have to say to this one: requests to yield a resource, and events. A host that has something to say
-//! sets this host's bit in its own delta record for a while; what it is stands in that record, or in the resource's area.
+//! sets this host's bit in its own delta record for a while; what it is stands in that record, or in the resource's
+//! area.
 //!
 //! They are only passed on. A bit, an event and a request have no checksum on a sanlock host's disk, so nothing that a
 //! lease depends on may follow from them.
@@ -29,12 +30,12 @@ pub enum Notice {
         version: Version,
         /// What it asks for.
         force: Force,
-        /// Whether that version is the one that comes next. Only then is there something to do: a request for a later one
-        /// would, as nobody clears it, end every owner until then.
+        /// Whether that version is the one that comes next. Only then is there something to do: a request for a later
+        /// one would, as nobody clears it, end every owner until then.
         due: bool,
     },
-    /// A host asks to be handed a resource that this one holds: see [`Lease::prepare_handover`]. Told once for each lease
-    /// and each process that asks.
+    /// A host asks to be handed a resource that this one holds: see [`Lease::prepare_handover`]. Told once for each
+    /// lease and each process that asks.
     ///
     /// [`Lease::prepare_handover`]: crate::Lease::prepare_handover
     HandoverAsked {
@@ -146,7 +147,8 @@ impl Notices {
     }
 }
 
-/// The request in the area at `offset`, and the version that comes next there: hosts that share a resource hold several.
+/// The request in the area at `offset`, and the version that comes next there: hosts that share a resource hold
+/// several.
 fn read(member: &Member, offset: u64, held: Version) -> Option<(Request, Version)> {
     let sector = member.terms.geometry.sector_bytes();
     let (_, sectors) = member.io.read(Lane::General, offset, 2 * sector, member.terms.timeouts.io()).ok()?;

@@ -1,5 +1,5 @@
-//! Acquires, converts and releases, in the thread of the caller; what is left over when the caller's time is up goes on in
-//! the membership's own.
+//! Acquires, converts and releases, in the thread of the caller; what is left over when the caller's time is up goes on
+//! in the membership's own.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -78,8 +78,8 @@ impl Member {
         }
     }
 
-    /// Begins an operation on a resource that this membership does not hold. One that is under way, as what is given back
-    /// when its caller's time is up, is waited for.
+    /// Begins an operation on a resource that this membership does not hold. One that is under way, as what is given
+    /// back when its caller's time is up, is waited for.
     fn begin(&self, resource: &Resource, deadline: Option<Time>) -> Result<Option<Block>, AcquireError> {
         self.pulse.held().map_err(AcquireError::Lost)?;
         if self.pulse.has_ended(Until::Closing) {

@@ -82,8 +82,8 @@ impl Resources {
         self.slots.lock().iter().filter_map(|(offset, slot)| slot.held(*offset)).collect()
     }
 
-    /// How many operations were begun on what is held exclusively at that version, if it is and none is under way. What was
-    /// read while that stays the same shows no work of our own.
+    /// How many operations were begun on what is held exclusively at that version, if it is and none is under way. What
+    /// was read while that stays the same shows no work of our own.
     pub(super) fn at_rest(&self, resource: &Resource, version: Version) -> Option<u64> {
         let slots = self.slots.lock();
         let slot = slots.get(&resource.offset)?;
@@ -134,8 +134,8 @@ impl Resources {
         }
     }
 
-    /// Ends an operation. Where what is held then was given up meanwhile, its release is under way from this moment on, and
-    /// the own block is returned for it.
+    /// Ends an operation. Where what is held then was given up meanwhile, its release is under way from this moment on,
+    /// and the own block is returned for it.
     pub(super) fn end(&self, resource: &Resource, state: SlotState, own: Option<Block>) -> Option<Block> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&resource.offset)?;
@@ -169,8 +169,8 @@ impl Resources {
             .collect()
     }
 
-    /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion of it that is
-    /// under way; if that takes longer and `give_up`, what it leaves held is released.
+    /// Takes the own block of what is held at `version`, to work on it. Waits until `end` for a conversion of it that
+    /// is under way; if that takes longer and `give_up`, what it leaves held is released.
     pub(super) fn take_held(
         &self,
         resource: &Resource,

@@ -194,8 +194,8 @@ impl Member {
         }
     }
 
-    /// Ends the membership and leaves everything on disk as it is. Nothing may be under way, and the index not be held for
-    /// a change.
+    /// Ends the membership and leaves everything on disk as it is. Nothing may be under way, and the index not be held
+    /// for a change.
     pub(crate) fn detach(&self, index_guard: &Resource) -> Result<(), LeaveError> {
         self.close()?;
         let mut busy = self.resources.wait_idle(self.terms.timeouts.io() * 4);

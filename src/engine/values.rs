@@ -39,8 +39,8 @@ impl Member {
         held().map(|_| ())
     }
 
-    /// Waits until no write to the value block is in flight: once the lease is released it could land over a value of the
-    /// next owner.
+    /// Waits until no write to the value block is in flight: once the lease is released it could land over a value of
+    /// the next owner.
     pub(crate) fn settle_value(&self, resource: &Resource, timeout: Duration) -> bool {
         let Some(at) = self.terms.geometry.value_offset().map(|within| resource.offset + within) else { return true };
         self.io.settle(at..at + self.terms.geometry.sector_bytes() as u64, timeout)

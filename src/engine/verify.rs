@@ -1,5 +1,5 @@
-//! Looks at what is held: a host whose resource was taken by force learns of it here, within R of its taking, or has lost
-//! the lease F after the last look.
+//! Looks at what is held: a host whose resource was taken by force learns of it here, within R of its taking, or has
+//! lost the lease F after the last look.
 
 use super::member::Member;
 use super::pulse::Until;
@@ -16,7 +16,8 @@ impl Member {
         while self.pulse.sleep(next, Until::Stopped) {
             let started = self.io.now();
             let leases = self.resources.leases();
-            // Who took one may have joined since the last look at all ids. The leader tells, too, unless it is set back.
+            // Who took one may have joined since the last look at all ids. The leader tells, too, unless it is set
+            // back.
             let scanned = self.hosts.coverage().since;
             let old = scanned.is_none_or(|since| started.since(since) > self.terms.timeouts.fail());
             if old && leases.iter().any(|(_, mode, _)| *mode == LeaseMode::Exclusive) {

@@ -4,8 +4,8 @@ use super::{Damage, DiskError, LossReason};
 use crate::types::{HostId, Name, NameError};
 use crate::watchdog::WatchdogError;
 
-/// Why a host id was not acquired. Nothing is held. A host id that was written and not released stays with this machine,
-/// which takes it again after D; joining again, with another id or the same, is safe.
+/// Why a host id was not acquired. Nothing is held. A host id that was written and not released stays with this
+/// machine, which takes it again after D; joining again, with another id or the same, is safe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {

@@ -4,8 +4,8 @@ use super::{Damage, DiskError, Holder, LossReason, Taker};
 use crate::lease_state::LeaseState;
 use crate::types::{HostId, Name, Version};
 
-/// Why a lease was not acquired. After each of these but `Unknown` it is not held, and nothing of the attempt is left on
-/// disk that another host would respect. Trying again is safe.
+/// Why a lease was not acquired. After each of these but `Unknown` it is not held, and nothing of the attempt is left
+/// on disk that another host would respect. Trying again is safe.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
@@ -100,7 +100,8 @@ pub enum AcquireError {
         source: Option<DiskError>,
     },
     /// The deadline has passed while a write is in flight: whether the lease was acquired is not known. It is not to be
-    /// used. The engine goes on, and gives it back if it was; until then another acquire waits, or answers `AlreadyHeld`.
+    /// used. The engine goes on, and gives it back if it was; until then another acquire waits, or answers
+    /// `AlreadyHeld`.
     #[error("{resource}: the outcome is not known yet, a write is still in flight; it will be given back")]
     Unknown {
         /// The resource.
@@ -179,16 +180,16 @@ pub enum ConvertError {
         /// The resource.
         resource: Name,
     },
-    /// To shared: a handover was begun, and nothing came of it. It is held alone as before, and can't be shared any more:
-    /// release it and acquire it shared, or hand it over.
+    /// To shared: a handover was begun, and nothing came of it. It is held alone as before, and can't be shared any
+    /// more: release it and acquire it shared, or hand it over.
     #[error("{resource}: a handover was begun; it is held alone as before")]
     HandoverBegun {
         /// The resource.
         resource: Name,
     },
     /// The deadline has passed while a write is in flight. It is held shared; the engine goes on to make that true on
-    /// disk, and until then another conversion, or the release, waits. To shared: when that takes F the lease is lost, as
-    /// its status says.
+    /// disk, and until then another conversion, or the release, waits. To shared: when that takes F the lease is lost,
+    /// as its status says.
     #[error("{resource}: the outcome is not known yet, a write is still in flight; it will be shared")]
     Unknown {
         /// The resource.

@@ -51,8 +51,8 @@ pub enum ValueError {
         /// The most there can be.
         max: usize,
     },
-    /// What was written under this lease is not there any more: a late write of an earlier owner, or a damaged disk, has
-    /// replaced it. It is to be written again.
+    /// What was written under this lease is not there any more: a late write of an earlier owner, or a damaged disk,
+    /// has replaced it. It is to be written again.
     #[error("the value of {resource} that was written under this lease was replaced by another")]
     Overwritten {
         /// The resource.
@@ -66,7 +66,8 @@ pub enum ValueError {
     /// The lease was lost. A value that was to be written was written or not.
     #[error("the lease is lost")]
     Lost(#[source] LossReason),
-    /// An I/O failed. A value that was to be written was written or not; if the write did not end in time it may still be.
+    /// An I/O failed. A value that was to be written was written or not; if the write did not end in time it may still
+    /// be.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }

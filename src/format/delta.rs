@@ -74,8 +74,8 @@ pub struct DeltaExtension {
     pub session: u32,
     /// A hash of the boot id of the host.
     pub boot: u32,
-    /// The low 32 bits of when this write began, in microseconds on the owner's clock: the timestamp, which has the rest,
-    /// changes once a second, this with each write. [`DeltaRecord::started`] reads both.
+    /// The low 32 bits of when this write began, in microseconds on the owner's clock: the timestamp, which has the
+    /// rest, changes once a second, this with each write. [`DeltaRecord::started`] reads both.
     pub started_us: u32,
     /// A hash of the identity of the machine.
     pub machine: u64,
@@ -93,8 +93,8 @@ pub struct DeltaExtension {
 }
 
 impl DeltaRecord {
-    /// The record of an id that was never held, as formatting leaves it in every sector of the lockspace. `nonce` is the
-    /// lockspace's, the `timeouts` are those that every host in it keeps to.
+    /// The record of an id that was never held, as formatting leaves it in every sector of the lockspace. `nonce` is
+    /// the lockspace's, the `timeouts` are those that every host in it keeps to.
     pub fn free(geometry: Geometry, lockspace: Name, nonce: u32, timeouts: Timeouts) -> DeltaRecord {
         DeltaRecord {
             geometry,
@@ -142,8 +142,9 @@ impl DeltaRecord {
         Timeouts::from_sanlock_io_timeout(Duration::from_secs(seconds))
     }
 
-    /// Marks this record as one whose write begins at `now`, by an owner that holds the id until `held_until` if the write
-    /// comes to nothing. Two that are written one after the other differ, also when the clock stands still between them.
+    /// Marks this record as one whose write begins at `now`, by an owner that holds the id until `held_until` if the
+    /// write comes to nothing. Two that are written one after the other differ, also when the clock stands still
+    /// between them.
     pub fn begin_write(&mut self, now: Time, held_until: Time) {
         let before = self.started_micros();
         let Some(extension) = &mut self.extension else {
@@ -159,15 +160,15 @@ impl DeltaRecord {
         extension.left = u8::try_from(parts).map_or(LEFT_PARTS as u8 - 1, |parts| parts.min(LEFT_PARTS as u8 - 1));
     }
 
-    /// When the write of this record began, on its owner's clock: to the microsecond, rounded down. `None` where the record
-    /// doesn't say, or the id is free.
+    /// When the write of this record began, on its owner's clock: to the microsecond, rounded down. `None` where the
+    /// record doesn't say, or the id is free.
     pub fn started(&self) -> Option<Time> {
         self.started_micros().map(|micros| Time::from_nanos(micros.saturating_mul(1_000)))
     }
 
     /// Until when the owner held the id for certain, on its own clock: also if the write of this very record was never
-    /// confirmed to it. Rounded down, by less than a 64th of F. `None` as for [`DeltaRecord::started`], and where nothing was
-    /// certain.
+    /// confirmed to it. Rounded down, by less than a 64th of F. `None` as for [`DeltaRecord::started`], and where
+    /// nothing was certain.
     pub fn held_until(&self) -> Option<Time> {
         let extension = self.extension.as_ref().filter(|extension| extension.left > 0)?;
         Some(self.started()? + extension.timeouts.fail() * u32::from(extension.left) / LEFT_PARTS)

@@ -7,16 +7,16 @@
 //! | 0 | u16 | magic 0x484c |
 //! | 2 | u8 | length of the extension in bytes, this header included |
 //! | 3 | u8 | flags, by record |
-//! | 4 | u32 | checksum of the whole sector, with this field as zero, followed by the sector's offset on the device (u64) |
+//! | 4 | u32 | checksum of the sector, with this field as zero, followed by its offset on the device (u64) |
 //!
-//! The checksum covers the bytes that the base record's misses, and the offset, so that a sector that was written to, or
-//! read from, another place than the intended one is found out.
+//! The checksum covers the bytes that the base record's misses, and the offset, so that a sector that was written to,
+//! or read from, another place than the intended one is found out.
 //!
 //! Without the magic there is no extension: sanlock wrote the sector, and it has sanlock's meaning. With the magic, but
 //! a checksum or length that is wrong, the whole record is [`Corrupt`]: a sector that rotted, or went astray. It could
 //! in theory be a valid one of a sanlock host, which leaves stale memory in its block while it converts a shared lease
-//! to an exclusive one. To take that for damage costs time and nothing else: the host rewrites the whole sector with its
-//! next step. To take damage for a sanlock record would cost the protection against misdirected writes.
+//! to an exclusive one. To take that for damage costs time and nothing else: the host rewrites the whole sector with
+//! its next step. To take damage for a sanlock record would cost the protection against misdirected writes.
 
 use super::bytes::{get, put, raw_record};
 use super::checksum::checksum_of;

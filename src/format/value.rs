@@ -1,8 +1,8 @@
 //! The value block of a resource: a sector with data of its users' own.
 //!
 //! The data starts at the sector's first byte, where the programs of sanlock hosts read and write theirs. The sector's
-//! last bytes hold leasehold's mark, with the rule of the extensions: under which ownership the data was written, how long
-//! it is, and a checksum of the whole sector and its position.
+//! last bytes hold leasehold's mark, with the rule of the extensions: under which ownership the data was written, how
+//! long it is, and a checksum of the whole sector and its position.
 //!
 //! A sanlock host reads the sector when it acquires, lays what its program sets over the first bytes, and writes the
 //! sector when it releases. So what it leaves has no mark, or one whose checksum doesn't fit.
@@ -27,7 +27,8 @@ const MARK: u8 = 40;
 /// What a value block holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
-    /// The data. Without a valid mark its length isn't known: then these are all bytes up to the last one that isn't zero.
+    /// The data. Without a valid mark its length isn't known: then these are all bytes up to the last one that isn't
+    /// zero.
     pub data: Vec<u8>,
     /// Who vouches for it.
     pub origin: ValueOrigin,
@@ -45,8 +46,8 @@ pub enum ValueOrigin {
     },
     /// Nobody: there is no mark. Another program wrote it, by way of a sanlock host.
     Unmarked,
-    /// Nobody: there is a mark, but its checksum doesn't fit. A sanlock host laid data over a value of a leasehold host,
-    /// or the sector is damaged; that can't be told apart.
+    /// Nobody: there is a mark, but its checksum doesn't fit. A sanlock host laid data over a value of a leasehold
+    /// host, or the sector is damaged; that can't be told apart.
     Altered,
 }
 
@@ -77,8 +78,8 @@ impl Value {
         Ok(Some(Value { data: data.to_vec(), origin }))
     }
 
-    /// The sector for byte `at` of the device that holds `data`, written by `owner` under `version`. `None` when that is
-    /// more than [`Value::capacity`].
+    /// The sector for byte `at` of the device that holds `data`, written by `owner` under `version`. `None` when that
+    /// is more than [`Value::capacity`].
     pub fn encode(data: &[u8], version: Version, owner: Owner, geometry: Geometry, at: u64) -> Option<Vec<u8>> {
         let mark = Value::capacity(geometry);
         let mut sector = vec![0; geometry.sector_bytes()];
@@ -95,9 +96,9 @@ impl Value {
     }
 
     /// Whether it is surely the newest that has landed, where `last` is the version of the last ownership that may have
-    /// written: that of the resource, or for an owner that has not written yet the one before its own. (An owner that died
-    /// may have had one more write in flight.) False: nobody has written since, or a late write of an earlier owner has put
-    /// an old value back, or nobody vouches for it.
+    /// written: that of the resource, or for an owner that has not written yet the one before its own. (An owner that
+    /// died may have had one more write in flight.) False: nobody has written since, or a late write of an earlier
+    /// owner has put an old value back, or nobody vouches for it.
     pub fn is_latest(&self, last: Version) -> bool {
         matches!(self.origin, ValueOrigin::Lease { version, .. } if version >= last)
     }

@@ -69,8 +69,8 @@ impl AreaView {
     }
 
     /// Who has or may have something of the resource, from which version, and what: the owner that `leader` names, who
-    /// claims a version below `end`, and who shares. Whether their generations may be active is for the caller to judge;
-    /// what a damaged block holds nobody knows (see [`AreaView::bad_blocks`]).
+    /// claims a version below `end`, and who shares. Whether their generations may be active is for the caller to
+    /// judge; what a damaged block holds nobody knows (see [`AreaView::bad_blocks`]).
     pub fn holders(&self, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner, Hold)> {
         // Who committed another's value doesn't know for how long that is held.
         let hold = |owner: Owner| if leader.short_hold { Hold::Short } else { self.hold_of(owner.host) };
@@ -87,8 +87,8 @@ impl AreaView {
         named.into_iter().chain(claims).chain(sharers)
     }
 
-    /// Who owns a version below `version`, which is `me`'s, and may be active: the resource was taken from them by force. Or
-    /// shares it since: whoever did before the taking kept it from happening.
+    /// Who owns a version below `version`, which is `me`'s, and may be active: the resource was taken from them by
+    /// force. Or shares it since: whoever did before the taking kept it from happening.
     pub fn overridden(&self, me: Owner, version: Version, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
         let leader = self.leader.good();
         let named = leader.and_then(|leader| self.named(leader));
@@ -98,9 +98,9 @@ impl AreaView {
         owners.filter(|owner| *owner != me && !observer.judge(*owner, now).is_gone()).collect()
     }
 
-    /// The versions below `end` that a host's own block says it owns and did not give up: it may hold them. Of those that
-    /// are over by now, when `current` is the leader's version, a sanlock host's don't count: it is never overridden by
-    /// force, and may leave the claim of a ballot that it lost in its block for good.
+    /// The versions below `end` that a host's own block says it owns and did not give up: it may hold them. Of those
+    /// that are over by now, when `current` is the leader's version, a sanlock host's don't count: it is never
+    /// overridden by force, and may leave the claim of a ballot that it lost in its block for good.
     fn claims(&self, current: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> {
         let from = if in_force!(EarlierClaimsCount) { Version::default() } else { current };
         self.good_blocks().filter_map(move |(host, block)| {
@@ -110,8 +110,8 @@ impl AreaView {
         })
     }
 
-    /// The versions below `end` and after the leader's `current` one that were handed over to a host which asks for them and
-    /// has not begun to own them: who runs a later instance would take them from it.
+    /// The versions below `end` and after the leader's `current` one that were handed over to a host which asks for
+    /// them and has not begun to own them: who runs a later instance would take them from it.
     fn handed_over(&self, current: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> {
         let accepted = self.good_blocks().filter(|(_, block)| block.bal > 0);
         let accepted = accepted.filter_map(|(_, block)| Some((block.instance, block.inp?)));
@@ -119,8 +119,8 @@ impl AreaView {
         between.filter(|(version, owner)| self.asks(*owner) >= Some(*version) && !self.released(*owner, *version))
     }
 
-    /// The version that `owner` is to own next if whoever owns the resource hands it over: it says so, and has not given
-    /// that up since.
+    /// The version that `owner` is to own next if whoever owns the resource hands it over: it says so, and has not
+    /// given that up since.
     pub fn asks(&self, owner: Owner) -> Option<Version> {
         let extension = self.extension(owner.host).filter(|it| it.generation == owner.generation.get())?;
         extension.receives.filter(|version| !self.released(owner, *version))
@@ -136,8 +136,8 @@ impl AreaView {
         })
     }
 
-    /// Whether `owner` knows that it owns `version`, or did: its own block claims it, or is of a later one and did not give
-    /// this one up in advance.
+    /// Whether `owner` knows that it owns `version`, or did: its own block claims it, or is of a later one and did not
+    /// give this one up in advance.
     pub fn took(&self, owner: Owner, version: Version) -> bool {
         self.block(owner.host).is_some_and(|block| {
             let mine = block.extension.as_ref().is_some_and(|it| it.generation == owner.generation.get());
@@ -201,8 +201,8 @@ pub fn claimed(host: HostId, block: &Block) -> Option<Owner> {
     block.inp.filter(|owner| owner.host == host && block.bal > 0 && !block.released)
 }
 
-/// The version that `block`, which is `host`'s own, says it owns, and the owner: that of its instance, or an earlier one
-/// that it still holds while it hands it over.
+/// The version that `block`, which is `host`'s own, says it owns, and the owner: that of its instance, or an earlier
+/// one that it still holds while it hands it over.
 pub fn claim(host: HostId, block: &Block) -> Option<(Version, Owner)> {
     claimed(host, block).map(|owner| (block.instance, owner)).or_else(|| holds(host, block))
 }

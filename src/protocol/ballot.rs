@@ -140,8 +140,8 @@ impl Ballot {
         }
     }
 
-    /// Begins phase 2: proposes what was accepted with the largest ballot, or else `owner`. What the block said it holds of
-    /// an earlier version is given up by that.
+    /// Begins phase 2: proposes what was accepted with the largest ballot, or else `owner`. What the block said it
+    /// holds of an earlier version is given up by that.
     pub fn propose(&mut self, owner: Owner, now: Time) {
         let chosen = self.answers.values().flatten().max().copied().filter(|_| in_force!(LargestAcceptedWins));
         let (inp, inp_timestamp) = match chosen {

@@ -96,8 +96,8 @@ pub enum Refusal {
     Outrun,
     /// Reading failed, or an I/O took longer than an attempt may. The record may have been written.
     Storage,
-    /// Who may take the id at the same time is allowed I/Os so slow that the wait for them is longer than F. Nothing was
-    /// written.
+    /// Who may take the id at the same time is allowed I/Os so slow that the wait for them is longer than F. Nothing
+    /// was written.
     SlowPeer,
     /// The generation number can't grow any more. Nothing was written.
     Exhausted,
@@ -146,7 +146,8 @@ pub struct Acquire {
 const MAX_SKIP: u64 = 1_023;
 
 impl Acquire {
-    /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of this id. `random` is any number.
+    /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of this id. `random` is any
+    /// number.
     pub fn new(host: HostId, identity: Identity, terms: Terms, random: u64) -> Acquire {
         let slowest_io = terms.timeouts.io();
         Acquire { host, identity, terms, skip: random % (MAX_SKIP + 1), slowest_io, step: Step::First }
@@ -416,8 +417,8 @@ impl Tenure {
         Ok(next)
     }
 
-    /// The renewal's write has ended, or its time has. Only a confirmed write that is known of before the deadline moves
-    /// it.
+    /// The renewal's write has ended, or its time has. Only a confirmed write that is known of before the deadline
+    /// moves it.
     pub fn renewed(&mut self, span: Span, written: Written, now: Time) {
         self.tick(now);
         if written == Written::Done
@@ -432,8 +433,8 @@ impl Tenure {
         }
     }
 
-    /// What a release writes: the record with timestamp 0. The caller has made sure that it [may](may_release), and that
-    /// everything that was protected has stopped.
+    /// What a release writes: the record with timestamp 0. The caller has made sure that it [may](may_release), and
+    /// that everything that was protected has stopped.
     ///
     /// # Errors
     /// The id is lost: nothing may be written. [`Loss::Released`]: a release that was written before has landed.

@@ -1,11 +1,12 @@
-//! A lease while it is held: until when it is, beside the host id, and how its holder learns that it was taken by force.
+//! A lease while it is held: until when it is, beside the host id, and how its holder learns that it was taken by
+//! force.
 //!
 //! Not in here: the host id, with which every lease ends ([`super::delta`]); what a look at the area shows
 //! ([`AreaView::fenced`](super::area::AreaView::fenced)).
 //!
 //! Invariants:
-//! - What can be taken by force is held until F after the start of the last look that showed that nobody took it. So whoever
-//!   takes it knows until when its former owner may act, though that one may see nothing any more.
+//! - What can be taken by force is held until F after the start of the last look that showed that nobody took it. So
+//!   whoever takes it knows until when its former owner may act, though that one may see nothing any more.
 //! - Lost is latched.
 
 use std::time::Duration;
@@ -23,8 +24,8 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// A lease that is held in `mode`; the read that showed it to be so began at `looked`. What others share nobody takes
-    /// by force. `fail` is the lockspace's F.
+    /// A lease that is held in `mode`; the read that showed it to be so began at `looked`. What others share nobody
+    /// takes by force. `fail` is the lockspace's F.
     pub fn new(mode: LeaseMode, looked: Time, fail: Duration) -> Holding {
         Holding { fail, looked: (mode == LeaseMode::Exclusive).then_some(looked), lost: false }
     }
@@ -59,8 +60,8 @@ impl Holding {
         }
     }
 
-    /// How it is held after a conversion to `mode`, whose last read began at `looked`. One that was lost meanwhile stays so,
-    /// whatever the conversion has brought.
+    /// How it is held after a conversion to `mode`, whose last read began at `looked`. One that was lost meanwhile
+    /// stays so, whatever the conversion has brought.
     #[must_use]
     pub fn converted(mut self, mode: LeaseMode, looked: Time, now: Time) -> Holding {
         self.tick(now);

@@ -129,8 +129,8 @@ impl Observer {
         Observer { timeouts, views: BTreeMap::new(), missing: BTreeMap::new() }
     }
 
-    /// Takes in one read of `host`'s sector. `content`: what it shows is no older than that; `None` when the same I/O did
-    /// not show the observer's own latest record, so that it may be of any age.
+    /// Takes in one read of `host`'s sector. `content`: what it shows is no older than that; `None` when the same I/O
+    /// did not show the observer's own latest record, so that it may be of any age.
     pub fn observe(&mut self, host: HostId, span: Span, content: Option<Time>, value: Seen<DeltaRecord>) {
         if let Some(missing) = self.missing.get_mut(&host) {
             let shown = value.good().is_some_and(|record| record.generation >= missing.generation.get());
@@ -231,8 +231,8 @@ impl Observer {
         }
     }
 
-    /// Until when `host` may act by a lease that was taken from it by force before `now`: it looks at the lease within F,
-    /// or has lost it, and what the lease protects stops within G.
+    /// Until when `host` may act by a lease that was taken from it by force before `now`: it looks at the lease within
+    /// F, or has lost it, and what the lease protects stops within G.
     pub fn acts_until(&self, host: HostId, now: Time) -> Time {
         let own = self.timeouts;
         let timeouts = self.record(host).and_then(Seen::good).map_or(own, |record| record.timeouts(own.io()));

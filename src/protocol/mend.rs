@@ -1,11 +1,12 @@
 //! What is written in the place of a damaged delta record, and when that may be done.
 //!
 //! Invariants:
-//! - A record is mended when its host counts as dead: its holder has found the damage at its next renewal, and is lost; who
-//!   mends it must not be what costs it the id. It need not be waited for where the end of the holder is known otherwise.
+//! - A record is mended when its host counts as dead: its holder has found the damage at its next renewal, and is lost;
+//!   who mends it must not be what costs it the id. It need not be waited for where the end of the holder is known
+//!   otherwise.
 //! - The write is justified by a read that started less than T before it.
-//! - What is mended is not released, unless its own checksum says that it was, or somebody vouches for its holder as for
-//!   a host that is declared dead. So nobody takes it for a proof that a generation is over.
+//! - What is mended is not released, unless its own checksum says that it was, or somebody vouches for its holder as
+//!   for a host that is declared dead. So nobody takes it for a proof that a generation is over.
 //! - Nobody proves to be the machine that held it: the id is taken again only after it was declared dead.
 //! - Its generation is not below any that is known of this host.
 
@@ -27,8 +28,8 @@ pub struct Damaged {
 }
 
 impl Damaged {
-    /// The record of `host`, which has that `defect`. `rest` is what sanlock would read of it, if it has its checksum; of
-    /// another host or lockspace it says nothing. `fenced_by` vouches that its holder was fenced.
+    /// The record of `host`, which has that `defect`. `rest` is what sanlock would read of it, if it has its checksum;
+    /// of another host or lockspace it says nothing. `fenced_by` vouches that its holder was fenced.
     pub fn new(
         host: HostId,
         terms: Terms,

@@ -1,15 +1,16 @@
 //! A process that goes on with the generation of the one before it, and with its leases.
 //!
 //! To every other host the successor is the predecessor, a renewal later: same host id, same generation, same versions.
-//! That is safe only while the predecessor itself could still hold, so it is counted exactly as long as it counted itself.
+//! That is safe only while the predecessor itself could still hold, so it is counted exactly as long as it counted
+//! itself.
 //!
-//! Not in here: the local lock, which the caller holds before it begins. It says that the predecessor has ended and that
-//! none of its writes is in flight any more, so that what is read stays as it is.
+//! Not in here: the local lock, which the caller holds before it begins. It says that the predecessor has ended and
+//! that none of its writes is in flight any more, so that what is read stays as it is.
 //!
 //! Invariants:
 //! - Nothing is held before the write of the new session is confirmed, and that begins and ends before
-//!   [`DeltaRecord::held_until`] of the record that was read. The start of that record's own write does not count: it may
-//!   have landed late, when others had counted D from the one before, and its holder was never told.
+//!   [`DeltaRecord::held_until`] of the record that was read. The start of that record's own write does not count: it
+//!   may have landed late, when others had counted D from the one before, and its holder was never told.
 //! - A lease is taken up only at the version that its own block claims, and only when it is known that this version was
 //!   decided: the leader shows it, or the predecessor is known to have held it.
 
@@ -49,8 +50,8 @@ pub enum Refusal {
     Released,
     /// The id has another holding since.
     Replaced(Box<DeltaRecord>),
-    /// The record is another machine's, or of another boot of this one, or was begun in the future: its times mean nothing
-    /// on this clock.
+    /// The record is another machine's, or of another boot of this one, or was begun in the future: its times mean
+    /// nothing on this clock.
     OtherClock,
     /// The record is damaged.
     Damaged(Defect),
@@ -174,9 +175,11 @@ impl Resume {
 pub enum Standing {
     /// It holds it so, at this version.
     Held(LeaseMode, Version),
-    /// It shares it at this version, and its block has more that nobody answers for: a change to exclusive was cut short.
+    /// It shares it at this version, and its block has more that nobody answers for: a change to exclusive was cut
+    /// short.
     Upgrading(Version),
-    /// It claims this version for itself alone, and whether that was ever decided is not known: an acquire was cut short.
+    /// It claims this version for itself alone, and whether that was ever decided is not known: an acquire was cut
+    /// short.
     Open(Version),
     /// It holds this version no more: another owner came after it, or may have without seeing that it shares.
     Superseded {
@@ -247,8 +250,8 @@ impl Standing {
                 Standing::Held(LeaseMode::Exclusive, version)
             }
             Some(&Leader { version: by, owner, .. }) if by >= version => superseded(by, owner),
-            // It is not shown, or a late write has set the leader back. Who is known to have held it holds it: a version
-            // that was decided stays so, and nobody but by force goes beyond one that a live host claims.
+            // It is not shown, or a late write has set the leader back. Who is known to have held it holds it: a
+            // version that was decided stays so, and nobody but by force goes beyond one that a live host claims.
             _ if listed == Some((LeaseMode::Exclusive, version)) => Standing::Held(LeaseMode::Exclusive, version),
             _ => Standing::Open(version),
         }

@@ -115,7 +115,8 @@ mod switch {
         FencedByBlocks,
         /// A leader that is lost is rebuilt only when nobody who may be active claims any version.
         RebuildIsJudged,
-        /// A leader that is lost is rebuilt far above every version that is seen: its own may have been shown by nothing else.
+        /// A leader that is lost is rebuilt far above every version that is seen: its own may have been shown by
+        /// nothing else.
         RebuildSkipsVersions,
 
         // Handover.

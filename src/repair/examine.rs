@@ -13,8 +13,9 @@ use crate::protocol::{Defect, Seen};
 use crate::types::{HostId, Owner};
 
 impl Lockspace {
-    /// What is damaged, in the order in which it is best repaired: the hosts' records, what guards the index, the index,
-    /// then the resources. After the index was repaired there may be more resources to look at. Reads every area.
+    /// What is damaged, in the order in which it is best repaired: the hosts' records, what guards the index, the
+    /// index, then the resources. After the index was repaired there may be more resources to look at. Reads every
+    /// area.
     ///
     /// # Errors
     /// When the device can't be read.
@@ -53,8 +54,8 @@ impl Lockspace {
         Ok(all)
     }
 
-    /// The index, if there is one; where its header is damaged, what is wrong with it, and the index under a header that
-    /// is guessed.
+    /// The index, if there is one; where its header is damaged, what is wrong with it, and the index under a header
+    /// that is guessed.
     pub(super) fn index_or_guess(&self) -> Result<Option<(Option<Damage>, Index)>, DiskError> {
         let damage = match Index::read(&self.io, &self.terms) {
             Ok(index) => return Ok(Some((None, index))),
@@ -66,8 +67,8 @@ impl Lockspace {
         Ok(Some((Some(damage), Index::guess(&self.io, &self.terms)?)))
     }
 
-    /// What is damaged in the area of a resource. It may be one that neither the index nor its own leader names any more:
-    /// see [`Lockspace::resource_at`].
+    /// What is damaged in the area of a resource. It may be one that neither the index nor its own leader names any
+    /// more: see [`Lockspace::resource_at`].
     ///
     /// # Errors
     /// When the area can't be read.

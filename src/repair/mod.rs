@@ -201,8 +201,8 @@ impl Membership {
     /// Repairs one thing that [`Lockspace::examine`](crate::Lockspace::examine) found.
     ///
     /// - **A host's record** is written with the largest generation that is known of the host, once the host counts as
-    ///   dead. It is not released, unless its own checksum still says that it was or the caller vouches for it: so nobody
-    ///   takes the id before [`Membership::declare_dead`].
+    ///   dead. It is not released, unless its own checksum still says that it was or the caller vouches for it: so
+    ///   nobody takes the id before [`Membership::declare_dead`].
     /// - **The index** is written as the areas say, under the lease that guards it.
     /// - **A leader** is written by a ballot that is far beyond every version that is known, and released at once. Only
     ///   when nobody who may be active claims any version, shares the resource or has a damaged block there.

@@ -8,13 +8,14 @@ use crate::types::{HostId, Name, Owner, Version};
 use crate::watchdog::WatchdogError;
 
 /// Why a membership was not continued. This process holds nothing then, and what the leases protected is to be stopped,
-/// unless the variant says otherwise: it must be gone by G after the predecessor's deadline. The leases stay on disk until
-/// other hosts take them, or this machine joins again, after D.
+/// unless the variant says otherwise: it must be gone by G after the predecessor's deadline. The leases stay on disk
+/// until other hosts take them, or this machine joins again, after D.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeError {
     /// The predecessor still runs or is paused, or a write of it is still in flight, or another successor was faster.
-    /// Nothing was read or written. What it protects is that process's concern; once that has ended, trying again is safe.
+    /// Nothing was read or written. What it protects is that process's concern; once that has ended, trying again is
+    /// safe.
     #[error("host id {host} of {device} is held by another process on this machine")]
     HeldHere {
         /// Path of the device.
@@ -95,7 +96,8 @@ pub enum ResumeError {
         /// The host id of the token.
         host: HostId,
     },
-    /// The record of the host id belongs to another lockspace or id, or was written by a sanlock host. Nothing was written.
+    /// The record of the host id belongs to another lockspace or id, or was written by a sanlock host. Nothing was
+    /// written.
     #[error("the record of host id {host} on {device} belongs to host id {found} of lockspace {lockspace}")]
     Foreign {
         /// Path of the device.
@@ -110,8 +112,8 @@ pub enum ResumeError {
     /// The record of the host id is damaged. Nothing was written.
     #[error(transparent)]
     Damaged(#[from] Damage),
-    /// An I/O failed. As long as the predecessor's deadline has not passed, trying again is safe, and there is no reason
-    /// yet to stop what the leases protect.
+    /// An I/O failed. As long as the predecessor's deadline has not passed, trying again is safe, and there is no
+    /// reason yet to stop what the leases protect.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// Where the resources are could not be read. As for `Disk`.
@@ -149,8 +151,8 @@ pub enum GoneReason {
     /// The predecessor released it after the token was taken. It may hold a later version: then that is continued.
     #[error("it was released")]
     Released,
-    /// Another ownership came after it, as when it was taken by force; of a shared lease that the token doesn't list, it may
-    /// have come without respecting it. It is given back G from now, and counts as held here until then.
+    /// Another ownership came after it, as when it was taken by force; of a shared lease that the token doesn't list,
+    /// it may have come without respecting it. It is given back G from now, and counts as held here until then.
     #[error("version {version} came after it{}", owner.map_or(String::new(), |owner| format!(", owned by {owner}")))]
     Superseded {
         /// The version that the leader shows.
@@ -158,8 +160,8 @@ pub enum GoneReason {
         /// Its owner, if the leader names one.
         owner: Option<Owner>,
     },
-    /// Its acquire was cut short, and could not be completed. Nothing of it is left, or, after `Unknown`, the engine goes on
-    /// giving it back.
+    /// Its acquire was cut short, and could not be completed. Nothing of it is left, or, after `Unknown`, the engine
+    /// goes on giving it back.
     #[error("its acquire was cut short and could not be completed")]
     CutShort(#[source] AcquireError),
     /// The leader, or the own block, is damaged or another's. What it says can't be known: if the lease was held, other

@@ -23,8 +23,8 @@ use crate::membership::Membership;
 /// A membership that was continued.
 #[derive(Debug)]
 pub struct Resumed {
-    /// Every lease that the generation holds, in the mode and at the version it had: those that the token lists, and those that were
-    /// acquired since. What nobody wants any more is to be released.
+    /// Every lease that the generation holds, in the mode and at the version it had: those that the token lists, and
+    /// those that were acquired since. What nobody wants any more is to be released.
     pub leases: Vec<Lease>,
     /// The leases that the token lists, and that are not held any more: what they protected must be stopped.
     pub gone: Vec<Gone>,
@@ -37,18 +37,19 @@ pub struct Resumed {
 
 impl Lockspace {
     /// Goes on with the membership of an earlier process of this machine, its predecessor, which was killed or has
-    /// [detached](Membership::detach): the same host id and generation, and all its leases at their versions. No other host
-    /// notices. What the leases protect may have run on meanwhile.
+    /// [detached](Membership::detach): the same host id and generation, and all its leases at their versions. No other
+    /// host notices. What the leases protect may have run on meanwhile.
     ///
-    /// It must succeed before the predecessor's deadline; as the predecessor need not have known of its last renewal, only
-    /// the one before it counts. So there is at least F - 2R - F / 64 of time after it has ended, and at most F - R.
-    /// Later, and on any other refusal, nothing is held: what the leases protected must be gone by G after that deadline,
-    /// so it is to be stopped at once. Then a [join](Lockspace::join) takes the host id again after D.
+    /// It must succeed before the predecessor's deadline; as the predecessor need not have known of its last renewal,
+    /// only the one before it counts. So there is at least F - 2R - F / 64 of time after it has ended, and at most F -
+    /// R. Later, and on any other refusal, nothing is held: what the leases protected must be gone by G after that
+    /// deadline, so it is to be stopped at once. Then a [join](Lockspace::join) takes the host id again after D.
     ///
-    /// Host id and host name are the token's: what `options` say of them is not used. A watchdog of theirs is started before
-    /// the leases are taken up; see [`Membership::detach`] for that of the predecessor. The process must see the same
-    /// `CLOCK_BOOTTIME` as its predecessor, that is be in the same time namespace; and where neither the device's locks
-    /// nor the network namespace are shared with the predecessor (see docs/design/host-ids.md), it must have ended.
+    /// Host id and host name are the token's: what `options` say of them is not used. A watchdog of theirs is started
+    /// before the leases are taken up; see [`Membership::detach`] for that of the predecessor. The process must see the
+    /// same `CLOCK_BOOTTIME` as its predecessor, that is be in the same time namespace; and where neither the device's
+    /// locks nor the network namespace are shared with the predecessor (see docs/design/host-ids.md), it must have
+    /// ended.
     ///
     /// Takes a few I/Os, a read of one sector for each resource, and of the hosts' blocks for each that is held.
     ///
@@ -168,33 +169,35 @@ impl Lockspace {
 }
 
 impl Membership {
-    /// The text from which another process of this machine goes on with this membership: see [`Lockspace::resume`]. Reads
-    /// and writes nothing.
+    /// The text from which another process of this machine goes on with this membership: see [`Lockspace::resume`].
+    /// Reads and writes nothing.
     ///
-    /// Take it after the join and keep it outside of this process, and again after each acquire and conversion: then the
-    /// next process is told of every lease that is gone. A lease that the token doesn't list is found too, but for two
-    /// cases in which it may be given up: a late write of a dead host has set back what the device says of it; or it is
-    /// shared, and another host has tried since to get the resource for itself alone.
+    /// Take it after the join and keep it outside of this process, and again after each acquire and conversion: then
+    /// the next process is told of every lease that is gone. A lease that the token doesn't list is found too, but for
+    /// two cases in which it may be given up: a late write of a dead host has set back what the device says of it; or
+    /// it is shared, and another host has tried since to get the resource for itself alone.
     pub fn token(&self) -> ResumeToken {
         token(&self.member)
     }
 
     /// Ends this membership without giving anything back, for another process to go on with: stops renewing, waits for
-    /// what is in flight, and lets go of the host id's local lock. Acquires that wait end at once. At most F and four I/O
-    /// timeouts.
+    /// what is in flight, and lets go of the host id's local lock. Acquires that wait end at once. At most F and four
+    /// I/O timeouts.
     ///
     /// The successor has F - R from the last renewal. From now on this process holds nothing: its leases say lost, and
     /// dropping them releases nothing.
     ///
-    /// A watchdog is not fed any more, nor switched off: it fires by the deadline + G, though a successor has gone on in
-    /// time, unless [`Membership::disarm_watchdog`] is called before. So call it: for a [`SelfKill`](crate::SelfKill) when
-    /// the successor holds, or when this process is about to end anyway; for a device before the successor resumes with it,
-    /// since only one process at a time can have it. From then on until it resumes no watchdog protects.
+    /// A watchdog is not fed any more, nor switched off: it fires by the deadline + G, though a successor has gone on
+    /// in time, unless [`Membership::disarm_watchdog`] is called before. So call it: for a
+    /// [`SelfKill`](crate::SelfKill) when the successor holds, or when this process is about to end anyway; for a
+    /// device before the successor resumes with it, since only one process at a time can have it. From then on until it
+    /// resumes no watchdog protects.
     ///
     /// # Errors
     /// See [`LeaveError`]. After `LeasesHeld`, which is said only of acquires, releases and creates under way, the
-    /// membership goes on, as it may after `UnderWay`. After `InFlight` it is over, and the id stays locked until these writes have ended, then
-    /// [`Membership::token`] can be resumed if it is still in time. After `Lost` there is nothing to go on with.
+    /// membership goes on, as it may after `UnderWay`. After `InFlight` it is over, and the id stays locked until these
+    /// writes have ended, then [`Membership::token`] can be resumed if it is still in time. After `Lost` there is
+    /// nothing to go on with.
     pub fn detach(&self) -> Result<ResumeToken, LeaveError> {
         self.member.detach(&self.lockspace().index_guard())?;
         Ok(token(&self.member))

@@ -1,7 +1,7 @@
 //! The token of a membership: text from which another process goes on with it.
 //!
-//! `leasehold1-` and hexadecimal digits: of the fields below, numbers little endian, names with their length before them,
-//! and at the end a CRC-32C of all that comes before it.
+//! `leasehold1-` and hexadecimal digits: of the fields below, numbers little endian, names with their length before
+//! them, and at the end a CRC-32C of all that comes before it.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -22,11 +22,11 @@ use crate::types::{Generation, HostId, LeaseMode, Name, Owner, Version};
 /// What a process must know to go on with a membership and its leases: see [`Lockspace::resume`].
 ///
 /// As text it has letters, digits and one hyphen, so it stands in XML, in JSON, in a shell's word and in an environment
-/// variable as it is; 37 characters and more, some 50 for each lease, never more than [`ResumeToken::MAX_TEXT`]. It is no
-/// secret and no right: whoever may write the device may do all that it allows.
+/// variable as it is; 37 characters and more, some 50 for each lease, never more than [`ResumeToken::MAX_TEXT`]. It is
+/// no secret and no right: whoever may write the device may do all that it allows.
 ///
-/// It stays good for as long as the generation lasts, through any number of successors. It lists the leases that were held
-/// when it was taken; those acquired later are found on the device.
+/// It stays good for as long as the generation lasts, through any number of successors. It lists the leases that were
+/// held when it was taken; those acquired later are found on the device.
 ///
 /// [`Lockspace::resume`]: crate::Lockspace::resume
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -27,8 +27,8 @@ pub(super) struct Checker {
     failure: Option<String>,
     /// For each machine, the lease that anything on it may act on.
     leases: Vec<Option<Right<Lease>>>,
-    /// For each machine, the version whose release began last and was not answered: a process that goes on with what the one
-    /// before it had may hold it again.
+    /// For each machine, the version whose release began last and was not answered: a process that goes on with what
+    /// the one before it had may hold it again.
     releasing: Vec<Option<(Owner, Version)>>,
     /// For each machine, its host id.
     tenures: Vec<Option<Right<HostId>>>,
@@ -97,8 +97,8 @@ impl Checker {
         }
     }
 
-    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up; unless
-    /// another process of it has come since.
+    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up;
+    /// unless another process of it has come since.
     pub(super) fn handed_over(&mut self, me: Owner, to: Option<Owner>, version: Version, storage: &Storage) {
         self.counters.handed_over += 1;
         let Some(to) = to else { return };
@@ -166,8 +166,8 @@ impl Checker {
         self.decided.last_key_value().map(|(version, _)| *version).unwrap_or_default()
     }
 
-    /// `owner` is about to hold `version`, which it was to take only from version `expected`. In between there may be what it
-    /// had asked for and gave up.
+    /// `owner` is about to hold `version`, which it was to take only from version `expected`. In between there may be
+    /// what it had asked for and gave up.
     pub(super) fn follows(&mut self, expected: Version, version: Version, owner: Owner) {
         let between = || self.decided.range(expected.after(1)..version).all(|(_, decided)| *decided == owner);
         if version <= expected || !between() {

@@ -247,8 +247,8 @@ impl Env {
     }
 
     /// Whether, with `bytes` at `offset`, the leader and the accepted values fall short of the latest version that was
-    /// decided by two or more. Only damage together with a leader that is set back can do that; no host can know of such
-    /// versions.
+    /// decided by two or more. Only damage together with a leader that is set back can do that; no host can know of
+    /// such versions.
     pub(super) fn would_forget(&self, disk: usize, offset: u64, bytes: &[u8]) -> bool {
         let mut after = self.storage.copy();
         after.put(disk, offset, bytes.into());

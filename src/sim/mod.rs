@@ -1,16 +1,16 @@
-//! A deterministic world around the production protocol code: hosts with processes and clocks, disks, faults, in virtual
-//! time. One seed gives one run; the same seed gives the same run.
+//! A deterministic world around the production protocol code: hosts with processes and clocks, disks, faults, in
+//! virtual time. One seed gives one run; the same seed gives the same run.
 //!
 //! # Fault model
-//! - **I/O**: takes a random time. It may be slow (beyond T), hang (beyond D), or fail; a write that failed has landed or
-//!   not, a write that timed out lands at any later time, after writes of other hosts too. A read of several sectors is
-//!   torn: each is seen as of one of two moments. Some sectors rot. In some runs scans, and only they, read a copy of the
-//!   disk that is out of date.
-//! - **Hosts**: a process is killed (its writes go on, and keep the local lock until they are over), and in some runs another
-//!   one goes on with what it held; a machine reboots
-//!   (each of its writes lands at that moment or never), a host is paused with its clock going on, also between the
-//!   check of its deadline and the submission of the write that was checked. Clocks differ in rate by the bound that
-//!   [`crate::stretched`] stands for, and in their zero. Every second pause is a suspend: a boot-time clock goes on.
+//! - **I/O**: takes a random time. It may be slow (beyond T), hang (beyond D), or fail; a write that failed has landed
+//!   or not, a write that timed out lands at any later time, after writes of other hosts too. A read of several sectors
+//!   is torn: each is seen as of one of two moments. Some sectors rot. In some runs scans, and only they, read a copy
+//!   of the disk that is out of date.
+//! - **Hosts**: a process is killed (its writes go on, and keep the local lock until they are over), and in some runs
+//!   another one goes on with what it held; a machine reboots (each of its writes lands at that moment or never), a
+//!   host is paused with its clock going on, also between the check of its deadline and the submission of the write
+//!   that was checked. Clocks differ in rate by the bound that [`crate::stretched`] stands for, and in their zero.
+//!   Every second pause is a suspend: a boot-time clock goes on.
 //! - **Budget**: faults stop after [`Options::duration`]. From then on I/O is prompt, what was in flight ends within T,
 //!   and either every machine runs, or all are off for good and one that is new is alone. A few sectors rot in
 //!   a run, but not so that they take the last trace of a version that was decided by two beyond the leader.
@@ -21,16 +21,16 @@
 //!   its release begins, its machine reboots, or its local deadline + G, whatever became of the process. One that was
 //!   taken by force may be active beside the one that took it, for as long as that was told at most.
 //! - **S2** Each version that is held is larger than all held before; no version ever has two owners in a leader.
-//! - **S3** A host id has one holder at a time; what a process goes on with nobody takes for gone; and each holding has a
-//!   larger generation than the one before it, unless a
-//!   late write of a join that failed put back the record of an earlier one: then nobody can know of the later one.
+//! - **S3** A host id has one holder at a time; what a process goes on with nobody takes for gone; and each holding has
+//!   a larger generation than the one before it, unless a late write of a join that failed put back the record of an
+//!   earlier one: then nobody can know of the later one.
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
-//! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id, releases
-//!   the id only when all are over, and none of them lands in a sector of an id that another machine holds; unless a late
-//!   write of a join that failed had put that machine's name on the id before.
-//! - **L1** After the faults, a new host that is alone acquires within four D: it may have to wait for a damaged block, and
-//!   then for generations that no record shows.
+//! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id,
+//!   releases the id only when all are over, and none of them lands in a sector of an id that another machine holds;
+//!   unless a late write of a join that failed had put that machine's name on the id before.
+//! - **L1** After the faults, a new host that is alone acquires within four D: it may have to wait for a damaged block,
+//!   and then for generations that no record shows.
 //! - **L2** After the faults, every host acquires.
 
 mod check;
@@ -86,8 +86,8 @@ pub struct Options {
     pub faults: Faults,
 }
 
-/// How hosts hold the resource. All 0: each of them alone, as long as it likes. Only with one disk: of several copies of
-/// a block that differ only in the flag nobody knows which is the later one.
+/// How hosts hold the resource. All 0: each of them alone, as long as it likes. Only with one disk: of several copies
+/// of a block that differ only in the flag nobody knows which is the later one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Modes {
     /// Of 1000 acquires, how many are for a shared hold.
@@ -136,8 +136,8 @@ pub enum Emphasis {
 }
 
 impl Emphasis {
-    /// Those that every second seed has one of. Long lives cost too much for that, and several disks and restarts go with
-    /// any of them.
+    /// Those that every second seed has one of. Long lives cost too much for that, and several disks and restarts go
+    /// with any of them.
     const DRAWN: &[Emphasis] = &[
         Emphasis::FewIds,
         Emphasis::NewIds,
@@ -172,8 +172,9 @@ pub struct Faults {
     pub rot_killed: u64,
     /// How often the leader rots.
     pub rot_leader: u64,
-    /// Of 1000 upsets, how many make a host's scans read a copy of the disk as it is then, until the next such upset. Who
-    /// is there it doesn't hide: while the copy is younger than the own last renewal nothing tells that it is stale.
+    /// Of 1000 upsets, how many make a host's scans read a copy of the disk as it is then, until the next such upset.
+    /// Who is there it doesn't hide: while the copy is younger than the own last renewal nothing tells that it is
+    /// stale.
     pub stale: u64,
     /// Of 1000 times that a host has nothing to do, how often it declares one dead that was without power since.
     pub declares: u64,

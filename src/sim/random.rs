@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::types::Time;
 
-/// Numbers off a schedule of bytes while it lasts, then SplitMix64: its numbers are the same with every version of every
-/// crate.
+/// Numbers off a schedule of bytes while it lasts, then SplitMix64: its numbers are the same with every version of
+/// every crate.
 #[derive(Clone, Debug)]
 pub(super) struct Random {
     state: u64,

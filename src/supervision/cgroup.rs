@@ -1,5 +1,5 @@
-//! The processes of a cgroup. It is held by its folder, so that one which is made under its name later is never taken for
-//! it.
+//! The processes of a cgroup. It is held by its folder, so that one which is made under its name later is never taken
+//! for it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,8 +1,8 @@
 //! What is done, and when, to a program whose lease runs out. Pure: the time is passed in.
 //!
-//! Steps are due by the time since the start of the last confirmed renewal, and never by how often somebody looked. So a
-//! supervisor that was stalled goes straight to the step that is due when it runs again: a program that should be dead by
-//! now is not first asked to end.
+//! Steps are due by the time since the start of the last confirmed renewal, and never by how often somebody looked. So
+//! a supervisor that was stalled goes straight to the step that is due when it runs again: a program that should be
+//! dead by now is not first asked to end.
 
 use std::time::Duration;
 
@@ -152,16 +152,16 @@ impl Escalation {
         Escalation { deadlines, reached: None, ended: false }
     }
 
-    /// A renewal was confirmed, or it is seen that none was. Without effect once the program was asked to end, or has to
-    /// ([`Escalation::end`]).
+    /// A renewal was confirmed, or it is seen that none was. Without effect once the program was asked to end, or has
+    /// to ([`Escalation::end`]).
     pub fn extend(&mut self, deadlines: Deadlines) {
         if !self.ended && self.reached < Some(Step::Terminate) && deadlines != self.deadlines {
             *self = Escalation::new(deadlines);
         }
     }
 
-    /// The program has to end now, whatever the deadline is: it is asked to at once, and killed at `kill_at` unless that
-    /// is due earlier.
+    /// The program has to end now, whatever the deadline is: it is asked to at once, and killed at `kill_at` unless
+    /// that is due earlier.
     pub fn end(&mut self, now: Time, kill_at: Time) {
         self.ended = true;
         self.deadlines.terminate_at = self.deadlines.terminate_at.min(now);

@@ -22,8 +22,8 @@ pub enum Scope {
     /// reaped before its supervision is over: what is left of the group can't be told from a new one then, and is left
     /// alone. Nor is anything waited for that `/proc` hides from this process (`hidepid`).
     Group,
-    /// The cgroup of version 2 with this folder, and all below it. Nothing escapes that has no right to move itself. The
-    /// process must be in it, and this process must not. Needs Linux 5.14 (`cgroup.kill`).
+    /// The cgroup of version 2 with this folder, and all below it. Nothing escapes that has no right to move itself.
+    /// The process must be in it, and this process must not. Needs Linux 5.14 (`cgroup.kill`).
     Cgroup(PathBuf),
 }
 

@@ -126,11 +126,11 @@ pub enum SuperviseError {
     },
 }
 
-/// A program that is supervised: the steps of its [`Ladder`] are taken when its lease, or the membership, ends, whatever
-/// else this process does. When the program ends by itself, what it left in its scope is ended too.
+/// A program that is supervised: the steps of its [`Ladder`] are taken when its lease, or the membership, ends,
+/// whatever else this process does. When the program ends by itself, what it left in its scope is ended too.
 ///
-/// Dropping it changes nothing of that; [`Supervision::stop`] does. It neither releases leases nor waits for the process
-/// (`waitpid`): that is its parent's to do.
+/// Dropping it changes nothing of that; [`Supervision::stop`] does. It neither releases leases nor waits for the
+/// process (`waitpid`): that is its parent's to do.
 #[derive(Debug)]
 pub struct Supervision {
     shared: Arc<Shared>,

@@ -28,7 +28,8 @@ const SYSTEM: &str = "/sys/class/watchdog";
 /// [`Membership::disarm_watchdog`](crate::Membership::disarm_watchdog) alone. A process that ends otherwise leaves it
 /// counting, and no other process opens it until the machine was reset.
 ///
-/// Counts whole seconds, so that G must have two of them. One process at a time can have the device, for one membership.
+/// Counts whole seconds, so that G must have two of them. One process at a time can have the device, for one
+/// membership.
 #[derive(Clone, Debug)]
 pub struct KernelWatchdog {
     path: PathBuf,

@@ -1,5 +1,5 @@
-//! The mark that a watchdog was left counting. It outlives its process, so that a restarted one does not open the device,
-//! which would feed it, nor close it in the orderly way, which would cancel a reset that is due.
+//! The mark that a watchdog was left counting. It outlives its process, so that a restarted one does not open the
+//! device, which would feed it, nor close it in the orderly way, which would cancel a reset that is due.
 //!
 //! A file of each device, locked while a process has the device. It is there from before the device is opened until it
 //! was switched off, and names the boot: after a reset nothing counts any more.

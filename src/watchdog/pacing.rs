@@ -1,12 +1,14 @@
 //! To how many seconds a timer is set, so that the machine is reset in time whatever becomes of this process. Pure.
 //!
-//! A kernel watchdog counts whole seconds from the last time that it was fed, and it is fed by more than is meant to be:
+//! A kernel watchdog counts whole seconds from the last time that it was fed, and it is fed by more than is meant to
+//! be:
 //! - a feeding may land late, when this process was paused after it had looked at the clock;
-//! - the kernel feeds it once more when its device is closed without being switched off, as when this process is killed.
+//! - the kernel feeds it once more when its device is closed without being switched off, as when this process is
+//!   killed.
 //!
-//! Either comes while the timer still runs, and starts the same time anew. So the timer is set to *half* of what is left
-//! until deadline + G: it has then fired by deadline + G if either of them happens at the last moment. docs/design/watchdog.md
-//! has the proof.
+//! Either comes while the timer still runs, and starts the same time anew. So the timer is set to *half* of what is
+//! left until deadline + G: it has then fired by deadline + G if either of them happens at the last moment.
+//! docs/design/watchdog.md has the proof.
 
 use std::time::Duration;
 

@@ -17,8 +17,9 @@ use crate::types::Time;
 /// dies with it.
 ///
 /// The kernel itself sends SIGKILL, by a timer on the clock that the deadline is counted on, and to a stopped process
-/// too: no other process or thread has to run for it. The point in time is set, not a span, so a feeding that lands late
-/// does not put it off. A child that is forked doesn't inherit it, and a program that this process becomes loses it.
+/// too: no other process or thread has to run for it. The point in time is set, not a span, so a feeding that lands
+/// late does not put it off. A child that is forked doesn't inherit it, and a program that this process becomes loses
+/// it.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SelfKill;

@@ -5,8 +5,8 @@ use leasehold::{AcquireError, AcquireOptions, Lease, LeaseMode, Membership, Reso
 use super::processes::calmly;
 use super::{id, until_some};
 
-/// Who does not wait is told by a busy machine that it was too slow to judge what it had read, which says nothing of the
-/// resource. These ask again then.
+/// Who does not wait is told by a busy machine that it was too slow to judge what it had read, which says nothing of
+/// the resource. These ask again then.
 pub(crate) trait AtOnce {
     fn try_acquire(&self, resource: &Resource) -> Result<Lease, AcquireError>;
     fn try_share(&self, resource: &Resource) -> Result<Lease, AcquireError>;

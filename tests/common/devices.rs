@@ -81,8 +81,8 @@ pub(crate) fn with_resources(disk: Arc<dyn Disk>, timeouts: Timeouts, resources:
     lockspace
 }
 
-/// Reads or writes, past all hosts and past the page cache: through that, a write would take what was beside it in its page
-/// when that was read back to the disk.
+/// Reads or writes, past all hosts and past the page cache: through that, a write would take what was beside it in its
+/// page when that was read back to the disk.
 #[track_caller]
 pub(crate) fn transfer(path: &Path, offset: u64, op: Op) -> Vec<u8> {
     let (reply, pending) = channel();

@@ -1,5 +1,5 @@
-//! The path of one host to a disk that others reach by paths of their own: a FUSE file that passes everything on, and can
-//! be made to hang for this host alone.
+//! The path of one host to a disk that others reach by paths of their own: a FUSE file that passes everything on, and
+//! can be made to hang for this host alone.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -73,7 +73,8 @@ impl Shared {
     }
 }
 
-/// What a worker does that is to be killed in a write that hangs: its first thread ends, and the one that writes does not.
+/// What a worker does that is to be killed in a write that hangs: its first thread ends, and the one that writes does
+/// not.
 pub(crate) fn write_beside(file: &Path) {
     let file = File::options().write(true).open(file).unwrap();
     std::thread::spawn(move || file.write_all_at(&[0; 512], 0).unwrap()).join().unwrap();

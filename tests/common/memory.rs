@@ -75,8 +75,9 @@ pub(crate) fn join(lockspace: &Lockspace, options: impl Fn() -> JoinOptions) -> 
     super::join(lockspace, options).unwrap()
 }
 
-/// A host of a machine of its own, where hosts are dead only after longer than any test lasts; again while this one is too busy for it. An attempt that failed may have left its host's
-/// record, which the next one would have to wait out: so that is taken away.
+/// A host of a machine of its own, where hosts are dead only after longer than any test lasts; again while this one is
+/// too busy for it. An attempt that failed may have left its host's record, which the next one would have to wait out:
+/// so that is taken away.
 #[track_caller]
 pub(crate) fn join_anew(disk: &MemoryDisk, lockspace: &Lockspace, host: u64) -> Membership {
     let at = lockspace.geometry().delta_offset(id(host));

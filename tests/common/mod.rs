@@ -22,7 +22,8 @@ use leasehold::{HostId, JoinError, JoinOptions, Lockspace, Membership, ResumeErr
 /// For what must come at some time. Only a failing test waits that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until it is so. It looks less often the longer it waits: many tests wait at once, and some look at every process.
+/// Waits until it is so. It looks less often the longer it waits: many tests wait at once, and some look at every
+/// process.
 #[track_caller]
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     until_some(what, || condition().then_some(()));
@@ -42,8 +43,8 @@ pub(crate) fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// Joins; again when the machine is too busy for an I/O, and while a process that another test starts has not closed its
-/// copy of the local lock.
+/// Joins; again when the machine is too busy for an I/O, and while a process that another test starts has not closed
+/// its copy of the local lock.
 pub(crate) fn join(lockspace: &Lockspace, options: impl Fn() -> JoinOptions) -> Result<Membership, JoinError> {
     until_some("a join", || match lockspace.join(options()) {
         Err(JoinError::Disk(_) | JoinError::Attempt { .. } | JoinError::HeldHere { .. }) => None,

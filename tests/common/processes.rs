@@ -236,7 +236,8 @@ pub(crate) fn leasehold_calmly<S: AsRef<OsStr>>(mark: &Mark, args: &[S]) -> (i32
     answer_of(|| Process::start(Command::new(env!("CARGO_BIN_EXE_leasehold")).args(args), mark))
 }
 
-/// Exit code and all that was said by a process that ends by itself; by another one, if the machine was too busy for it.
+/// Exit code and all that was said by a process that ends by itself; by another one, if the machine was too busy for
+/// it.
 #[track_caller]
 pub(crate) fn answer_of(start: impl Fn() -> Process) -> (i32, String) {
     until_some("an answer", || Some(answer(start())).filter(|(_, said)| !is_busy(said)))

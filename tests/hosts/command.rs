@@ -201,8 +201,8 @@ fn a_signal_ends_the_wait_that_comes_after_a_slow_create() {
     let _ = only_the_holder_is_left(&scene, &left);
 }
 
-/// It takes a moment from the lease to the start of the command, which may be slow: what it does there is to look at the
-/// device, for the name of its socket.
+/// It takes a moment from the lease to the start of the command, which may be slow: what it does there is to look at
+/// the device, for the name of its socket.
 #[test]
 fn a_signal_just_before_the_command_starts_is_not_forgotten() {
     let scene = Scene::with(&["db"]);

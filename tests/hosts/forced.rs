@@ -134,8 +134,8 @@ fn late_writes_of_a_source_that_was_taken_from_change_no_answer() {
     // A process with a write in the kernel ends when that does.
     scene.source.thaw();
     assert_eq!(old.code(), 69, "{}", old.complained());
-    // Late, not verified, or fenced: that depends on what it could read before its path hung, and after. Or its guard, which
-    // goes by what it is told, was first.
+    // Late, not verified, or fenced: that depends on what it could read before its path hung, and after. Or its guard,
+    // which goes by what it is told, was first.
     let why = old.complained();
     let causes = ["the lease was lost while the command ran", "the guard was not told of a renewal in time"];
     assert!(causes.iter().any(|cause| why.contains(cause)), "{why}");

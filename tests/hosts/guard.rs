@@ -173,7 +173,8 @@ fn a_dead_guard_is_replaced_by_the_supervisor() {
     assert!(!scene.path("term").exists(), "the command outlived its guard");
 }
 
-/// It may still write: the kernel ends no write that hangs. Of a process with several threads `/proc` then shows a zombie.
+/// It may still write: the kernel ends no write that hangs. Of a process with several threads `/proc` then shows a
+/// zombie.
 #[test]
 fn nothing_is_given_back_when_something_can_not_be_killed() {
     let (folder, file) = file(4096);

@@ -1,5 +1,5 @@
-//! Handovers between `run`s: by the end of a command and by `leasehold handover`; what each side is told, and what comes
-//! of it when one of them is not there any more.
+//! Handovers between `run`s: by the end of a command and by `leasehold handover`; what each side is told, and what
+//! comes of it when one of them is not there any more.
 
 use std::fs;
 

@@ -67,8 +67,8 @@ impl Device {
         &self.node.0
     }
 
-    /// Takes the backing file away until that is felt. Again and again: a write that is on its way makes the file long enough
-    /// for itself and all that is before it.
+    /// Takes the backing file away until that is felt. Again and again: a write that is on its way makes the file long
+    /// enough for itself and all that is before it.
     #[track_caller]
     fn vanish(&self, mut felt: impl FnMut() -> bool) {
         let backing = OpenOptions::new().write(true).open(&self.backing).unwrap();

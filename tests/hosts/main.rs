@@ -1,5 +1,6 @@
-//! Hosts beside each other, on all that they may find below them: in one process and in several, on disks in memory that
-//! fail and hang, on files, loop devices, frozen file systems, and FUSE files that hang for one host; and the command.
+//! Hosts beside each other, on all that they may find below them: in one process and in several, on disks in memory
+//! that fail and hang, on files, loop devices, frozen file systems, and FUSE files that hang for one host; and the
+//! command.
 //!
 //! One program, because these tests wait for most of their time: for deadlines, for processes, for hosts to be dead. So
 //! many of them wait at once.

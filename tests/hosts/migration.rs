@@ -1,5 +1,5 @@
-//! A program moves between two hosts by one handover after the other, while either side is killed at random moments. What
-//! it counts shows whether it ever ran twice, or was begun with less than all that was done before.
+//! A program moves between two hosts by one handover after the other, while either side is killed at random moments.
+//! What it counts shows whether it ever ran twice, or was begun with less than all that was done before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -24,8 +24,8 @@ const HANDOVERS: u64 = 2;
 /// What a `run` says when its command is ended for a handover.
 const TOLD_TO_END: &str = "the command is ended, to hand over";
 
-/// The program that moves: `name` counts, in a file to which whoever owns the resource writes alone, until it is ended, or
-/// its name stands in the file `end`.
+/// The program that moves: `name` counts, in a file to which whoever owns the resource writes alone, until it is ended,
+/// or its name stands in the file `end`.
 pub(crate) fn work(task: &[&str]) {
     let ["count", folder, name] = *task else { panic!("no such task: {task:?}") };
     let version: u64 = std::env::var("LEASEHOLD_VERSION").unwrap().parse().unwrap();

@@ -58,7 +58,8 @@ impl Scene {
         self.disk.edit(|bytes| bytes[at as usize..][..len].iter_mut().for_each(|byte| *byte ^= 0x5a));
     }
 
-    /// Spoils the record of a host that renews it, until that has noticed: a renewal that has read already writes over it.
+    /// Spoils the record of a host that renews it, until that has noticed: a renewal that has read already writes over
+    /// it.
     fn spoil_record(&self, of: &Membership, change: impl FnOnce(&mut [u8])) {
         let at = self.geometry.delta_offset(of.owner().host);
         let mut spoilt = sector(&self.disk, at);

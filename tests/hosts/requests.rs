@@ -120,8 +120,8 @@ fn next_request((owner, told): (&Membership, &Receiver<Notice>), caller: &Member
     until_some("a request", || Some(next_notice(told, call)).filter(|notice| !matches!(notice, Notice::Event { .. })))
 }
 
-/// Asserts that `owner` is told nothing but events, which `caller` sends it: what it finds with the first of them it was
-/// told of when it tells of the second.
+/// Asserts that `owner` is told nothing but events, which `caller` sends it: what it finds with the first of them it
+/// was told of when it tells of the second.
 #[track_caller]
 fn told_nothing((owner, told): (&Membership, &Receiver<Notice>), caller: &Membership) {
     for sent in [event(101), event(102)] {

@@ -1,5 +1,5 @@
-//! Holding together and alone, changing between the two, and versions that are expected: hosts of both kinds beside each
-//! other.
+//! Holding together and alone, changing between the two, and versions that are expected: hosts of both kinds beside
+//! each other.
 
 use leasehold::{AcquireError, AcquireOptions, ConvertError, JoinOptions, LeaseMode, Lockspace, Membership, Wait};
 

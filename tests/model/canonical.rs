@@ -137,8 +137,8 @@ enum Token {
 
 impl Tokens {
     /// Replaces each time from `start` on by its distance from `now`, which counts up to `horizon`; and in each delta
-    /// record, known by `nonce`, the timestamp by whether it is zero, the beginning of its write by its place among those
-    /// of the same session, and what was left of F, by which nobody goes here, by nothing.
+    /// record, known by `nonce`, the timestamp by whether it is zero, the beginning of its write by its place among
+    /// those of the same session, and what was left of F, by which nobody goes here, by nothing.
     pub(crate) fn normalise(&mut self, start: Time, now: Time, horizon: Duration, nonce: u32) {
         let horizon = i64::try_from(horizon.as_nanos()).unwrap();
         let mut timestamp = 0;

@@ -311,8 +311,8 @@ fn a_shared_lease_of_which_it_is_not_known_that_it_was_in_time_is_given_back() {
     assert!(memory.is_free(0));
 }
 
-/// The process before may have been killed when it had taken the lease by force, and before it was told for how long its
-/// former owner may act. Here that one's block says still that it has an earlier version.
+/// The process before may have been killed when it had taken the lease by force, and before it was told for how long
+/// its former owner may act. Here that one's block says still that it has an earlier version.
 #[test]
 fn who_may_act_beside_a_lease_that_is_continued_is_told() {
     let memory = Memory::new();

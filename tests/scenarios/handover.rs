@@ -147,7 +147,8 @@ fn a_source_keeps_what_the_destination_gave_up_before_it_was_proposed() {
     keeps(&mut world, A);
 }
 
-/// The version that was proposed is B's, and free. Tried: rule `WithdrawnInAdvance` out of force: it is B's, who is gone.
+/// The version that was proposed is B's, and free. Tried: rule `WithdrawnInAdvance` out of force: it is B's, who is
+/// gone.
 #[test]
 fn a_source_owns_a_later_version_when_the_destination_gave_up_while_it_was_proposed() {
     let (mut world, mut a, mut b) = prepared();
@@ -165,8 +166,8 @@ fn a_source_owns_a_later_version_when_the_destination_gave_up_while_it_was_propo
     assert_eq!(world.finish(b), held(4));
 }
 
-/// A has written that version 2 is free. Tried: the leader's owner counts alone (`ceded`): A says that it handed over what B
-/// never had.
+/// A has written that version 2 is free. Tried: the leader's owner counts alone (`ceded`): A says that it handed over
+/// what B never had.
 #[test]
 fn a_destination_whose_block_is_damaged_after_it_gave_up_was_handed_nothing() {
     let (mut world, mut a, mut b) = prepared();
@@ -179,8 +180,8 @@ fn a_destination_whose_block_is_damaged_after_it_gave_up_was_handed_nothing() {
     assert!(matches!(world.end(&mut a), Outcome::Held(_)));
 }
 
-/// B gave version 2 up, and acquires for itself. Tried: B runs version 2, which A has proposed it for: its block looks as if it
-/// had begun to own that.
+/// B gave version 2 up, and acquires for itself. Tried: B runs version 2, which A has proposed it for: its block looks
+/// as if it had begun to own that.
 #[test]
 fn what_the_destination_gave_up_was_not_handed_over_though_it_acquires_for_itself() {
     let (mut world, mut a, mut b) = prepared();
@@ -193,8 +194,8 @@ fn what_the_destination_gave_up_was_not_handed_over_though_it_acquires_for_itsel
     assert_ne!(world.end(&mut a), handed_over(2));
 }
 
-/// B has given up version 2, asks for version 3, and may find meanwhile that nobody hands anything over. Tried: A proposes B
-/// again, and says that it handed version 3 over when B has given that up, too.
+/// B has given up version 2, asks for version 3, and may find meanwhile that nobody hands anything over. Tried: A
+/// proposes B again, and says that it handed version 3 over when B has given that up, too.
 #[test]
 fn a_source_that_takes_back_what_it_proposed_does_not_hand_over_what_it_takes() {
     let (mut world, mut a, mut b) = prepared();
@@ -294,8 +295,8 @@ fn a_late_proposal_makes_nobody_owner_of_what_another_has_decided() {
     }
 }
 
-/// A damaged block may have decided anything. Tried: `bad_blocks` in `keeps` passed over: A gives up what it holds, and can't
-/// decide for whom.
+/// A damaged block may have decided anything. Tried: `bad_blocks` in `keeps` passed over: A gives up what it holds, and
+/// can't decide for whom.
 #[test]
 fn a_source_keeps_what_it_holds_while_the_block_of_another_is_damaged() {
     for durable in [false, true] {
@@ -343,7 +344,8 @@ fn a_damaged_block_of_the_source_is_written_anew() {
     }
 }
 
-/// What the proposal said is lost. Tried: rule `DamagedIsNotEmpty` out of force: C owns what may have been decided for B.
+/// What the proposal said is lost. Tried: rule `DamagedIsNotEmpty` out of force: C owns what may have been decided for
+/// B.
 #[test]
 fn the_damaged_block_of_a_source_that_died_with_its_proposal_is_burned() {
     let (mut world, _, mut b) = proposed();
@@ -380,8 +382,8 @@ fn what_is_shared_is_not_handed_over() {
     assert_eq!(world.view(), before);
 }
 
-/// The flag would stand in a block of a version that A doesn't own. Tried: the refusal in `convert` left out: B, who takes
-/// by force, passes over what A shares.
+/// The flag would stand in a block of a version that A doesn't own. Tried: the refusal in `convert` left out: B, who
+/// takes by force, passes over what A shares.
 #[test]
 fn what_was_to_be_handed_over_is_not_shared_and_can_be_handed_over_again() {
     let (mut world, mut a, mut b) = prepared();
@@ -415,8 +417,8 @@ fn a_source_keeps_what_it_holds_when_it_finds_the_leader_damaged() {
     }
 }
 
-/// B took it from A, who has not seen that yet. C, whom B hands it over to, would know nothing of A. Tried: without a word
-/// the ballot is run again and again.
+/// B took it from A, who has not seen that yet. C, whom B hands it over to, would know nothing of A. Tried: without a
+/// word the ballot is run again and again.
 #[test]
 fn what_was_taken_by_force_is_not_handed_over_while_its_former_owner_may_act() {
     let mut world = World::new();
@@ -438,9 +440,9 @@ fn what_was_taken_by_force_is_not_handed_over_while_its_former_owner_may_act() {
     assert_eq!(world.end(&mut c), held(3));
 }
 
-/// C completes what A proposed, and waits for B, whose writes may fail. Tried: B's block does not say that B holds what the
-/// leader shows when it runs the next version: C is not kept from that. And: B takes its own ballot for a sign that it gave
-/// that up (`gave_up` and `open` in `turn`).
+/// C completes what A proposed, and waits for B, whose writes may fail. Tried: B's block does not say that B holds what
+/// the leader shows when it runs the next version: C is not kept from that. And: B takes its own ballot for a sign that
+/// it gave that up (`gave_up` and `open` in `turn`).
 #[test]
 fn a_destination_that_another_host_has_made_owner_is_not_overtaken() {
     for failing in 0..3 {
@@ -470,8 +472,8 @@ fn a_destination_that_another_host_has_made_owner_is_not_overtaken() {
     }
 }
 
-/// The versions that a destination gave up are its own: passing over them takes nothing from anybody. Tried: they are run as
-/// free ones: A is overtaken, and B does not own what it took.
+/// The versions that a destination gave up are its own: passing over them takes nothing from anybody. Tried: they are
+/// run as free ones: A is overtaken, and B does not own what it took.
 #[test]
 fn who_gave_up_what_it_asked_for_takes_the_resource_by_force_from_the_version_that_it_knows() {
     let (mut world, mut b) = asked();
@@ -482,8 +484,8 @@ fn who_gave_up_what_it_asked_for_takes_the_resource_by_force_from_the_version_th
     assert_eq!(b.operation.overridden().iter().copied().collect::<Vec<_>>(), [owner(A, 1)]);
 }
 
-/// The write of the proposal fails, and B looks while A runs the ballot anew. Tried: A's block says nothing of what it held
-/// (`says_it_holds`): B takes nothing and withdraws.
+/// The write of the proposal fails, and B looks while A runs the ballot anew. Tried: A's block says nothing of what it
+/// held (`says_it_holds`): B takes nothing and withdraws.
 #[test]
 fn a_destination_waits_while_the_source_proposes_it_again() {
     let (mut world, mut a, mut b) = prepared();
@@ -500,9 +502,9 @@ fn a_destination_waits_while_the_source_proposes_it_again() {
     assert_eq!(world.end(&mut b), held(2));
 }
 
-/// B was handed version 2 and has not looked yet. C has given up what it had asked for, and passes over that; or it passes
-/// over what a damaged block may have held. Tried: only what the leader shows and what an owner's own block says is in
-/// the way (`handed_over` in `holders`): C owns the next version.
+/// B was handed version 2 and has not looked yet. C has given up what it had asked for, and passes over that; or it
+/// passes over what a damaged block may have held. Tried: only what the leader shows and what an owner's own block says
+/// is in the way (`handed_over` in `holders`): C owns the next version.
 #[test]
 fn what_was_handed_over_is_not_passed_over() {
     for damaged in [false, true] {
@@ -541,8 +543,8 @@ fn who_gave_up_what_another_was_handed_finds_another_version_than_it_knows() {
     assert_eq!(world.finish(b), Outcome::Refused(Refusal::VersionChanged { found }));
 }
 
-/// Two wait; A makes one of them the owner, who has not looked yet. Tried: who isn't made owner is refused because nobody
-/// seems to be in the way.
+/// Two wait; A makes one of them the owner, who has not looked yet. Tried: who isn't made owner is refused because
+/// nobody seems to be in the way.
 #[test]
 fn who_is_not_chosen_waits_for_the_one_who_is() {
     let (mut world, mut b) = asked();

@@ -205,7 +205,8 @@ fn a_join_waits_until_no_write_of_another_join_can_land_in_time() {
     assert!(matches!(early, delta::Effect::Done(Err(_))), "{early:?}");
 }
 
-/// Both read the id as free and both write: only the one whose record is there at the end has it (rule `JoinIsChecked`).
+/// Both read the id as free and both write: only the one whose record is there at the end has it (rule
+/// `JoinIsChecked`).
 #[test]
 fn scenario_42_of_two_that_join_at_once_the_one_that_was_overwritten_has_nothing() {
     let (mut first, ..) = join(B);

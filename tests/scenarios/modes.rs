@@ -29,8 +29,8 @@ fn scenario_3_a_flag_is_not_written_while_an_earlier_write_of_its_block_is_in_fl
     world.is_blocked_by(C, A);
 }
 
-/// One write sets the flag and gives the version up, in the block that won the ballot: who shares next has nothing to wait
-/// for, though the host got no further, and who wants it alone finds the flag.
+/// One write sets the flag and gives the version up, in the block that won the ballot: who shares next has nothing to
+/// wait for, though the host got no further, and who wants it alone finds the flag.
 #[test]
 fn scenario_5_the_flag_is_written_together_with_the_ballot_and_gives_the_version_up() {
     let mut world = World::new();

@@ -24,8 +24,8 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// The process whose holding of host id A is to be continued, its record, and when that was written. It was renewed twice,
-/// R apart, and both renewals were confirmed.
+/// The process whose holding of host id A is to be continued, its record, and when that was written. It was renewed
+/// twice, R apart, and both renewals were confirmed.
 fn predecessor() -> (Tenure, DeltaRecord, Time) {
     let (mut tenure, mut record, mut now) = host_ids::tenure();
     for _ in 0..2 {
@@ -125,8 +125,8 @@ fn a_block_that_is_damaged_says_nothing_of_what_was_held() {
     assert!(Standing::of(owner(A, 3), &view, Some((LeaseMode::Exclusive, Version::new(6)))).is_err());
 }
 
-/// A renewal that hangs lands when others have counted D from the one before it, and is there for the successor to read.
-/// Rule `UnconfirmedGivesNothing`.
+/// A renewal that hangs lands when others have counted D from the one before it, and is there for the successor to
+/// read. Rule `UnconfirmedGivesNothing`.
 #[test]
 fn scenario_9_a_renewal_that_lands_late_gives_its_process_no_successor() {
     let (mut before, record, renewed) = predecessor();

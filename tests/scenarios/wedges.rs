@@ -7,8 +7,8 @@ use leasehold::protocol::{Seen, Written};
 
 use crate::world::*;
 
-/// What frees the lease is the flag in the own block. A leader that can't be freed keeps no release from ending, whether
-/// it was freed or not.
+/// What frees the lease is the flag in the own block. A leader that can't be freed keeps no release from ending,
+/// whether it was freed or not.
 #[test]
 fn scenario_15_a_release_whose_write_of_the_leader_is_lost_or_not_confirmed_is_a_release() {
     for lands in [false, true] {

@@ -134,8 +134,8 @@ pub(crate) fn signal(signals: &[Signal]) -> io::Result<()> {
     })
 }
 
-/// The descendants that one look at the list of processes finds, without those of which no thread runs. For reports: that
-/// it finds none does not mean that none is left, as `/proc` may be hidden, or this process can open no file more.
+/// The descendants that one look at the list of processes finds, without those of which no thread runs. For reports:
+/// that it finds none does not mean that none is left, as `/proc` may be hidden, or this process can open no file more.
 pub(crate) fn living() -> Vec<i32> {
     let mut pids = Vec::new();
     let read = for_each(|pid, stat, _| {

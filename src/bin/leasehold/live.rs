@@ -1,7 +1,7 @@
 //! The live view: a picture again and again, until somebody has seen enough.
 //!
-//! One thread looks at the device, and may hang with it; another one catches signals, another reads keys. What they have
-//! goes to the main thread, which shows it. So a device that doesn't answer keeps nobody from ending this.
+//! One thread looks at the device, and may hang with it; another one catches signals, another reads keys. What they
+//! have goes to the main thread, which shows it. So a device that doesn't answer keeps nobody from ending this.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;

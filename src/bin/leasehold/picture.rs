@@ -108,8 +108,8 @@ impl Picture {
         json
     }
 
-    /// Everything but the damages. With `columns`, each host has a sparkline of its renewal intervals, and they take what
-    /// is left of that width.
+    /// Everything but the damages. With `columns`, each host has a sparkline of its renewal intervals, and they take
+    /// what is left of that width.
     pub(crate) fn print(&self, out: &mut impl Write, columns: Option<usize>) -> io::Result<()> {
         let lockspace = &self.lockspace;
         writeln!(out, "lockspace {} on {}: {}", lockspace.name(), lockspace.device(), lockspace.geometry())?;
@@ -229,9 +229,9 @@ impl Held {
     }
 }
 
-/// The latest intervals as bars, the newest to the right. The height is a share of F and not of the longest one, so that
-/// small differences look small: a full bar means that the host has stopped. An interval that is longer than R already
-/// is shown before it ends.
+/// The latest intervals as bars, the newest to the right. The height is a share of F and not of the longest one, so
+/// that small differences look small: a full bar means that the host has stopped. An interval that is longer than R
+/// already is shown before it ends.
 fn sparkline(renewals: &Renewals, cells: usize) -> String {
     const BELOW_FAIL: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
     const FAIL: char = '█';

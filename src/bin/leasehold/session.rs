@@ -56,8 +56,8 @@ pub(crate) fn with_membership(
     }
 }
 
-/// Calls work off that goes on beside this, by leaving: all that waits then ends with an error. Returns when the membership
-/// is over, or the work has `ended`.
+/// Calls work off that goes on beside this, by leaving: all that waits then ends with an error. Returns when the
+/// membership is over, or the work has `ended`.
 pub(crate) fn call_off(membership: &Membership, ended: impl Fn() -> bool) {
     while !ended() {
         match membership.leave() {

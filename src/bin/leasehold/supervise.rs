@@ -205,8 +205,8 @@ impl<'run> Supervisor<'run> {
             // Nothing of it is left: others may have the resources at once.
             End::NotStarted(failure) | End::Failed(failure) => leases.release().and(Err(failure)),
             End::Lost => {
-                // Nothing of it is left. Where the host id is still held, leaving switches the watchdog off, and the lease is
-                // given up when it is dropped.
+                // Nothing of it is left. Where the host id is still held, leaving switches the watchdog off, and the
+                // lease is given up when it is dropped.
                 if matches!(membership.status(), Status::Lost { .. })
                     && let Err(error) = membership.disarm_watchdog()
                 {
@@ -251,8 +251,8 @@ fn named(pids: &[i32]) -> String {
     }
 }
 
-/// Ends this process as it is, with something left that may rely on what is held: no lease is released by being dropped,
-/// no host id given back, no watchdog switched off. It all runs out, as nobody renews it any more.
+/// Ends this process as it is, with something left that may rely on what is held: no lease is released by being
+/// dropped, no host id given back, no watchdog switched off. It all runs out, as nobody renews it any more.
 fn end_holding(failure: &Failure) -> ! {
     tell(failure);
     std::process::exit(failure.code().into())

@@ -28,8 +28,8 @@ pub(crate) struct Yielding {
 
 #[derive(Default)]
 struct State {
-    /// The guard has the command, and heeds nothing before: what that has between SIGTERM and SIGKILL, where it is to end
-    /// at once.
+    /// The guard has the command, and heeds nothing before: what that has between SIGTERM and SIGKILL, where it is to
+    /// end at once.
     launched: Option<Duration>,
     asked: Option<Force>,
 }

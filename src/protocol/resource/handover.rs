@@ -1,16 +1,16 @@
 //! Handover while both run: the owner of version n makes another host the owner of a later one.
 //!
-//! The destination announces a version m in its own block, as a mark beside its ballot, and looks on. The source runs the
-//! ballot of m with the destination as its value. Its block says that it *holds n* until it proposes: from the submission
-//! of phase 2 on it has no right to n any more. The destination sees the proposal, completes the ballot itself, as any host
-//! does whose value was adopted, and writes the leader. The source writes no leader.
+//! The destination announces a version m in its own block, as a mark beside its ballot, and looks on. The source runs
+//! the ballot of m with the destination as its value. Its block says that it *holds n* until it proposes: from the
+//! submission of phase 2 on it has no right to n any more. The destination sees the proposal, completes the ballot
+//! itself, as any host does whose value was adopted, and writes the leader. The source writes no leader.
 //!
-//! A destination that no longer waits gives m up before it answers: whoever decides m for it after all decides a version
-//! that is free. So nobody is made owner who doesn't look. A source that has proposed, and finds that the destination gave
-//! up or was never seen to ask, acquires the resource for itself.
+//! A destination that no longer waits gives m up before it answers: whoever decides m for it after all decides a
+//! version that is free. So nobody is made owner who doesn't look. A source that has proposed, and finds that the
+//! destination gave up or was never seen to ask, acquires the resource for itself.
 //!
-//! Why the mark stands beside the ballot, and not in a block of instance m: a block of an instance that nobody has begun
-//! would stand in the way of those who judge by blocks.
+//! Why the mark stands beside the ballot, and not in a block of instance m: a block of an instance that nobody has
+//! begun would stand in the way of those who judge by blocks.
 
 use super::plan::Plan;
 use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
@@ -31,10 +31,11 @@ pub(super) enum Turn {
 }
 
 impl Operation {
-    /// Makes `to` the owner of the next version, in the place of this host, which holds `held` by its block `own`. What the
-    /// lease protects here has stopped. It ends with [`Outcome::HandedOver`]; or without anything changed, while it has not
-    /// proposed that; or with [`Outcome::Held`] of a later version, where the destination was not there any more. It can
-    /// be called off: after it [has proposed](Operation::has_ceded) nothing is held then, and the destination finds out.
+    /// Makes `to` the owner of the next version, in the place of this host, which holds `held` by its block `own`. What
+    /// the lease protects here has stopped. It ends with [`Outcome::HandedOver`]; or without anything changed, while it
+    /// has not proposed that; or with [`Outcome::Held`] of a later version, where the destination was not there any
+    /// more. It can be called off: after it [has proposed](Operation::has_ceded) nothing is held then, and the
+    /// destination finds out.
     pub fn hand_over(subject: Subject, own: Block, held: Version, to: Owner, now: Time) -> (Operation, Effect) {
         let alone = claim(subject.me.host, &own) == Some((held, subject.me)) && own.shared.is_none();
         let mut operation = Operation::new(subject, Kind::HandOver { held, to }, Wish::exclusive(true), Some(own), now);
@@ -80,8 +81,8 @@ impl Operation {
         (claim(self.subject.me.host, own) == Some((held, self.subject.me))).then_some(held)
     }
 
-    /// Whom a ballot of `instance` proposes if nobody was accepted in it. A source that has proposed the destination for
-    /// another version acquires for itself: while it does, the destination finds nobody, and may give up unseen.
+    /// Whom a ballot of `instance` proposes if nobody was accepted in it. A source that has proposed the destination
+    /// for another version acquires for itself: while it does, the destination finds nobody, and may give up unseen.
     pub(super) fn candidate(&self, view: &AreaView, instance: Version) -> Owner {
         let asked = |to| view.asks(to) == Some(instance) || !in_force!(DestinationAsks);
         match self.kind {
@@ -119,7 +120,8 @@ impl Operation {
             return Effect::Done(outcome);
         }
         let instance = view.asks(to).unwrap_or_else(|| view.latest_instance().after(1));
-        // Where this host has taken the resource by force its block shows that to the one before, until that one has stopped.
+        // Where this host has taken the resource by force its block shows that to the one before, until that one has
+        // stopped.
         if let Some(blocker) = self.blocker_of(instance, view, leader, observer, now) {
             return Effect::Done(Outcome::Blocked(blocker));
         }

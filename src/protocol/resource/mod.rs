@@ -4,20 +4,20 @@
 //! Not in here: I/O, timers, the caller's deadline, and which hosts' blocks a read covers (the caller says how old its
 //! knowledge of that is, see [`Event::Read`]).
 //!
-//! Words: a host *claims* a version when its own block, not released, belongs to that instance and names it as owner. It
-//! may hold a version only if it claims it, so ownership can be rebuilt from the blocks; the leader is a record of what
-//! was decided that a late write can set back.
+//! Words: a host *claims* a version when its own block, not released, belongs to that instance and names it as owner.
+//! It may hold a version only if it claims it, so ownership can be rebuilt from the blocks; the leader is a record of
+//! what was decided that a late write can set back.
 //!
 //! Invariants:
 //! - Instance n is begun only when the owner that the leader names is gone or gave its version up, and no generation
 //!   that may be active claims a version between the leader's and n.
 //! - The own block is overwritten only by a later step of its instance or by a later instance, so an accepted value and
 //!   a release are never erased.
-//! - From the submission of phase 2 on the outcome is open: this machine ends only when it holds, or when its block says
-//!   that it gave the version up.
+//! - From the submission of phase 2 on the outcome is open: this machine ends only when it holds, or when its block
+//!   says that it gave the version up.
 //! - "Held" is said only of a version that is decided, that the own block claims, and that a fresh read or a confirmed
-//!   write of the leader shows; or, of a shared hold, when the own block's flag was there before anybody who could own a
-//!   later version looked.
+//!   write of the leader shows; or, of a shared hold, when the own block's flag was there before anybody who could own
+//!   a later version looked.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -138,8 +138,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// An acquire. `own` is the block that this host knows it wrote last in this generation, if any. A wish that doesn't
-    /// wait ends at once with [`Outcome::Blocked`] where others are in the way; else the caller ends it with
+    /// An acquire. `own` is the block that this host knows it wrote last in this generation, if any. A wish that
+    /// doesn't wait ends at once with [`Outcome::Blocked`] where others are in the way; else the caller ends it with
     /// [`Operation::call_off`].
     pub fn acquire(subject: Subject, own: Option<Block>, wish: Wish, now: Time) -> (Operation, Effect) {
         let mut operation = Operation::new(subject, Kind::Acquire, wish, own, now);
@@ -147,9 +147,9 @@ impl Operation {
         (operation, effect)
     }
 
-    /// An acquire that doesn't wait and that rebuilds the leader if it is damaged. `rest` is what can still be read of it
-    /// and has its checksum. Without that the leader is lost: the ballot is like any other, but far above all that the
-    /// blocks show, and only when nobody who may be active claims any version.
+    /// An acquire that doesn't wait and that rebuilds the leader if it is damaged. `rest` is what can still be read of
+    /// it and has its checksum. Without that the leader is lost: the ballot is like any other, but far above all that
+    /// the blocks show, and only when nobody who may be active claims any version.
     pub fn rebuild(subject: Subject, own: Option<Block>, rest: Option<Leader>, now: Time) -> (Operation, Effect) {
         let Subject { geometry, lockspace, resource, .. } = subject;
         let nothing = Leader::new_free(geometry, lockspace, resource, geometry.max_hosts(), Version::default());
@@ -159,8 +159,8 @@ impl Operation {
         (operation, effect)
     }
 
-    /// Goes on with an acquire of an earlier process of this generation, which was cut short when it had claimed `version`:
-    /// completes it as an exclusive one or, as soon as that is not possible, takes it back.
+    /// Goes on with an acquire of an earlier process of this generation, which was cut short when it had claimed
+    /// `version`: completes it as an exclusive one or, as soon as that is not possible, takes it back.
     pub fn complete(subject: Subject, version: Version, now: Time) -> (Operation, Effect) {
         let mut operation = Operation::new(subject, Kind::Acquire, Wish::exclusive(false), None, now);
         operation.open = Some(version);

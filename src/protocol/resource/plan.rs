@@ -10,8 +10,8 @@ use crate::protocol::liveness::{Observer, Verdict};
 use crate::protocol::rules::in_force;
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
-/// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which nothing
-/// is seen any more, then does not stand at the same instance but with a chance of one in 2^32.
+/// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which
+/// nothing is seen any more, then does not stand at the same instance but with a chance of one in 2^32.
 const BURN_DISTANCE: u64 = 1 << 32;
 /// A lost leader is rebuilt so many versions beyond what the blocks show. Only its first version may be one that they
 /// don't: what the area had when the resource was made. No 255 burns before that could have come this far.
@@ -79,9 +79,9 @@ impl Operation {
             return Err(Obstacle::Refusal(Refusal::Exhausted));
         }
         if own_is_lost {
-            // The own block is written anew before anybody else is judged: two hosts whose blocks are both damaged would
-            // wait for each other to do it. A phase 1 block of a later instance says nothing, and erases nothing that
-            // counts; phase 2 judges.
+            // The own block is written anew before anybody else is judged: two hosts whose blocks are both damaged
+            // would wait for each other to do it. A phase 1 block of a later instance says nothing, and erases nothing
+            // that counts; phase 2 judges.
             let plan = Plan::burn(seen, damaged, random);
             return self.expected(plan, leader.version);
         }
@@ -108,8 +108,8 @@ impl Operation {
             Plan::burn(seen, damaged, random)
         };
         let plan = self.expected(plan, leader.version)?;
-        // What this host gave up in advance it never owns. Passing over that takes nothing from anybody; unless somebody
-        // else may have owned it, who is found by running it.
+        // What this host gave up in advance it never owns. Passing over that takes nothing from anybody; unless
+        // somebody else may have owned it, who is found by running it.
         let me = self.subject.me;
         let begun =
             |(_, block): (HostId, &Block)| block.bal > 0 && block.inp != Some(me) && block.instance >= plan.instance;
@@ -177,8 +177,8 @@ impl Operation {
         })
     }
 
-    /// Whether the wish passes over an owner of `version`: of the one that is expected, or one before that was passed over
-    /// earlier.
+    /// Whether the wish passes over an owner of `version`: of the one that is expected, or one before that was passed
+    /// over earlier.
     fn forces(&self, hold: Hold, version: Version) -> bool {
         let Basis::Forced(expected) = self.wish.basis else { return false };
         version <= expected && matches!(hold, Hold::Exclusive | Hold::Short)

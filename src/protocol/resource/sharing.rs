@@ -4,9 +4,10 @@
 //! version up, so no host sees the version given up and not the flag. Who wants the resource alone looks at the flags
 //! after its own block has become visible (phase 1), and is refused while one of a live generation is set.
 //!
-//! That leaves one gap: the flag may land late, when the host was taken over by force, or believed dead and come back. So
-//! who has set its flag reads everything once more. If a block of a later instance is there that is not of somebody who
-//! shares too, its owner may have looked before the flag landed: the flag is taken back. Who looks later sees the flag.
+//! That leaves one gap: the flag may land late, when the host was taken over by force, or believed dead and come back.
+//! So who has set its flag reads everything once more. If a block of a later instance is there that is not of somebody
+//! who shares too, its owner may have looked before the flag landed: the flag is taken back. Who looks later sees the
+//! flag.
 
 use super::own_block::OwnBlock;
 use super::{Basis, Effect, Goal, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
@@ -58,7 +59,8 @@ impl Operation {
         }
     }
 
-    /// Whether a conversion has gone so far that it can't be taken back: who shared or owned may have gone by what it wrote.
+    /// Whether a conversion has gone so far that it can't be taken back: who shared or owned may have gone by what it
+    /// wrote.
     pub(super) fn is_bound(&self) -> bool {
         self.kind == Kind::Downgrade || self.exposed
     }
@@ -141,8 +143,8 @@ impl Operation {
             let block = Block { shared: None, ..self.given_up(own, None) };
             return self.write_own(Step::Resigning, block);
         }
-        // Nobody waits for what was the owner's only for a moment to be freed, but sanlock hosts. A leader that has gone
-        // on is not set back.
+        // Nobody waits for what was the owner's only for a moment to be freed, but sanlock hosts. A leader that has
+        // gone on is not set back.
         if self.may_free(leader) && leader.version == version {
             self.step = Step::Freeing;
             return Effect::WriteLeader(

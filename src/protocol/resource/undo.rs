@@ -1,4 +1,5 @@
-//! A release, and the undoing of what came to nothing: what others could respect is taken back before an operation ends.
+//! A release, and the undoing of what came to nothing: what others could respect is taken back before an operation
+//! ends.
 
 use super::{Basis, Effect, Goal, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, Leader};

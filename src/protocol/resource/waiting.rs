@@ -49,9 +49,9 @@ impl Operation {
         if self.receives() {
             return self.announce(&blocker, view, own_is_wrong, now, random);
         }
-        // Two that wait with a claim each would wait for each other; two whose blocks are damaged, too: what is known to
-        // have been there is written anew. A damaged block that nobody knows is not marked: what it may have held would
-        // look as if it had never been.
+        // Two that wait with a claim each would wait for each other; two whose blocks are damaged, too: what is known
+        // to have been there is written anew. A damaged block that nobody knows is not marked: what it may have held
+        // would look as if it had never been.
         let me = self.subject.me;
         let own = self.own.clone();
         // A ballot has no mark.

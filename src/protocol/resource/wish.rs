@@ -27,8 +27,8 @@ pub enum Basis {
     Any,
     /// Only from this one: nobody has owned the resource since.
     Unchanged(Version),
-    /// Only from this one, and though its owner lives: forced handover. Those who share are respected, and so is an owner
-    /// that is a sanlock host: it would not notice.
+    /// Only from this one, and though its owner lives: forced handover. Those who share are respected, and so is an
+    /// owner that is a sanlock host: it would not notice.
     Forced(Version),
     /// Only from an owner who hands it over to this host.
     HandedOver,

@@ -64,7 +64,8 @@ impl Checker {
         }
     }
 
-    /// The write of a join or a declaration has landed on an id while another machine has a write in flight to the id's sectors.
+    /// The write of a join or a declaration has landed on an id while another machine has a write in flight to the id's
+    /// sectors.
     pub(in crate::sim) fn raced(&mut self, id: HostId) {
         self.raced.insert(id);
     }

@@ -132,8 +132,8 @@ fn of_two_that_wait_to_hold_it_alone_one_gives_in_and_the_other_gets_it() {
     });
 }
 
-/// One write of a conversion fails, whether it reaches the disk or not. Then nobody but its host knows how it is held, and
-/// what was answered is so.
+/// One write of a conversion fails, whether it reaches the disk or not. Then nobody but its host knows how it is held,
+/// and what was answered is so.
 #[test]
 fn a_write_that_fails_leaves_held_what_the_answer_says() {
     let plans = [Plan::DoThenFail(Fault::errno("writing", EIO)), Plan::Fail(Fault::errno("writing", EIO))];

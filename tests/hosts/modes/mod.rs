@@ -1,5 +1,5 @@
-//! Shared leases, conversions, taking by force, and states to acquire from: what each answers, and what is held then, on
-//! paths that misbehave and between processes that are killed.
+//! Shared leases, conversions, taking by force, and states to acquire from: what each answers, and what is held then,
+//! on paths that misbehave and between processes that are killed.
 
 mod conversions;
 mod force;

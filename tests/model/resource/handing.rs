@@ -69,8 +69,8 @@ impl State {
         self.hosts[host].change(|host| host.role = host.role.filter(|role| *role != Role::Destination));
     }
 
-    /// `host` says that it holds `version`: nobody else was promised the resource, but for whom it passed over by force; and who
-    /// waited to be handed it was.
+    /// `host` says that it holds `version`: nobody else was promised the resource, but for whom it passed over by
+    /// force; and who waited to be handed it was.
     pub(super) fn receives(&mut self, host: usize, version: Version, operation: &Operation) {
         let (me, role) = (self.me(host), self.hosts[host].role);
         let own = self.disk.blocks[host].good().and_then(|block| block.extension.as_ref());

@@ -54,8 +54,8 @@ impl Connection {
     }
 }
 
-/// Tries until it is done, and again as long as others are in the way and `wait` is not over; `attempt` is given what is
-/// left of that.
+/// Tries until it is done, and again as long as others are in the way and `wait` is not over; `attempt` is given what
+/// is left of that.
 pub(crate) fn until_done(
     lockspace: &Lockspace,
     wait: Patience,

@@ -61,8 +61,8 @@ impl<'run> Holders<'run> {
         self.owners.iter().any(|owner| owner.host == host)
     }
 
-    /// Asks the `run` of the only one of them that is on this machine, with which it may take as long as writes that hang,
-    /// and `longer`.
+    /// Asks the `run` of the only one of them that is on this machine, with which it may take as long as writes that
+    /// hang, and `longer`.
     ///
     /// # Errors
     /// As [`Holders::connect`], and [`Connection::ask`].

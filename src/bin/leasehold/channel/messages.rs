@@ -34,7 +34,8 @@ pub(crate) struct Request {
 pub(crate) enum Action {
     /// Hold it in another way.
     Convert(LeaseMode),
-    /// Make this host its owner, when it asks for that: end the command first. It has `grace` between SIGTERM and SIGKILL.
+    /// Make this host its owner, when it asks for that: end the command first. It has `grace` between SIGTERM and
+    /// SIGKILL.
     HandOver { to: HostId, grace: Duration },
 }
 

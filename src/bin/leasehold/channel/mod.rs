@@ -5,8 +5,8 @@
 //!                   <--answer---
 //! ```
 //!
-//! A `run` listens on a socket in the abstract namespace, of which nothing is left when it is killed. Its name is made of
-//! what the device is, not of its path, of the lockspace and of the host id: one process at a time holds that. Each
+//! A `run` listens on a socket in the abstract namespace, of which nothing is left when it is killed. Its name is made
+//! of what the device is, not of its path, of the lockspace and of the host id: one process at a time holds that. Each
 //! connection carries one request and its answer, a line each, of limited length and within limited time. Who may ask
 //! is decided by what the kernel says of the other process, before anything of it is read.
 

@@ -34,7 +34,8 @@ pub(super) fn read_failure(socket: &mut UnixStream) -> io::Result<Option<i32>> {
             Ok(()) => return Ok(Some(i32::from_le_bytes(errno))),
             Err(error) => match error.kind() {
                 io::ErrorKind::UnexpectedEof => return Ok(None),
-                // It was killed before it took its standard input. The kernel says so once, and before what it had said.
+                // It was killed before it took its standard input. The kernel says so once, and before what it had
+                // said.
                 io::ErrorKind::ConnectionReset => {}
                 _ => return Err(error),
             },
