@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use crate::engine::resources::Resource;
 use crate::error::{AcquireError, Holder};
 use crate::lease::Lease;
 use crate::lease_state::LeaseState;
 use crate::membership::Membership;
 use crate::protocol::resource::Basis;
-use crate::types::{LeaseMode, Time, Version};
+use crate::types::{LeaseMode, Resource, Time, Version};
 
 /// Until when an acquire waits for a resource that another host holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

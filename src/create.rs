@@ -3,7 +3,6 @@
 use crate::acquire::Wait;
 use crate::disk::Lane;
 use crate::engine::areas::whole_view;
-use crate::engine::resources::Resource;
 use crate::error::{AcquireError, CreateError, DiskError, FindError};
 use crate::format::{IndexEntry, IndexHeader, Leader};
 use crate::formatting::{resource_area, write_area};
@@ -11,7 +10,7 @@ use crate::index::Index;
 use crate::membership::Membership;
 use crate::protocol::Seen;
 use crate::protocol::resource::Basis;
-use crate::types::{LeaseMode, Name, Version};
+use crate::types::{LeaseMode, Name, Resource, Version};
 
 impl Membership {
     /// Creates a resource: takes the first free entry of the index and makes its area. Its first lease has a version

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use crate::acquire::Wait;
 use crate::engine::handover::{Arrival, Ceded, Destination, Kept};
 use crate::engine::member::Member;
-use crate::engine::resources::Resource;
 use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::lease::Lease;
 use crate::membership::Membership;
 use crate::protocol::resource::Basis;
-use crate::types::{HostId, LeaseMode, Name, Time, Version};
+use crate::types::{HostId, LeaseMode, Name, Resource, Time, Version};
 
 /// Why a handover is not prepared. The lease is held as before, but for `Lost`.
 #[derive(Debug, thiserror::Error)]

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use crate::disk::Lane;
 use crate::engine::io::Io;
-use crate::engine::resources::Resource;
 use crate::error::{Damage, DiskError, FindError};
 use crate::format::{Corrupt, Geometry, IndexEntry, IndexHeader, Leader};
 use crate::protocol::delta::Terms;
-use crate::types::Name;
+use crate::types::{Name, Resource};
 
 /// The name of the lease that guards the index.
 const GUARD: Name = {

@@ -9,11 +9,10 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use crate::acquire::Wait;
 use crate::engine::member::Member;
 use crate::engine::pulse::Status;
-use crate::engine::resources::Resource;
 use crate::error::{ConvertError, ReleaseError};
 use crate::lease_state::LeaseState;
 use crate::supervision::{Protected, SuperviseError, Supervision};
-use crate::types::{LeaseMode, Owner, Version};
+use crate::types::{LeaseMode, Owner, Resource, Version};
 
 /// A lease on a resource, exclusive or shared. It lasts as long as its host's membership: until it is released, or the
 /// membership is lost; or, when it is exclusive, until another host takes it by force.

@@ -76,7 +76,6 @@ pub use engine::handover::Destination;
 pub use engine::hosts::HostInfo;
 pub use engine::notices::Notice;
 pub use engine::pulse::{LeaseLoss, Status};
-pub use engine::resources::Resource;
 pub use error::{
     AcquireError, ConvertError, CreateError, Damage, DiskCause, DiskError, EventError, FindError, FormatError, Holder,
     JoinError, LeaveError, LossReason, OpenError, ReleaseError, RequestError, Taker, ValueError,
@@ -97,7 +96,7 @@ pub use supervision::{
     Deadlines, Escalation, Ladder, LadderError, Protected, Scope, Step, SuperviseError, Supervision,
 };
 pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};
-pub use types::{Generation, HostId, LeaseMode, Name, NameError, Owner, Time, Version};
+pub use types::{Generation, HostId, LeaseMode, Name, NameError, Owner, Resource, Time, Version};
 pub use value::StoredValue;
 pub use watchdog::{Armed, KernelWatchdog, Pace, SelfKill, Watchdog, WatchdogError};
 pub use watching::{Renewals, Watching};

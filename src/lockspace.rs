@@ -10,7 +10,6 @@ use crate::engine::areas::view_up_to;
 use crate::engine::hosts::{HostInfo, Hosts};
 use crate::engine::io::Io;
 use crate::engine::join::Cancel;
-use crate::engine::resources::Resource;
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
 use crate::format::{Corrupt, DeltaRecord, Geometry, Leader, SectorSize};
 use crate::index::{Area, Index};
@@ -21,7 +20,7 @@ use crate::protocol::delta::Terms;
 use crate::protocol::liveness::HostState;
 use crate::protocol::{Defect, Seen};
 use crate::timeouts::{Timeouts, stretched};
-use crate::types::{HostId, Name, Owner, Version};
+use crate::types::{HostId, Name, Owner, Resource, Version};
 
 /// How long a read may take of somebody who only looks. No lease depends on it.
 pub(crate) const FIRST_READ: Duration = Duration::from_secs(10);

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use crate::disk::Lane;
 use crate::engine::outbox::NotCalled;
-use crate::engine::resources::Resource;
 use crate::error::{EventError, Holder, RequestError};
 use crate::format::{Force, HostEvent, Request};
 use crate::membership::Membership;
 use crate::protocol::liveness::Verdict;
 use crate::protocol::resource::Blocker;
-use crate::types::{HostId, Owner, Version};
+use crate::types::{HostId, Owner, Resource, Version};
 
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -178,6 +178,25 @@ impl fmt::Display for Owner {
     }
 }
 
+/// A resource by name and place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Resource {
+    pub(crate) name: Name,
+    pub(crate) offset: u64,
+}
+
+impl Resource {
+    /// Its name.
+    pub const fn name(&self) -> Name {
+        self.name
+    }
+
+    /// Where its area starts, in bytes from the device's start.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
 /// What is wrong with a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

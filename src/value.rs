@@ -4,12 +4,11 @@ use crate::disk::Lane;
 use crate::engine::areas::view;
 use crate::engine::io::Io;
 use crate::engine::pulse::Status;
-use crate::engine::resources::Resource;
 use crate::error::{Damage, ValueError};
 use crate::format::{Corrupt, Geometry, Value};
 use crate::lease::Lease;
 use crate::lockspace::{FIRST_READ, Lockspace};
-use crate::types::{LeaseMode, Version};
+use crate::types::{LeaseMode, Resource, Version};
 
 /// A value as somebody sees it who holds nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,12 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::engine::hosts::{HostInfo, Hosts};
-use crate::engine::resources::Resource;
 use crate::error::{Damage, DiskError, FindError};
 use crate::format::DeltaRecord;
 use crate::lockspace::{FIRST_READ, Lockspace, ResourceInfo};
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, Time};
+use crate::types::{HostId, Resource, Time};
 
 /// How often all ids are read, not only those in use: to see who joined. Not more often than hosts renew.
 const ALL_IDS_EVERY: Duration = Duration::from_secs(1);

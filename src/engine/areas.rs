@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use super::io::{Io, Sectors};
 use super::member::Member;
-use super::resources::Resource;
 use crate::error::DiskError;
 use crate::format::{Block, Geometry, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::{Defect, Seen, Span};
-use crate::types::HostId;
+use crate::types::{HostId, Resource};
 
 impl Member {
     /// Reads the leader and the blocks of the ids in use.

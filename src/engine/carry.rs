@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::drive::{Driven, Limits};
 use super::explain::Trouble;
 use super::member::Member;
-use super::resources::{Resource, SlotState, Unfinished};
+use super::resources::{SlotState, Unfinished};
 use crate::error::LossReason;
 use crate::format::Block;
 use crate::protocol::resource::{After, Effect, Operation, Outcome, Refusal};
-use crate::types::{LeaseMode, Version};
+use crate::types::{LeaseMode, Resource, Version};
 
 /// How far an operation has come.
 #[expect(clippy::large_enum_variant, reason = "one for each operation, and nearly always the large one")]

@@ -5,11 +5,10 @@ use super::explain::Trouble;
 use super::io::outcome;
 use super::member::Member;
 use super::pulse::Until;
-use super::resources::Resource;
 use crate::disk::Lane;
 use crate::error::LossReason;
 use crate::protocol::resource::{Effect, Event, Operation, Outcome};
-use crate::types::Time;
+use crate::types::{Resource, Time};
 
 /// How far an operation may be driven.
 #[derive(Clone, Copy)]

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use super::member::Member;
 use super::operations::Acquired;
-use super::resources::Resource;
 use crate::error::{AcquireError, Damage, DiskError, Holder};
 use crate::protocol::Defect;
 use crate::protocol::liveness::Verdict;
 use crate::protocol::resource::{Blocker, Hold, Outcome, Refusal};
-use crate::types::{HostId, Owner, Version};
+use crate::types::{HostId, Owner, Resource, Version};
 
 /// What a failed operation is explained with.
 #[derive(Default)]

@@ -3,11 +3,10 @@
 use super::areas::whole_view;
 use super::carry::Carried;
 use super::member::Member;
-use super::resources::Resource;
 use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::protocol::area::AreaView;
 use crate::protocol::resource::{Operation, Outcome, Refusal};
-use crate::types::{Name, Owner, Time, Version};
+use crate::types::{Name, Owner, Resource, Time, Version};
 
 /// A host that asks to be handed a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use super::carry::Carried;
 use super::drive::Limits;
 use super::member::Member;
 use super::pulse::Until;
-use super::resources::{Occupied, Resource};
+use super::resources::Occupied;
 use crate::error::{AcquireError, ConvertError, LossReason, ReleaseError};
 use crate::format::Block;
 use crate::protocol::resource::{Basis, Effect, Operation, Outcome, Refusal, Subject, Wish};
-use crate::types::{LeaseMode, Owner, Time, Version};
+use crate::types::{LeaseMode, Owner, Resource, Time, Version};
 
 /// What an acquire has brought.
 #[derive(Debug)]

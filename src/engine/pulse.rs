@@ -16,13 +16,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::resources::Resource;
 use crate::disk::Clock;
 use crate::error::{DiskError, LossReason, Taker};
 use crate::protocol::delta::Tenure;
 use crate::protocol::holding::Holding;
 use crate::supervision::wake;
-use crate::types::{LeaseMode, Owner, Time, Version};
+use crate::types::{LeaseMode, Owner, Resource, Time, Version};
 use state::{Hold, State, from};
 use status::until;
 

@@ -4,7 +4,6 @@ use super::hosts::decode;
 use super::member::Member;
 use super::operations::Acquired;
 use super::pulse::Until;
-use super::resources::Resource;
 use crate::disk::{Fault, Lane};
 use crate::error::{AcquireError, DiskCause, DiskError, LossReason};
 use crate::format::{DeltaRecord, Leader};
@@ -12,7 +11,7 @@ use crate::protocol::mend::Damaged;
 use crate::protocol::resource::Operation;
 use crate::protocol::{Defect, Seen, Span};
 use crate::repair::{RepairError, Repaired};
-use crate::types::{HostId, Time};
+use crate::types::{HostId, Resource, Time};
 
 impl Member {
     /// Mends the delta record of another host, waiting until `deadline` until it may be. `shown` finds the largest

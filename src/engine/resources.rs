@@ -7,26 +7,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::format::Block;
 use crate::protocol::resource::{Effect, Operation};
-use crate::types::{LeaseMode, Name, Owner, Time, Version};
-
-/// A resource by name and place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Resource {
-    pub(crate) name: Name,
-    pub(crate) offset: u64,
-}
-
-impl Resource {
-    /// Its name.
-    pub const fn name(&self) -> Name {
-        self.name
-    }
-
-    /// Where its area starts, in bytes from the device's start.
-    pub const fn offset(&self) -> u64 {
-        self.offset
-    }
-}
+use crate::types::{LeaseMode, Name, Owner, Resource, Time, Version};
 
 /// The resources that this membership has touched.
 #[derive(Debug, Default)]

@@ -9,7 +9,6 @@ use super::join::{LockError, lock_host};
 use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
 use super::operations::Acquired;
-use super::resources::Resource;
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
 use crate::format::Block;
@@ -17,7 +16,7 @@ use crate::protocol::Defect;
 use crate::protocol::delta::{Event, Identity, Tenure, Terms};
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
 use crate::resume::{Gone, GoneReason, ResumeError};
-use crate::types::{LeaseMode, Name, Owner, Version};
+use crate::types::{LeaseMode, Name, Owner, Resource, Version};
 
 /// What a resumption is given.
 pub(crate) struct Request {

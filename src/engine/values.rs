@@ -6,10 +6,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::member::Member;
-use super::resources::Resource;
 use crate::disk::Lane;
 use crate::error::ValueError;
-use crate::types::Version;
+use crate::types::{Resource, Version};
 
 /// Under which version this membership has written the value of the resource at each place.
 #[derive(Debug, Default)]

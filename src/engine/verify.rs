@@ -3,9 +3,8 @@
 
 use super::member::Member;
 use super::pulse::Until;
-use super::resources::Resource;
 use crate::disk::Lane;
-use crate::types::{LeaseMode, Version};
+use crate::types::{LeaseMode, Resource, Version};
 
 impl Member {
     /// The verifying thread. Each lease is looked at once in R, apart from the renewal: a slow read of an area must not

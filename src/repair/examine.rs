@@ -4,13 +4,12 @@ use super::Finding;
 use crate::disk::{Fault, Lane};
 use crate::engine::areas::whole_view;
 use crate::engine::hosts::decode;
-use crate::engine::resources::Resource;
 use crate::error::{Damage, DiskCause, DiskError, FindError};
 use crate::format::{Leader, Request};
 use crate::index::Index;
 use crate::lockspace::{FIRST_READ, Lockspace};
 use crate::protocol::{Defect, Seen};
-use crate::types::{HostId, Owner};
+use crate::types::{HostId, Owner, Resource};
 
 impl Lockspace {
     /// What is damaged, in the order in which it is best repaired: the hosts' records, what guards the index, the

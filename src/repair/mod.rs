@@ -12,12 +12,11 @@ use std::time::Duration;
 use crate::acquire::Wait;
 use crate::disk::Lane;
 use crate::engine::pulse::Until;
-use crate::engine::resources::Resource;
 use crate::error::{AcquireError, Damage, DiskError, LossReason};
 use crate::format::{Leader, Request};
 use crate::lease::Lease;
 use crate::membership::Membership;
-use crate::types::{HostId, LeaseMode, Time, Version};
+use crate::types::{HostId, LeaseMode, Resource, Time, Version};
 
 pub use index::EntryFlaw;
 

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::engine::resources::Resource;
 use crate::error::{AcquireError, Damage, DiskError, FindError};
-use crate::types::{HostId, Name, Owner, Version};
+use crate::types::{HostId, Name, Owner, Resource, Version};
 use crate::watchdog::WatchdogError;
 
 /// Why a membership was not continued. This process holds nothing then, and what the leases protected is to be stopped,

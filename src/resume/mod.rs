@@ -11,7 +11,6 @@ pub use token::{ResumeToken, TokenError};
 
 use crate::engine::identity;
 use crate::engine::member::Member;
-use crate::engine::resources::Resource;
 use crate::engine::resume::{self, Hold, Request};
 use crate::error::{FindError, Holder, LeaveError};
 use crate::index::Index;
@@ -19,6 +18,7 @@ use crate::join::JoinOptions;
 use crate::lease::Lease;
 use crate::lockspace::Lockspace;
 use crate::membership::Membership;
+use crate::types::Resource;
 
 /// A membership that was continued.
 #[derive(Debug)]

@@ -16,8 +16,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::engine::resources::Resource;
-use crate::types::{Generation, HostId, LeaseMode, Name, Owner, Version};
+use crate::types::{Generation, HostId, LeaseMode, Name, Owner, Resource, Version};
 
 /// What a process must know to go on with a membership and its leases: see [`Lockspace::resume`].
 ///

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use super::status::{LeaseLoss, Status};
 use super::waiting::Until;
-use crate::engine::resources::Resource;
 use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
 use crate::protocol::holding::Holding;
-use crate::types::{Name, Time, Version};
+use crate::types::{Name, Resource, Time, Version};
 
 #[derive(Debug)]
 pub(super) struct State {
