@@ -12,7 +12,7 @@
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
 //! | [`holding`] | until when a lease is held that can be taken by force |
 //! | [`mend`] | what is written in the place of a damaged delta record |
-//! | [`resource`] | a lease, exclusive or shared: judge, ballot, commit, take over, convert, repair, release, give up |
+//! | [`resource`] | a lease of either mode: judge, ballot, commit, wait, take over, convert, repair, release, give up |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
 //! coordination" (Chockler and Malkhi, 2004) for the delta lease. docs/design argues what was added to them.
