@@ -8,7 +8,7 @@ use super::Options;
 use super::check::Checker;
 use super::host::{Signal, Tag};
 use super::random::{Clock, Random};
-use super::storage::{AREA, Action, Storage, block_at, delta_at};
+use super::storage::{AREA, Action, SECTOR, Storage, block_at, delta_at};
 use crate::format::{DeltaRecord, Geometry, Leader};
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, Name, Owner, Time, Version};
@@ -116,6 +116,42 @@ pub(super) struct Env {
 const TRACE_LINES: usize = 400;
 
 impl Env {
+    /// Machines without power, and formatted disks.
+    pub(super) fn new(options: Options, traced: bool) -> Env {
+        let clock = Clock { started: Time::ZERO, zero: Time::ZERO, ppm: 0 };
+        let machine = |_| Machine {
+            clock,
+            boot: 0,
+            epoch: 0,
+            paused: false,
+            pauses: 0,
+            inbox: VecDeque::new(),
+            stalled: Vec::new(),
+            suspended: None,
+            stale: None,
+        };
+        // One more, which is alone in the end.
+        let count = options.hosts + 1;
+        let mut env = Env {
+            now: Time::ZERO,
+            random: Random::with_schedule(options.seed, &options.schedule),
+            storage: Storage::new(options.disks),
+            check: Checker::new(count),
+            machines: (0..count).map(machine).collect(),
+            quiet: false,
+            acquired: BTreeSet::new(),
+            fenced: Vec::new(),
+            resumed: None,
+            rotted: false,
+            queue: Queue::new(),
+            sequence: 0,
+            trace: traced.then(VecDeque::new),
+            options,
+        };
+        env.format();
+        env
+    }
+
     pub(super) fn trace(&mut self, line: impl FnOnce() -> String) {
         let now = self.now.as_nanos() / 1_000;
         if let Some(trace) = &mut self.trace {
@@ -173,17 +209,17 @@ impl Env {
         self.at(self.now + span, Event::Resume { host, pause });
     }
 
-    /// A machine loses its power: each of its writes lands now or never.
+    /// A machine loses its power: each sector of its writes lands now or never.
     pub(super) fn power_off(&mut self, host: usize) {
         self.trace(|| format!("host {host} loses power"));
         let gone: Vec<u64> = self.storage.ios.iter().filter(|(_, io)| io.host == host).map(|(id, _)| *id).collect();
         for id in gone {
             let Some(io) = self.storage.ios.remove(&id) else { continue };
-            if let Action::Write { offset, bytes } = io.action
-                && io.lands
-                && self.random.chance(500)
-            {
-                self.lands(host, io.disk, offset, bytes, io.late);
+            let Action::Write { offset, parts } = io.action else { continue };
+            for (at, part) in (offset..).step_by(SECTOR as usize).zip(parts) {
+                if part.lands && self.random.chance(500) {
+                    self.lands(host, io.disk, at, part.bytes, io.late);
+                }
             }
         }
         let zero = Time::from_nanos(self.random.below(10_000_000_000));

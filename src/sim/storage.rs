@@ -8,6 +8,9 @@ use crate::format::{Block, Corrupt, DeltaRecord, Geometry, Leader};
 use crate::protocol::{Defect, Seen};
 use crate::types::{HostId, Time, Version};
 
+/// Bytes of a sector.
+pub(super) const SECTOR: u64 = 512;
+
 /// Where the resource's area starts: behind the lockspace and the two areas of an index.
 pub(super) const AREA: u64 = 3 << 20;
 
@@ -17,8 +20,40 @@ pub(super) type Sector = Rc<[u8]>;
 /// What an I/O does.
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    Read { offsets: Rc<[u64]>, sectors: Vec<Sector> },
-    Write { offset: u64, bytes: Sector },
+    Read {
+        offsets: Rc<[u64]>,
+        sectors: Vec<Sector>,
+    },
+    /// Consecutive sectors, the first of them at `offset`.
+    Write {
+        offset: u64,
+        parts: Vec<Part>,
+    },
+}
+
+/// One sector of a write.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) bytes: Sector,
+    /// Whether it is still going to land.
+    pub(super) lands: bool,
+}
+
+impl Action {
+    /// A write of `bytes`, which are one or more sectors.
+    pub(super) fn write(offset: u64, bytes: &[u8]) -> Action {
+        let parts = bytes.chunks(SECTOR as usize).map(|bytes| Part { bytes: bytes.into(), lands: true });
+        Action::Write { offset, parts: parts.collect() }
+    }
+
+    /// The sectors that it writes.
+    pub(super) fn written(&self) -> impl Iterator<Item = u64> + use<> {
+        let (offset, count) = match self {
+            Action::Write { offset, parts } => (*offset, parts.len() as u64),
+            Action::Read { .. } => (0, 0),
+        };
+        (0..count).map(move |index| offset + index * SECTOR)
+    }
 }
 
 /// An I/O between its submission and its completion.
@@ -34,8 +69,9 @@ pub(super) struct Io {
     pub(super) action: Action,
     /// It is going to be reported as failed.
     pub(super) fails: bool,
-    /// A write: whether it is still going to land.
-    pub(super) lands: bool,
+    /// It is of several sectors, and its first moment has not come: each of them is seen or lands at the first or at
+    /// the last one.
+    pub(super) is_whole: bool,
     /// It was reported as timed out.
     pub(super) late: bool,
     /// A read: the first part of it came from a stale copy. Then all of it does.
@@ -52,7 +88,7 @@ pub(super) struct Storage {
 
 impl Storage {
     pub(super) fn new(disks: usize) -> Storage {
-        let empty = vec![0; Geometry::default().sector_bytes()].into();
+        let empty = vec![0; SECTOR as usize].into();
         Storage { disks: vec![BTreeMap::new(); disks], empty, ios: BTreeMap::new(), next: 0 }
     }
 
@@ -108,10 +144,7 @@ impl Storage {
 
     /// Whether a machine has a write in flight to a sector that `which` picks.
     pub(super) fn writing(&self, host: usize, which: impl Fn(usize, u64) -> bool) -> bool {
-        self.ios.values().filter(|io| io.host == host).any(|io| match &io.action {
-            Action::Write { offset, .. } => which(io.disk, *offset),
-            Action::Read { .. } => false,
-        })
+        self.ios.values().filter(|io| io.host == host).any(|io| io.action.written().any(|at| which(io.disk, at)))
     }
 }
 

@@ -1,15 +1,12 @@
 //! A run from its beginning to its end.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Options;
-use super::check::Checker;
 use super::counters::Counters;
-use super::env::{Due, Env, Event, Machine, Queue};
+use super::env::{Due, Env, Event};
 use super::host::{Host, Signal};
-use super::random::{Clock, Random};
-use super::storage::{AREA, Storage, block_at};
+use super::storage::{AREA, block_at};
 use crate::protocol::rules::in_force;
 use crate::types::Time;
 
@@ -22,37 +19,8 @@ pub(super) struct World {
 impl World {
     /// A formatted disk, and hosts that are about to start.
     pub(super) fn new(options: Options, traced: bool) -> World {
-        let clock = Clock { started: Time::ZERO, zero: Time::ZERO, ppm: 0 };
-        let machine = |_| Machine {
-            clock,
-            boot: 0,
-            epoch: 0,
-            paused: false,
-            pauses: 0,
-            inbox: VecDeque::new(),
-            stalled: Vec::new(),
-            suspended: None,
-            stale: None,
-        };
-        // One more, which is alone in the end.
-        let count = options.hosts + 1;
-        let mut env = Env {
-            now: Time::ZERO,
-            random: Random::with_schedule(options.seed, &options.schedule),
-            storage: Storage::new(options.disks),
-            check: Checker::new(count),
-            machines: (0..count).map(machine).collect(),
-            quiet: false,
-            acquired: BTreeSet::new(),
-            fenced: Vec::new(),
-            resumed: None,
-            rotted: false,
-            queue: Queue::new(),
-            sequence: 0,
-            trace: traced.then(VecDeque::new),
-            options,
-        };
-        env.format();
+        let mut env = Env::new(options, traced);
+        let count = env.machines.len();
         for host in 0..count {
             env.power_off(host);
             let start = env.random.millis(0, 100);
