@@ -5,8 +5,8 @@
 //! - **I/O**: takes a random time. It may be slow (beyond T), hang (beyond D), or fail; a write that failed has landed
 //!   or not, a write that timed out lands at any later time, after writes of other hosts too. A read of several sectors
 //!   is torn: each is seen as of one of two moments. So is a write of several: each lands at one of two moments, and
-//!   perhaps never where the write fails or its machine loses power. Some sectors rot. In some runs scans, and only they, read a copy
-//!   of the disk that is out of date.
+//!   perhaps never where the write fails or its machine loses power. Some sectors rot. In some runs scans, and only
+//!   they, read a copy of the disk that is out of date.
 //! - **Hosts**: a process is killed (its writes go on, and keep the local lock until they are over), and in some runs
 //!   another one goes on with what it held; a machine reboots (each of its writes lands at that moment or never), a
 //!   host is paused with its clock going on, also between the check of its deadline and the submission of the write
