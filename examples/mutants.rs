@@ -59,7 +59,10 @@ const RARE: &[(Rule, Emphasis)] = &[
 ];
 
 /// Rules about hosts that the simulator doesn't have, and the tests that see the violation without them.
-const ELSEWHERE: &[(Rule, &str)] = &[(Rule::SanlockIsNotForced, "tests/mutants.rs: a_sanlock_owner_is_overridden")];
+const ELSEWHERE: &[(Rule, &str)] = &[
+    (Rule::SanlockIsNotForced, "tests/mutants.rs: a_sanlock_owner_is_overridden"),
+    (Rule::NonceIsChecked, "tests/scenarios/formatting.rs"),
+];
 
 fn options(rule: Rule, seed: u64) -> Options {
     match RARE.iter().find(|(rare, _)| *rare == rule) {

@@ -8,8 +8,9 @@ use crate::format::{IndexEntry, IndexHeader, Leader};
 use crate::formatting::{resource_area, write_area};
 use crate::index::Index;
 use crate::membership::Membership;
-use crate::protocol::Seen;
+use crate::protocol::delta::Terms;
 use crate::protocol::resource::Basis;
+use crate::protocol::{Seen, reading};
 use crate::types::{LeaseMode, Name, Resource, Version};
 
 impl Membership {
@@ -72,7 +73,7 @@ impl Membership {
         for number in free {
             let resource = Resource { name, offset: index.header.resource_offset(number) };
             let Some(version) = self.version_to_start_from(&resource)? else { continue };
-            let leader = Leader::new_free(geometry, self.lockspace.name(), name, geometry.max_hosts(), version);
+            let leader = self.new_leader(name, version);
             self.member.pulse.held().map_err(CreateError::Lost)?;
             // By then the guard is lost.
             let timeout = self.lockspace.timeouts().fail();
@@ -118,23 +119,26 @@ impl Membership {
     fn leader_at(&self, offset: u64) -> Result<Option<Leader>, DiskError> {
         let sector = self.lockspace.geometry().sector_bytes();
         let (_, bytes) = self.member.io.read(Lane::General, offset, sector, self.lockspace.timeouts().io())?;
-        let leader = Leader::decode(&bytes, offset).ok();
-        Ok(leader.filter(|leader| !leader.cleared && leader.lockspace == self.lockspace.name()))
+        let leader = reading::leader(Ok(&bytes), offset, self.lockspace.terms.nonce);
+        Ok(leader.good().cloned().filter(|leader| !leader.cleared && leader.lockspace == self.lockspace.name()))
+    }
+
+    fn new_leader(&self, name: Name, version: Version) -> Leader {
+        let Terms { geometry, lockspace, nonce, .. } = self.lockspace.terms;
+        Leader::new_free(geometry, lockspace, nonce, name, geometry.max_hosts(), version)
     }
 
     /// The largest version that the area ever had, as far as it shows; `None` when somebody may hold or share a lease
     /// there though the index has lost it.
     fn version_to_start_from(&self, resource: &Resource) -> Result<Option<Version>, DiskError> {
         let io = &self.member.io;
-        let geometry = self.lockspace.geometry();
-        let view = whole_view(io, geometry, resource, self.lockspace.timeouts().io())?;
-        let version =
-            view.leader.good().map_or(Version::default(), |leader| leader.version).max(view.latest_instance());
+        let view = whole_view(io, &self.lockspace.terms, resource, self.lockspace.timeouts().io())?;
+        let version = view.latest_shown();
         let leader = match &view.leader {
             // Its blocks are those of a resource that was given up.
             Seen::Good(leader) if leader.cleared => return Ok(Some(version)),
             Seen::Good(leader) => leader.clone(),
-            Seen::Bad(_) => Leader::new_free(geometry, self.lockspace.name(), resource.name, 0, Version::default()),
+            Seen::Bad(_) => self.new_leader(resource.name, Version::default()),
         };
         // Without a leader there was perhaps never a resource: what is no block there need not be the damage of one.
         let mut damaged = view.bad_blocks().filter(|_| view.leader.good().is_some());

@@ -98,7 +98,7 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     write_area(&io, geometry, index.offset, area_of(geometry, index.encode()), FORMAT_WRITE)?;
     let guard = Index::guard(geometry);
     debug_assert_eq!(guard.offset, FIXED_AREAS * area - area);
-    let leader = Leader::new_free(geometry, name, guard.name, geometry.max_hosts(), Version::default());
+    let leader = Leader::new_free(geometry, name, terms.nonce, guard.name, geometry.max_hosts(), Version::default());
     write_area(&io, geometry, guard.offset, resource_area(&leader, guard.offset), FORMAT_WRITE)?;
     if let Some(former) = former {
         clear_resources(&io, &former, needed)?;

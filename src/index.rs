@@ -7,6 +7,7 @@ use crate::engine::io::Io;
 use crate::error::{Damage, DiskError, FindError};
 use crate::format::{Corrupt, Geometry, IndexEntry, IndexHeader, Leader};
 use crate::protocol::delta::Terms;
+use crate::protocol::{Defect, Seen, reading};
 use crate::types::{Name, Resource};
 
 /// The name of the lease that guards the index.
@@ -27,7 +28,7 @@ pub(crate) enum Area {
     Resource(Name),
     /// A resource that was deleted.
     Cleared,
-    /// Nothing, the lease that guards the index, or something of another lockspace.
+    /// Nothing, the lease that guards the index, or something of another lockspace or formatting.
     Other,
     Damaged,
 }
@@ -40,12 +41,13 @@ impl Area {
             Err(error) if error.is_timeout() => return Err(error),
             Err(_) => return Ok(Area::Damaged),
         };
-        Ok(match Leader::decode(&sector, offset) {
-            Ok(leader) if leader.lockspace != terms.lockspace || leader.resource == GUARD => Area::Other,
-            Ok(leader) if leader.cleared => Area::Cleared,
-            Ok(leader) => Area::Resource(leader.resource),
-            Err(_) if sector.iter().all(|byte| *byte == 0) => Area::Other,
-            Err(_) => Area::Damaged,
+        Ok(match reading::leader(Ok(&sector), offset, terms.nonce) {
+            Seen::Good(leader) if leader.lockspace != terms.lockspace || leader.resource == GUARD => Area::Other,
+            Seen::Good(leader) if leader.cleared => Area::Cleared,
+            Seen::Good(leader) => Area::Resource(leader.resource),
+            Seen::Bad(Defect::OtherFormatting { .. }) => Area::Other,
+            Seen::Bad(_) if sector.iter().all(|byte| *byte == 0) => Area::Other,
+            Seen::Bad(_) => Area::Damaged,
         })
     }
 }

@@ -146,6 +146,12 @@ impl Lockspace {
         self.terms.geometry
     }
 
+    /// Its nonce, drawn when it was formatted: it tells the lockspace from any other that the device is formatted with,
+    /// also one of the same name. 0 where sanlock formatted it.
+    pub const fn nonce(&self) -> u32 {
+        self.terms.nonce
+    }
+
     /// Its timeouts.
     pub const fn timeouts(&self) -> Timeouts {
         self.terms.timeouts
@@ -301,7 +307,7 @@ impl Lockspace {
     fn info_up_to(&self, resource: Resource, highest: u64) -> ResourceInfo {
         let geometry = self.terms.geometry;
         let damage = |offset, what, reason: &Defect| self.damage(offset, what, reason.clone());
-        let Ok((_, view)) = view_up_to(&self.io, geometry, &resource, highest, FIRST_READ) else {
+        let Ok((_, view)) = view_up_to(&self.io, &self.terms, &resource, highest, FIRST_READ) else {
             let ownership = Err(damage(resource.offset, "leader", &Defect::Unreadable));
             let (sharers, asking, damages) = (Vec::new(), Vec::new(), Vec::new());
             return ResourceInfo { resource, ownership, sharers, asking, damages };
@@ -353,7 +359,7 @@ impl Lockspace {
     /// A host that is seen to renew its lease, watched for until everybody who might be could be judged: D, if there is
     /// anybody.
     pub(crate) fn live_host(&self) -> Result<Option<(HostId, Name)>, DiskError> {
-        let hosts = Hosts::new(self.terms.geometry, self.terms.timeouts, FIRST_READ);
+        let hosts = Hosts::new(&self.terms, FIRST_READ);
         hosts.scan_all(&self.io, None)?;
         let longest = hosts.with_observer(|observer| {
             let records = observer.hosts().filter_map(|host| observer.record(host)?.good());

@@ -29,7 +29,7 @@ impl Lockspace {
         let at = place(geometry, resource)?;
         let sector = geometry.sector_bytes();
         let (_, leader) = self.io.read_sectors(resource.offset, 0..1, sector, FIRST_READ)?;
-        let view = view(&leader, geometry, resource.offset);
+        let view = view(&leader, &self.terms, resource.offset);
         let version = self.leader(&view, resource)?.version;
         let (_, sector) = self.io.read(Lane::General, at, sector, FIRST_READ)?;
         Ok(StoredValue { value: decode(&self.io, &sector, at)?, version })

@@ -112,7 +112,7 @@ impl Lockspace {
     pub fn watch(&self) -> Watching {
         Watching {
             lockspace: self.clone(),
-            hosts: Hosts::new(self.geometry(), self.timeouts(), FIRST_READ),
+            hosts: Hosts::new(&self.terms, FIRST_READ),
             histories: BTreeMap::new(),
             looked: None,
             found: Vec::new(),

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use leasehold::format::{
     AreaSize, Block, Calls, Corrupt, DeltaRecord, Field, FieldValue, Force, Geometry, HostBitmap, HostEvent,
-    IndexEntry, IndexHeader, Leader, RecordKind, Request, SectorSize, Value, ValueOrigin, checksum, fields,
+    IndexEntry, IndexHeader, Leader, LeaderExtension, RecordKind, Request, SectorSize, Value, ValueOrigin, checksum,
+    fields,
 };
 use leasehold::{Generation, HostId, Name, Owner, Version};
 
@@ -69,18 +70,19 @@ impl Disk {
         record
     }
 
-    /// Reads a leader, and checks that writing it gives the same bytes up to the extension, which sanlock leaves zero
-    /// and this library always writes.
+    /// Reads a leader, and checks that writing it gives the same bytes, and with an extension the same up to that.
     fn leader(&self, what: &str, area: u64) -> Leader {
         let at = self.area(area);
         let sector = self.sector(what, at);
         let leader = Leader::decode(&sector, at).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let mut again = leader.encode(at);
-        assert_eq!(Leader::decode(&again, at), Ok(Leader { extended: true, ..leader.clone() }), "{what}");
+        assert_eq!(leader.encode(at), sector, "{what}");
+        let extended = Leader { extension: Some(LeaderExtension { nonce: 7, judged: true }), ..leader.clone() };
+        let mut again = extended.encode(at);
+        assert_eq!(Leader::decode(&again, at), Ok(extended), "{what}");
         again[200..216].fill(0);
         assert_eq!(again, sector, "{what}");
         assert_eq!((leader.geometry, leader.lockspace), (self.geometry, self.lockspace));
-        assert!(!leader.extended);
+        assert_eq!(leader.extension, None);
         leader
     }
 
@@ -167,8 +169,8 @@ fn a_leader_through_its_life() {
         let fresh = disk.leader("fresh-leader", 6);
         let long = name("a-name-of-48-bytes-that-leaves-no-room-for-a-nul");
         assert_eq!(long.as_bytes().len(), Name::FIELD);
-        let expected = Leader::new_free(disk.geometry, disk.lockspace, long, 7, Version::new(0));
-        assert_eq!(fresh, Leader { extended: false, ..expected });
+        let expected = Leader::new_free(disk.geometry, disk.lockspace, 0, long, 7, Version::new(0));
+        assert_eq!(fresh, Leader { extension: None, ..expected });
 
         let held = disk.leader("held-leader", 3);
         assert_eq!((held.version, held.owner, held.resource), (Version::new(1), Some(owner(1)), name("first")));

@@ -54,13 +54,10 @@ fn a_join_leaves_alone_what_belongs_to_another_lockspace_or_another_id() {
     let free = DeltaRecord { timestamp: 0, ..record(owner(A, 4), 0) };
     assert!(matches!(joins(free_record()), delta::Effect::Write(_)), "formatted, and never held");
     assert!(matches!(joins(free.clone()), delta::Effect::Write(_)), "released");
-    let mut formatted_again = free.clone();
-    formatted_again.extension.as_mut().unwrap().nonce = NONCE + 1;
     let foreign = [
         DeltaRecord { lockspace: name("other"), ..free_record() },
         DeltaRecord { owner_id: B, ..free },
         DeltaRecord { owner_id: 0, ..record(owner(A, 4), 0) },
-        formatted_again,
     ];
     for seen in foreign {
         let refused = delta::Effect::Done(Err(delta::Refusal::Foreign(Box::new(seen.clone()))));
@@ -232,7 +229,7 @@ struct Run {
 
 fn free_leader(version: u64) -> Leader {
     let geometry = Geometry::default();
-    Leader::new_free(geometry, name("ls"), name("res"), geometry.max_hosts(), Version::new(version))
+    Leader::new_free(geometry, name("ls"), NONCE, name("res"), geometry.max_hosts(), Version::new(version))
 }
 
 impl Disks {
@@ -255,6 +252,7 @@ impl Disks {
             me: owner(host, 1),
             geometry: Geometry::default(),
             lockspace: name("ls"),
+            nonce: NONCE,
             resource: name("res"),
             timeouts: timeouts(),
             disks: self.leaders.len(),

@@ -9,6 +9,7 @@
 //! | `forced.rs` | a resource that is taken by force |
 //! | `handover.rs` | a resource that its owner hands over while both run |
 //! | `damage.rs` | sectors that rot |
+//! | `formatting.rs` | a device that is formatted again |
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
 //! | `control.rs` | declaring a host dead, rebuilding a leader |
 //! | `host_ids.rs` | holding a host id, and judging those who hold one |
@@ -26,6 +27,8 @@ mod control;
 mod damage;
 #[path = "scenarios/forced.rs"]
 mod forced;
+#[path = "scenarios/formatting.rs"]
+mod formatting;
 #[path = "scenarios/handover.rs"]
 mod handover;
 #[path = "scenarios/host_ids.rs"]

@@ -76,6 +76,8 @@ fn places(geometry: Geometry) -> Vec<(u64, Kind)> {
 
 fn spoil(image: &mut [u8], geometry: Geometry, input: &mut Input<'_>) {
     let size = geometry.sector_bytes();
+    let first = DeltaRecord::decode(&image[..size], 0).expect("an id that was never held");
+    let nonce = first.extension.map_or(0, |extension| extension.nonce);
     let places = places(geometry);
     for _ in 0..input.below(8) {
         let number = usize::from(input.byte());
@@ -93,7 +95,7 @@ fn spoil(image: &mut [u8], geometry: Geometry, input: &mut Input<'_>) {
                 let (from, _) = places[input.below(places.len())];
                 image[from as usize..from as usize + size].to_vec()
             }
-            3 => record(kind, geometry, at, input),
+            3 => record(kind, geometry, nonce, at, input),
             how => {
                 let mut sector = image[start..start + size].to_vec();
                 let place = usize::from(input.word()) % size;

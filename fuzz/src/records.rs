@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold::format::{
     AreaSize, Block, BlockExtension, DeltaExtension, DeltaRecord, Force, Geometry, IndexEntry, IndexHeader, Leader,
-    Request, SectorSize, Writer, checksum,
+    LeaderExtension, Request, SectorSize, Writer, checksum,
 };
 use leasehold::{Generation, HostId, Name, Owner, Timeouts, Version};
 
@@ -68,16 +68,21 @@ fn owner(input: &mut Input<'_>) -> Option<Owner> {
     Some(Owner { host, generation: Generation::new(input.number())? })
 }
 
-/// A valid record of that kind, with contents off the input, for the offset `at`.
-pub(super) fn record(kind: Kind, geometry: Geometry, at: u64, input: &mut Input<'_>) -> Vec<u8> {
+/// Mostly the lockspace's own: what has another counts for nothing.
+fn nonce(own: u32, input: &mut Input<'_>) -> u32 {
+    if input.below(8) == 7 { input.number() as u32 } else { own }
+}
+
+/// A valid record of that kind, with contents off the input, for the offset `at` of a lockspace with that nonce.
+pub(super) fn record(kind: Kind, geometry: Geometry, own: u32, at: u64, input: &mut Input<'_>) -> Vec<u8> {
     match kind {
-        Kind::Delta => delta(geometry, input).encode(at),
-        Kind::Leader => leader(geometry, input).encode(at),
+        Kind::Delta => delta(geometry, own, input).encode(at),
+        Kind::Leader => leader(geometry, own, input).encode(at),
         Kind::Request => {
             let force = input.pick(&[Force::None, Force::Kill, Force::Graceful]);
             Request { version: Version::new(input.number()), force }.encode(geometry)
         }
-        Kind::Block => block(input).encode(geometry, at),
+        Kind::Block => block(own, input).encode(geometry, at),
         Kind::Index => {
             let max_resources = match input.byte() {
                 255 => geometry.max_index_entries(),
@@ -99,11 +104,11 @@ pub(super) fn record(kind: Kind, geometry: Geometry, at: u64, input: &mut Input<
     }
 }
 
-fn delta(geometry: Geometry, input: &mut Input<'_>) -> DeltaRecord {
+fn delta(geometry: Geometry, own: u32, input: &mut Input<'_>) -> DeltaRecord {
     let owner = owner(input).filter(|owner| geometry.has_host(owner.host));
     let extension = input.flag().then(|| {
         let small = |input: &mut Input<'_>| input.number() as u32;
-        let (nonce, session, boot, started_us) = (small(input), small(input), small(input), small(input));
+        let (nonce, session, boot, started_us) = (nonce(own, input), small(input), small(input), small(input));
         let (machine, superseded, confirmed, left) = (input.number(), small(input), input.flag(), input.byte());
         // Of `left` only 64 values mean something.
         let declared_by = HostId::new(u64::from(session % 6)).filter(|_| left >= 192);
@@ -136,7 +141,7 @@ fn delta(geometry: Geometry, input: &mut Input<'_>) -> DeltaRecord {
     }
 }
 
-fn leader(geometry: Geometry, input: &mut Input<'_>) -> Leader {
+fn leader(geometry: Geometry, own: u32, input: &mut Input<'_>) -> Leader {
     let owner = owner(input).filter(|owner| geometry.has_host(owner.host));
     Leader {
         geometry,
@@ -152,11 +157,11 @@ fn leader(geometry: Geometry, input: &mut Input<'_>) -> Leader {
         resource: name(input),
         timestamp: if owner.is_some() { input.number() } else { 0 },
         writer: Writer { id: input.number(), generation: input.number(), timestamp: input.number() },
-        extended: true,
+        extension: input.flag().then(|| LeaderExtension { nonce: nonce(own, input), judged: input.flag() }),
     }
 }
 
-fn block(input: &mut Input<'_>) -> Block {
+fn block(own: u32, input: &mut Input<'_>) -> Block {
     let inp = owner(input);
     let version = |input: &mut Input<'_>| Some(input.number()).filter(|number| *number != 0).map(Version::new);
     Block {
@@ -175,6 +180,8 @@ fn block(input: &mut Input<'_>) -> Block {
             holds: version(input),
             receives: version(input),
             withdrawn: version(input),
+            nonce: nonce(own, input),
+            making: input.flag(),
         }),
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::io::{Io, Sectors};
 use super::member::Member;
 use crate::error::DiskError;
-use crate::format::{Block, Geometry, Leader};
 use crate::protocol::area::AreaView;
+use crate::protocol::delta::Terms;
 use crate::protocol::{Defect, Seen, Span};
 use crate::types::{HostId, Resource};
 
@@ -24,47 +24,40 @@ impl Member {
         timeout: Duration,
     ) -> Result<(Span, AreaView), DiskError> {
         let highest = self.hosts.coverage().highest.max(self.host().get());
-        view_up_to(&self.io, self.terms.geometry, resource, highest, timeout)
+        view_up_to(&self.io, &self.terms, resource, highest, timeout)
     }
 }
 
 /// The leader and the blocks of all hosts that there is room for.
 pub(crate) fn whole_view(
     io: &Io,
-    geometry: Geometry,
+    terms: &Terms,
     resource: &Resource,
     timeout: Duration,
 ) -> Result<AreaView, DiskError> {
-    Ok(view_up_to(io, geometry, resource, geometry.max_hosts(), timeout)?.1)
+    Ok(view_up_to(io, terms, resource, terms.geometry.max_hosts(), timeout)?.1)
 }
 
 /// The leader and the blocks of the hosts up to the id `highest`.
 pub(crate) fn view_up_to(
     io: &Io,
-    geometry: Geometry,
+    terms: &Terms,
     resource: &Resource,
     highest: u64,
     timeout: Duration,
 ) -> Result<(Span, AreaView), DiskError> {
-    let (span, sectors) = io.read_sectors(resource.offset, 0..highest + 2, geometry.sector_bytes(), timeout)?;
-    Ok((span, view(&sectors, geometry, resource.offset)))
+    let size = terms.geometry.sector_bytes();
+    let (span, sectors) = io.read_sectors(resource.offset, 0..highest + 2, size, timeout)?;
+    Ok((span, view(&sectors, terms, resource.offset)))
 }
 
 /// What the sectors of an area from its start say.
-pub(crate) fn view(sectors: &Sectors, geometry: Geometry, area: u64) -> AreaView {
+pub(crate) fn view(sectors: &Sectors, terms: &Terms, area: u64) -> AreaView {
     let mut sectors = sectors.iter();
-    let first = sectors.next().unwrap_or(Err(Defect::Unreadable));
-    let leader = first.and_then(|sector| Ok(Leader::decode(sector, area)?)).into();
+    let leader = sectors.next().unwrap_or(Err(Defect::Unreadable));
     // The request record comes first.
-    let blocks = sectors.skip(1).zip(1..).filter_map(|(sector, id)| {
-        let host = HostId::new(id)?;
-        if sector.as_ref().is_ok_and(|sector| sector.iter().all(|byte| *byte == 0)) {
-            return None;
-        }
-        let block = sector.and_then(|sector| Ok(Block::decode(sector, area + geometry.block_offset(host))?));
-        Some((host, block.into()))
-    });
-    AreaView { leader, blocks: blocks.collect() }
+    let blocks = sectors.skip(1).zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
+    AreaView::decode(leader, blocks, area, terms.geometry, terms.nonce)
 }
 
 /// The blocks that are damaged.

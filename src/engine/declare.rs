@@ -27,7 +27,7 @@ impl Member {
                 self.pulse.held().map_err(DeclareError::Lost)?;
             }
             let event = match effect {
-                Effect::Read => match read_record(&self.io, Lane::General, geometry, target.host, io_timeout) {
+                Effect::Read => match read_record(&self.io, Lane::General, &self.terms, target.host, io_timeout) {
                     Ok((span, seen)) => Event::Read(span, seen),
                     Err(error) => {
                         trouble = Some(error);

@@ -88,7 +88,7 @@ impl Member {
     }
 
     fn whole_area(&self, resource: &Resource) -> Result<AreaView, DiskError> {
-        whole_view(&self.io, self.terms.geometry, resource, self.terms.timeouts.io())
+        whole_view(&self.io, &self.terms, resource, self.terms.timeouts.io())
     }
 
     /// Makes `to` the owner in the place of this host, which holds the resource at version `held`.

@@ -14,9 +14,9 @@ use super::pulse::Pulse;
 use crate::disk::Lane;
 use crate::error::{Damage, DiskCause, DiskError};
 use crate::format::{DeltaRecord, Geometry};
+use crate::protocol::delta::Terms;
 use crate::protocol::liveness::{HostState, Observer};
-use crate::protocol::{Defect, Seen, Span};
-use crate::timeouts::Timeouts;
+use crate::protocol::{Seen, Span, reading};
 use crate::types::{HostId, Name, Owner, Time};
 
 /// Which hosts' blocks a read must cover.
@@ -49,6 +49,7 @@ pub struct HostInfo {
 #[derive(Debug)]
 pub(crate) struct Hosts {
     geometry: Geometry,
+    nonce: u32,
     /// How long a read may take.
     patience: Duration,
     state: Mutex<State>,
@@ -63,10 +64,16 @@ struct State {
 }
 
 impl Hosts {
-    pub(crate) fn new(geometry: Geometry, timeouts: Timeouts, patience: Duration) -> Hosts {
+    pub(crate) fn new(terms: &Terms, patience: Duration) -> Hosts {
         let coverage = Coverage { highest: 0, since: None };
-        let state = State { observer: Observer::new(timeouts), coverage };
-        Hosts { geometry, patience, state: Mutex::new(state), scanning: Mutex::new(()) }
+        let state = State { observer: Observer::new(terms.timeouts), coverage };
+        Hosts {
+            geometry: terms.geometry,
+            nonce: terms.nonce,
+            patience,
+            state: Mutex::new(state),
+            scanning: Mutex::new(()),
+        }
     }
 
     pub(crate) fn coverage(&self) -> Coverage {
@@ -154,7 +161,7 @@ impl Hosts {
             .iter()
             .zip(1..)
             .filter_map(|(sector, id)| Some((HostId::new(id)?, sector)))
-            .map(|(host, sector)| (host, sector.and_then(|sector| decode(sector, self.geometry, host)).into()))
+            .map(|(host, sector)| (host, reading::record(sector, self.geometry.delta_offset(host), self.nonce)))
             .collect();
         let mut calls = Vec::new();
         if let Some(me) = own.map(Pulse::me) {
@@ -186,19 +193,15 @@ impl Hosts {
     }
 }
 
-/// The record of `host` in its sector of a lockspace at the start of its device.
-pub(crate) fn decode(sector: &[u8], geometry: Geometry, host: HostId) -> Result<DeltaRecord, Defect> {
-    Ok(DeltaRecord::decode(sector, geometry.delta_offset(host))?)
-}
-
 /// Reads the record of `host`.
 pub(crate) fn read_record(
     io: &Io,
     lane: Lane,
-    geometry: Geometry,
+    terms: &Terms,
     host: HostId,
     timeout: Duration,
 ) -> Result<(Span, Seen<DeltaRecord>), DiskError> {
-    let (span, sector) = io.read(lane, geometry.delta_offset(host), geometry.sector_bytes(), timeout)?;
-    Ok((span, decode(&sector, geometry, host).into()))
+    let at = terms.geometry.delta_offset(host);
+    let (span, sector) = io.read(lane, at, terms.geometry.sector_bytes(), timeout)?;
+    Ok((span, reading::record(Ok(&sector), at, terms.nonce)))
 }

@@ -67,7 +67,7 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
         boot: identity::boot(),
         session: rand::random(),
     };
-    let hosts = Hosts::new(terms.geometry, terms.timeouts, terms.timeouts.io());
+    let hosts = Hosts::new(&terms, terms.timeouts.io());
     hosts.scan_all(&io, None)?;
     let joiner = Joiner { io: &io, terms: &terms, identity: &identity, cancel };
     let tenure = match request.host {
@@ -199,7 +199,7 @@ impl Joiner<'_> {
         let mut failure = None;
         loop {
             let event = match effect {
-                Effect::Read => match read_record(self.io, Lane::Renewal, self.terms.geometry, host, io_timeout) {
+                Effect::Read => match read_record(self.io, Lane::Renewal, self.terms, host, io_timeout) {
                     Ok((span, seen)) => Event::Read(span, seen),
                     Err(error) => {
                         failure = Some(error);

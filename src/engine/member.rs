@@ -173,7 +173,7 @@ impl Member {
     }
 
     fn read_own(&self, timeout: Duration) -> Result<Seen<DeltaRecord>, DiskError> {
-        Ok(read_record(&self.io, Lane::Renewal, self.terms.geometry, self.host(), timeout)?.1)
+        Ok(read_record(&self.io, Lane::Renewal, &self.terms, self.host(), timeout)?.1)
     }
 
     /// Renews every R, and at once when there is something to say. A read or write that is slow is waited for, up to

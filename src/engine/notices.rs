@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::member::Member;
 use crate::disk::Lane;
-use crate::format::{DeltaRecord, Force, HostBitmap, HostEvent, Leader, Request};
+use crate::format::{DeltaRecord, Force, HostBitmap, HostEvent, Request};
+use crate::protocol::reading;
 use crate::types::{HostId, Name, Owner, Version};
 
 /// What another host says to this one.
@@ -153,6 +154,7 @@ fn read(member: &Member, offset: u64, held: Version) -> Option<(Request, Version
     let sector = member.terms.geometry.sector_bytes();
     let (_, sectors) = member.io.read(Lane::General, offset, 2 * sector, member.terms.timeouts.io()).ok()?;
     let (leader, request) = sectors.split_at(sector);
-    let latest = Leader::decode(leader, offset).map_or(held, |leader| leader.version.max(held));
+    let leader = reading::leader(Ok(leader), offset, member.terms.nonce);
+    let latest = leader.good().map_or(held, |leader| leader.version.max(held));
     Some((Request::decode(request).ok()?, latest.after(1)))
 }

@@ -35,6 +35,7 @@ impl Member {
             me: self.pulse.me(),
             geometry: self.terms.geometry,
             lockspace: self.terms.lockspace,
+            nonce: self.terms.nonce,
             resource: resource.name,
             timeouts: self.terms.timeouts,
             disks: 1,

@@ -1,6 +1,5 @@
 //! Repairs that the engine does in the thread of the caller: a damaged delta record, a leader.
 
-use super::hosts::decode;
 use super::member::Member;
 use super::operations::Acquired;
 use super::pulse::Until;
@@ -9,7 +8,7 @@ use crate::error::{AcquireError, DiskCause, DiskError, LossReason};
 use crate::format::{DeltaRecord, Leader};
 use crate::protocol::mend::Damaged;
 use crate::protocol::resource::Operation;
-use crate::protocol::{Defect, Seen, Span};
+use crate::protocol::{Defect, Seen, Span, reading};
 use crate::repair::{RepairError, Repaired};
 use crate::types::{HostId, Resource, Time};
 
@@ -30,7 +29,7 @@ impl Member {
         loop {
             self.pulse.held().map_err(RepairError::Lost)?;
             let started = self.io.now();
-            let (seen, rest) = self.read_damaged(host, at)?;
+            let (seen, rest) = self.read_damaged(at)?;
             let Seen::Bad(defect) = seen else { return Ok(Repaired::Sound) };
             let now = self.io.now();
             let damaged = Damaged::new(host, self.terms.clone(), defect, rest, fenced_by);
@@ -60,10 +59,13 @@ impl Member {
     }
 
     /// What a host's sector shows, and what sanlock would read of it.
-    fn read_damaged(&self, host: HostId, at: u64) -> Result<(Seen<DeltaRecord>, Option<DeltaRecord>), DiskError> {
-        let geometry = self.terms.geometry;
-        match self.io.read(Lane::General, at, geometry.sector_bytes(), self.terms.timeouts.io()) {
-            Ok((_, sector)) => Ok((decode(&sector, geometry, host).into(), DeltaRecord::decode_base(&sector).ok())),
+    fn read_damaged(&self, at: u64) -> Result<(Seen<DeltaRecord>, Option<DeltaRecord>), DiskError> {
+        match self.io.read(Lane::General, at, self.terms.geometry.sector_bytes(), self.terms.timeouts.io()) {
+            Ok((_, sector)) => {
+                let seen = reading::record(Ok(&sector), at, self.terms.nonce);
+                let rest = seen.bad().and_then(|defect| reading::rest(defect, &sector, DeltaRecord::decode_base));
+                Ok((seen, rest))
+            }
             // Writing it may make it readable.
             Err(DiskError { cause: DiskCause::Fault(Fault::Os { .. }), .. }) => {
                 Ok((Seen::Bad(Defect::Unreadable), None))

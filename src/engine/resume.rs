@@ -11,10 +11,9 @@ use super::notices::{Notices, TellNotice};
 use super::operations::Acquired;
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
-use crate::format::Block;
-use crate::protocol::Defect;
 use crate::protocol::delta::{Event, Identity, Tenure, Terms};
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
+use crate::protocol::{Defect, reading};
 use crate::resume::{Gone, GoneReason, ResumeError};
 use crate::types::{LeaseMode, Name, Owner, Resource, Version};
 
@@ -36,7 +35,7 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
         LockError::HeldHere => ResumeError::HeldHere { device: io.device(), host },
         LockError::System { what, source } => ResumeError::System { what, source },
     })?;
-    let hosts = Hosts::new(terms.geometry, terms.timeouts, terms.timeouts.io());
+    let hosts = Hosts::new(&terms, terms.timeouts.io());
     let started = attempt(&io, &terms, &request).and_then(|tenure| {
         let notices = request.tell_notice.map(Notices::new);
         Member::start(io.clone(), terms, hosts, tenure, request.tell, notices).map_err(|error| match error {
@@ -61,7 +60,7 @@ fn attempt(io: &Io, terms: &Terms, request: &Request) -> Result<Tenure, ResumeEr
     let mut failure = None;
     loop {
         let event = match effect {
-            Effect::Read => match read_record(io, Lane::Renewal, terms.geometry, host, terms.timeouts.fail()) {
+            Effect::Read => match read_record(io, Lane::Renewal, terms, host, terms.timeouts.fail()) {
                 Ok((span, seen)) => Event::Read(span, seen),
                 Err(error) => {
                     failure = Some(error);
@@ -120,7 +119,8 @@ impl Member {
         let block_at = resource.offset + self.terms.geometry.block_offset(me.host);
         let (size, timeout) = (self.terms.geometry.sector_bytes(), self.terms.timeouts.io());
         let read = self.io.read(Lane::General, block_at, size, timeout).ok();
-        let own = read.and_then(|(_, sector)| Block::decode(&sector, block_at).ok());
+        let own = read.map(|(_, sector)| reading::block(Ok(&sector), block_at, self.terms.nonce));
+        let own = own.and_then(|own| own.good().cloned());
         if own.as_ref().is_some_and(|own| !Standing::speaks(me, own)) {
             return unknown(GoneReason::Released);
         }
@@ -131,7 +131,7 @@ impl Member {
         };
         let damage = |offset, what, reason| Damage { device: self.io.device(), offset, what, reason };
         // A leader that can't be read takes nothing away from what was held; of anything else it shows nothing.
-        if let Err(reason @ (Defect::Deleted | Defect::Foreign { .. })) =
+        if let Err(reason @ (Defect::Deleted | Defect::Foreign { .. } | Defect::OtherFormatting { .. })) =
             view.leader_of(self.terms.lockspace, resource.name)
         {
             return unknown(damage(resource.offset, "leader", reason).into());

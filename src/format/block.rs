@@ -21,13 +21,15 @@ raw_record! {
 
 raw_record! {
     /// What follows the header of a block's extension.
-    RawBlockExtension 64..112 {
+    RawBlockExtension 64..120 {
         64 writer_generation: u64 as Number,
         72 waiting: u64 as Number,
         80 burned: u64 as Number,
         88 holds: u64 as Number,
         96 receives: u64 as Number,
         104 withdrawn: u64 as Number,
+        112 nonce: u32 as Hex,
+        116 extension_unused: u32 as Number,
     }
 }
 
@@ -45,10 +47,11 @@ const CHECKSUM: usize = 48;
 const RELEASED: u32 = 1;
 const SHARED: u32 = 1;
 const EXTENSION: usize = 56;
-const EXTENSION_BYTES: u8 = 56;
+const EXTENSION_BYTES: u8 = 64;
 /// In the extension's flags.
 const SHARES: u8 = 1;
-const _: () = assert!(EXTENSION + extension::HEADER == 64 && EXTENSION + EXTENSION_BYTES as usize == 112);
+const MAKING: u8 = 2;
+const _: () = assert!(EXTENSION + extension::HEADER == 64 && EXTENSION + EXTENSION_BYTES as usize == 120);
 
 /// The block of host id N: sector 1+N of a resource's area. The default is the empty block of a formatted area.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -76,6 +79,8 @@ pub struct Block {
 pub struct BlockExtension {
     /// In which of its host id's holdings the host wrote this.
     pub generation: u64,
+    /// The nonce of the lockspace, drawn when it was formatted.
+    pub nonce: u32,
     /// Since which version the host waits for the resource.
     pub waiting: Option<Version>,
     /// The version up to which this ballot passed over, because a block that can't be read may have decided any of
@@ -89,6 +94,8 @@ pub struct BlockExtension {
     pub receives: Option<Version>,
     /// Up to which version the host gave up in advance what it had asked for and never owned.
     pub withdrawn: Option<Version>,
+    /// Whether the host is making the resource: it may be clearing the area.
+    pub making: bool,
 }
 
 impl Block {
@@ -118,12 +125,14 @@ impl Block {
             let raw = RawBlockExtension::read(sector);
             BlockExtension {
                 generation: raw.writer_generation,
+                nonce: raw.nonce,
                 waiting: some_version(raw.waiting),
                 burned: some_version(raw.burned),
                 shares: flags & SHARES != 0,
                 holds: some_version(raw.holds),
                 receives: some_version(raw.receives),
                 withdrawn: some_version(raw.withdrawn),
+                making: flags & MAKING != 0,
             }
         });
         Ok(Block {
@@ -171,9 +180,12 @@ impl Block {
                 holds: extension.holds.map_or(0, Version::get),
                 receives: extension.receives.map_or(0, Version::get),
                 withdrawn: extension.withdrawn.map_or(0, Version::get),
+                nonce: extension.nonce,
+                extension_unused: 0,
             };
             raw.write(&mut sector);
-            let flags = if extension.shares { SHARES } else { 0 };
+            let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+            let flags = flag(extension.shares, SHARES) | flag(extension.making, MAKING);
             extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
         }
         sector

@@ -14,7 +14,7 @@
 //!   0..168 covered by checksum    0..168 covered by checksum    0..48  covered by checksum
 //! 168..172 checksum             168..172 checksum              48..52  checksum
 //! 172..200 I/O timeout, event   172..200 writer                52..56  released flag
-//! 200..256 extension            200..216 extension             56..88  extension
+//! 200..256 extension            200..216 extension             56..120 extension
 //! 256..512 bitmap of hosts                                    128..144 shared flag, generation
 //!
 //! request                       index header                  index entry, from sector 1 on
@@ -53,7 +53,7 @@ pub use checksum::checksum;
 pub use delta::{DeltaExtension, DeltaRecord};
 pub use index::{IndexEntry, IndexHeader};
 pub use layout::{AreaSize, Geometry, GeometryError, SectorSize};
-pub use paxos::{Leader, Writer};
+pub use paxos::{Leader, LeaderExtension, Writer};
 pub use request::{Force, Request};
 pub use value::{Value, ValueOrigin};
 

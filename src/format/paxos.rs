@@ -1,5 +1,6 @@
 //! The leader of a resource: which version it is at, and who owns that.
 
+use super::bytes::raw_record;
 use super::leader::{EXTENSION, RawLeader};
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
 use crate::types::{Generation, HostId, Name, Owner, Version};
@@ -9,9 +10,19 @@ const MAGIC: u32 = 0x0615_2010;
 const MAGIC_CLEARED: u32 = 0x1128_2016;
 const VERSION: u32 = 0x0006_0004;
 const SHORT_HOLD: u32 = 1;
-/// The header, and the rest of 16 bytes as zero.
+
+raw_record! {
+    /// What follows the header of a leader's extension.
+    RawLeaderExtension 208..216 {
+        208 nonce: u32 as Hex,
+        212 extension_unused: u32 as Number,
+    }
+}
+
 const EXTENSION_BYTES: u8 = 16;
-const _: () = assert!(extension::HEADER <= EXTENSION_BYTES as usize);
+/// In the extension's flags.
+const JUDGED: u8 = 1;
+const _: () = assert!(EXTENSION + extension::HEADER == 208 && EXTENSION + EXTENSION_BYTES as usize == 216);
 
 /// The first sector of a resource's area.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,8 +47,17 @@ pub struct Leader {
     pub timestamp: u64,
     /// Who wrote this record.
     pub writer: Writer,
-    /// Whether a leasehold host wrote this record. [`Leader::encode`] writes the extension whatever this says.
-    pub extended: bool,
+    /// What only leasehold hosts write and read.
+    pub extension: Option<LeaderExtension>,
+}
+
+/// What a leasehold host adds to a leader. Its checksum also covers the writer and the position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LeaderExtension {
+    /// The nonce of the lockspace, drawn when it was formatted.
+    pub nonce: u32,
+    /// Whether every claim below this version belongs to a generation that was gone when this version was begun.
+    pub judged: bool,
 }
 
 /// Who wrote a leader: the owner, or another host that completed its ballot. Not covered by the base checksum, and
@@ -57,6 +77,7 @@ impl Leader {
     pub const fn new_free(
         geometry: Geometry,
         lockspace: Name,
+        nonce: u32,
         resource: Name,
         num_hosts: u64,
         version: Version,
@@ -72,7 +93,7 @@ impl Leader {
             resource,
             timestamp: 0,
             writer: Writer { id: 0, generation: 0, timestamp: 0 },
-            extended: true,
+            extension: Some(LeaderExtension { nonce, judged: false }),
         }
     }
 
@@ -87,8 +108,11 @@ impl Leader {
     /// [`Corrupt`], with the first check that failed.
     pub fn decode(sector: &[u8], at: u64) -> Result<Leader, Corrupt> {
         let base = Leader::decode_base(sector)?;
-        let extended = extension::open(sector, EXTENSION, EXTENSION_BYTES, at)?.is_some();
-        Ok(Leader { extended, ..base })
+        let extension = extension::open(sector, EXTENSION, EXTENSION_BYTES, at)?.map(|flags| {
+            let RawLeaderExtension { nonce, .. } = RawLeaderExtension::read(sector);
+            LeaderExtension { nonce, judged: flags & JUDGED != 0 }
+        });
+        Ok(Leader { extension, ..base })
     }
 
     /// Reads what sanlock reads of a leader, whatever stands in the place of the extension.
@@ -123,14 +147,11 @@ impl Leader {
             resource: raw.resource_name,
             timestamp: raw.timestamp,
             writer: Writer { id: raw.write_id, generation: raw.write_generation, timestamp: raw.write_timestamp },
-            extended: false,
+            extension: None,
         })
     }
 
     /// The sector that holds this leader at byte `at` of its device.
-    ///
-    /// The extension is always written: it has nothing to say beyond its header, but its checksum also covers the
-    /// writer and the position.
     pub fn encode(&self, at: u64) -> Vec<u8> {
         let mut sector = vec![0; self.geometry.sector_bytes()];
         let raw = RawLeader {
@@ -155,7 +176,11 @@ impl Leader {
             write_timestamp: self.writer.timestamp,
         };
         raw.write_with_checksum(&mut sector);
-        extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, 0, at);
+        if let Some(LeaderExtension { nonce, judged }) = self.extension {
+            RawLeaderExtension { nonce, extension_unused: 0 }.write(&mut sector);
+            let flags = if judged { JUDGED } else { 0 };
+            extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
+        }
         sector
     }
 }
@@ -163,6 +188,9 @@ impl Leader {
 /// The fields of a leader's sector, valid or not.
 pub(super) fn fields(sector: &[u8]) -> Vec<Field> {
     let mut fields = RawLeader::read(sector).fields();
-    fields.extend(extension::header_fields(sector, EXTENSION).unwrap_or_default());
+    if let Some(header) = extension::header_fields(sector, EXTENSION) {
+        fields.extend(header);
+        fields.extend(RawLeaderExtension::read(sector).fields());
+    }
     fields
 }

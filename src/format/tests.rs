@@ -100,6 +100,7 @@ prop_compose! {
         (version, timestamp) in any::<(u64, u64)>(),
         (lockspace, resource) in (names(), names()),
         writer in any::<(u64, u64, u64)>(),
+        extension in any::<(u32, bool)>(),
     ) -> Leader {
         Leader {
             geometry,
@@ -112,7 +113,7 @@ prop_compose! {
             resource,
             timestamp: if owner.is_some() { timestamp } else { 0 },
             writer: Writer { id: writer.0, generation: writer.1, timestamp: writer.2 },
-            extended: true,
+            extension: Some(LeaderExtension { nonce: extension.0, judged: extension.1 }),
         }
     }
 }
@@ -123,7 +124,11 @@ prop_compose! {
         inp in proptest::option::of(owners()),
         released in any::<bool>(),
         shared in proptest::option::of((1..=u64::MAX).prop_map(|number| Generation::new(number).expect("not 0"))),
-        extension in proptest::option::of((any::<u64>(), proptest::array::uniform5(versions_but_0()), any::<bool>())),
+        extension in proptest::option::of((
+            any::<(u64, u32)>(),
+            proptest::array::uniform5(versions_but_0()),
+            any::<(bool, bool)>(),
+        )),
     ) -> Block {
         Block {
             mbal,
@@ -133,14 +138,9 @@ prop_compose! {
             instance: Version::new(instance),
             released,
             shared,
-            extension: extension.map(|(generation, [waiting, burned, holds, receives, withdrawn], shares)| BlockExtension {
-                generation,
-                waiting,
-                burned,
-                shares,
-                holds,
-                receives,
-                withdrawn,
+            extension: extension.map(|((generation, nonce), versions, (shares, making))| {
+                let [waiting, burned, holds, receives, withdrawn] = versions;
+                BlockExtension { generation, nonce, waiting, burned, shares, holds, receives, withdrawn, making }
             }),
         }
     }
@@ -382,10 +382,10 @@ fn no_extension_means_the_rule_of_sanlock() {
 
 #[test]
 fn an_extension_that_sanlock_erased_leaves_a_valid_record() {
-    let leader = Leader::new_free(Geometry::default(), name("ls"), name("r"), 2000, Version::new(4));
+    let leader = Leader::new_free(Geometry::default(), name("ls"), 7, name("r"), 2000, Version::new(4));
     let mut sector = leader.encode(512);
     sector[200..256].fill(0);
-    assert_eq!(Leader::decode(&sector, 512), Ok(Leader { extended: false, ..leader }));
+    assert_eq!(Leader::decode(&sector, 512), Ok(Leader { extension: None, ..leader }));
 }
 
 proptest! {
@@ -422,7 +422,7 @@ proptest! {
 
 #[test]
 fn an_extension_of_another_length_is_no_extension_of_ours() {
-    let leader = Leader::new_free(Geometry::default(), name("ls"), name("r"), 2000, Version::new(4));
+    let leader = Leader::new_free(Geometry::default(), name("ls"), 7, name("r"), 2000, Version::new(4));
     let mut sector = leader.encode(0);
     extension::seal(&mut sector, 200, 24, 0, 0);
     assert_eq!(Leader::decode(&sector, 0), Err(Corrupt::ExtensionChecksum));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::liveness::Observer;
 use super::resource::Hold;
 use super::rules::in_force;
-use super::{Defect, Seen};
-use crate::format::{Block, BlockExtension, Leader};
+use super::{Defect, Seen, reading};
+use crate::format::{Block, BlockExtension, Geometry, Leader};
 use crate::types::{Generation, HostId, Name, Owner, Time, Version};
 
 /// The leader and every block that is not empty. A host that is missing here has an empty block.
@@ -19,6 +19,21 @@ pub struct AreaView {
 }
 
 impl AreaView {
+    /// What the sectors of the area at byte `area` of its device say in the lockspace with that `nonce`.
+    pub fn decode<'sector>(
+        leader: Result<&[u8], Defect>,
+        blocks: impl IntoIterator<Item = (HostId, Result<&'sector [u8], Defect>)>,
+        area: u64,
+        geometry: Geometry,
+        nonce: u32,
+    ) -> AreaView {
+        let blocks = blocks.into_iter().filter_map(|(host, sector)| {
+            let block = reading::block(sector, area + geometry.block_offset(host), nonce);
+            (block != Seen::Good(Block::default())).then_some((host, block))
+        });
+        AreaView { leader: reading::leader(leader, area, nonce), blocks: blocks.collect() }
+    }
+
     /// The leader, if it is that of `resource` in `lockspace`.
     ///
     /// # Errors
@@ -55,6 +70,23 @@ impl AreaView {
     /// The latest instance that any readable block belongs to.
     pub fn latest_instance(&self) -> Version {
         self.good_blocks().map(|(_, block)| block.instance).max().unwrap_or_default()
+    }
+
+    /// The largest version that the leader or any block shows, also one of another formatting of the device.
+    pub fn latest_shown(&self) -> Version {
+        let other = |defect: &Defect| match defect {
+            Defect::OtherFormatting { number, .. } => Version::new(*number),
+            _ => Version::default(),
+        };
+        let leader = match &self.leader {
+            Seen::Good(leader) => leader.version,
+            Seen::Bad(defect) => other(defect),
+        };
+        let blocks = self.blocks.values().map(|seen| match seen {
+            Seen::Good(block) => block.instance,
+            Seen::Bad(defect) => other(defect),
+        });
+        blocks.fold(leader, Version::max)
     }
 
     /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no

@@ -49,8 +49,7 @@ impl Terms {
     /// Whether `record`, read from the sector of `host`, is one of this lockspace and of this id.
     pub(super) fn own(&self, host: HostId, record: &DeltaRecord) -> bool {
         let named = record.owner_id == host.get() || record.owner_id == 0 && record.is_free();
-        let nonce = record.extension.as_ref().is_none_or(|extension| extension.nonce == self.nonce);
-        named && nonce && (record.lockspace, record.geometry) == (self.lockspace, self.geometry)
+        named && (record.lockspace, record.geometry) == (self.lockspace, self.geometry)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
 //! | [`holding`] | until when a lease is held that can be taken by force |
 //! | [`mend`] | what is written in the place of a damaged delta record |
+//! | [`reading`] | what sectors say in this formatting of the device |
 //! | [`resource`] | a lease of either mode: judge, ballot, commit, wait, take over, convert, repair, release, give up |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
@@ -24,6 +25,7 @@ pub mod delta;
 pub mod holding;
 pub mod liveness;
 pub mod mend;
+pub mod reading;
 pub mod resource;
 pub mod resumption;
 pub(crate) mod rules;
@@ -57,6 +59,14 @@ pub enum Defect {
         /// The lockspace that it names.
         lockspace: Name,
     },
+    /// It was written in a lockspace that stood here before, or stands here since.
+    #[error("it belongs to another formatting of the device, that with the nonce {nonce:#010x}")]
+    OtherFormatting {
+        /// The nonce of that lockspace.
+        nonce: u32,
+        /// The version that a leader or a block shows, the generation of a host's record.
+        number: u64,
+    },
     /// The resource was deleted.
     #[error("the resource was deleted")]
     Deleted,
@@ -77,6 +87,14 @@ impl<T> Seen<T> {
         match self {
             Seen::Good(record) => Some(record),
             Seen::Bad(_) => None,
+        }
+    }
+
+    /// What is wrong, if there is no valid record.
+    pub const fn bad(&self) -> Option<&Defect> {
+        match self {
+            Seen::Good(_) => None,
+            Seen::Bad(defect) => Some(defect),
         }
     }
 }

@@ -164,6 +164,10 @@ mod switch {
         /// A declaration ends the generation that it names, and no other.
         DeclarationNamesGeneration,
 
+        // The device.
+        /// What was written in another formatting of the device is neither valid nor empty.
+        NonceIsChecked,
+
         // Liveness.
         /// A generation newer than its record as last read is live.
         NewerIsLive,

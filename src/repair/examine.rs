@@ -3,12 +3,11 @@
 use super::Finding;
 use crate::disk::{Fault, Lane};
 use crate::engine::areas::whole_view;
-use crate::engine::hosts::decode;
 use crate::error::{Damage, DiskCause, DiskError, FindError};
 use crate::format::{Leader, Request};
 use crate::index::Index;
 use crate::lockspace::{FIRST_READ, Lockspace};
-use crate::protocol::{Defect, Seen};
+use crate::protocol::{Defect, Seen, reading};
 use crate::types::{HostId, Owner, Resource};
 
 impl Lockspace {
@@ -24,8 +23,9 @@ impl Lockspace {
         let hosts = sectors.iter().zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
         let mut findings: Vec<Finding> = hosts
             .filter_map(|(host, sector)| {
-                let reason = sector.and_then(|sector| decode(sector, geometry, host)).err()?;
-                let damage = self.damage(geometry.delta_offset(host), "host record", reason);
+                let at = geometry.delta_offset(host);
+                let reason = reading::record(sector, at, self.terms.nonce).bad()?.clone();
+                let damage = self.damage(at, "host record", reason);
                 Some(Finding::HostRecord { host, damage })
             })
             .collect();
@@ -73,7 +73,7 @@ impl Lockspace {
     /// When the area can't be read.
     pub fn examine_area(&self, resource: Resource) -> Result<Vec<Finding>, DiskError> {
         let geometry = self.geometry();
-        let view = match whole_view(&self.io, geometry, &resource, FIRST_READ) {
+        let view = match whole_view(&self.io, &self.terms, &resource, FIRST_READ) {
             Ok(view) => view,
             Err(error) => {
                 let damage = Damage { offset: resource.offset, ..self.unreadable(error, "leader")? };
@@ -102,11 +102,14 @@ impl Lockspace {
         Ok(findings)
     }
 
-    /// The leader's sector, if it holds no valid leader.
-    pub(super) fn damaged_leader(&self, resource: &Resource) -> Result<Option<Vec<u8>>, DiskError> {
+    /// What sanlock would read of the leader of a resource, if it is no valid one of this lockspace.
+    pub(super) fn damaged_leader(&self, resource: &Resource) -> Result<Option<Option<Leader>>, DiskError> {
         match self.io.read(Lane::General, resource.offset, self.geometry().sector_bytes(), FIRST_READ) {
-            Ok((_, sector)) => Ok(Leader::decode(&sector, resource.offset).is_err().then_some(sector)),
-            Err(error) => self.unreadable(error, "leader").map(|_| Some(Vec::new())),
+            Ok((_, sector)) => {
+                let leader = reading::leader(Ok(&sector), resource.offset, self.terms.nonce);
+                Ok(leader.bad().map(|defect| reading::rest(defect, &sector, Leader::decode_base)))
+            }
+            Err(error) => self.unreadable(error, "leader").map(|_| Some(None)),
         }
     }
 
@@ -116,7 +119,7 @@ impl Lockspace {
         let index = self.index_or_guess()?.map(|(_, index)| index);
         let guard = index.is_some().then(|| self.index_guard());
         for resource in self.all_resources(index.as_ref())?.into_iter().chain(guard) {
-            let view = match whole_view(&self.io, self.geometry(), &resource, FIRST_READ) {
+            let view = match whole_view(&self.io, &self.terms, &resource, FIRST_READ) {
                 Ok(view) => view,
                 Err(error) => {
                     self.unreadable(error, "leader")?;

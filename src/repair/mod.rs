@@ -13,7 +13,7 @@ use crate::acquire::Wait;
 use crate::disk::Lane;
 use crate::engine::pulse::Until;
 use crate::error::{AcquireError, Damage, DiskError, LossReason};
-use crate::format::{Leader, Request};
+use crate::format::Request;
 use crate::lease::Lease;
 use crate::membership::Membership;
 use crate::types::{HostId, LeaseMode, Resource, Time, Version};
@@ -231,8 +231,7 @@ impl Membership {
 
     fn repair_leader(&self, resource: &Resource, deadline: Option<Time>) -> Result<Repaired, RepairError> {
         loop {
-            let Some(sector) = self.lockspace.damaged_leader(resource)? else { return Ok(Repaired::Sound) };
-            let rest = Leader::decode_base(&sector).ok();
+            let Some(rest) = self.lockspace.damaged_leader(resource)? else { return Ok(Repaired::Sound) };
             let now = self.member.io.now();
             match self.member.rebuild_leader(resource, rest) {
                 Ok(acquired) => {

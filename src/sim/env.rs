@@ -301,7 +301,7 @@ impl Env {
         // A resource whose leader may be lost is one that was made where there had been another.
         let made = Version::new(if self.options.faults.rot_leader > 0 { 1_000 } else { 0 });
         self.check.made(made);
-        let leader = Leader::new_free(geometry, lockspace(), resource(), geometry.max_hosts(), made);
+        let leader = Leader::new_free(geometry, lockspace(), NONCE, resource(), geometry.max_hosts(), made);
         for disk in 0..self.options.disks {
             self.storage.put(disk, AREA, leader.encode(AREA).into());
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use self::leasing::view;
 use self::resuming::Token;
 use super::env::{Env, NONCE, lockspace};
-use super::storage::{AREA, Sector, delta_at, seen};
+use super::storage::{AREA, Sector, delta_at, readable};
 use crate::format::{Block, DeltaRecord, Geometry};
 use crate::protocol::declare::Declaration;
 use crate::protocol::delta::{self, Acquire, Tenure, Terms, may_release};
@@ -29,7 +29,7 @@ use crate::protocol::liveness::Observer;
 use crate::protocol::resource::{Event, Operation};
 use crate::protocol::resumption::Resume;
 use crate::protocol::rules::in_force;
-use crate::protocol::{Seen, Span, Written};
+use crate::protocol::{Seen, Span, Written, reading};
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
@@ -116,13 +116,16 @@ impl Answer {
     /// What it says of the host record at `at`.
     fn of_record(self, span: Span, at: u64) -> delta::Event {
         match self {
-            Answer::Read(_, sectors) => {
-                delta::Event::Read(span, seen(&sectors[0], |sector| DeltaRecord::decode(sector, at)))
-            }
+            Answer::Read(_, sectors) => delta::Event::Read(span, record(&sectors[0], at)),
             Answer::Failed => delta::Event::ReadFailed,
             Answer::Wrote(written) => delta::Event::Wrote(span, written),
         }
     }
+}
+
+/// What the sector of a host record shows.
+fn record(sector: &[u8], at: u64) -> Seen<DeltaRecord> {
+    reading::record(readable(sector), at, NONCE)
 }
 
 /// What a process goes by whose timeouts are these.
@@ -388,7 +391,7 @@ impl Member {
 
     fn renew(&mut self, index: usize, env: &mut Env, sector: &[u8]) -> Option<End> {
         let (now, at) = (env.local(index), delta_at(self.tenure.me().host));
-        let seen = seen(sector, |sector| DeltaRecord::decode(sector, at));
+        let seen = record(sector, at);
         let may_leave = self.leaving && may_release(!env.storage.writing(index, |_, _| true));
         let record = match may_leave {
             true => self.tenure.release(now, &seen),
@@ -421,7 +424,7 @@ impl Member {
         let records: Vec<(HostId, Seen<DeltaRecord>)> = env
             .known_ids()
             .zip(offsets.iter().zip(sectors))
-            .map(|(host, (at, sector))| (host, seen(sector, |sector| DeltaRecord::decode(sector, *at))))
+            .map(|(host, (at, sector))| (host, record(sector, *at)))
             .collect();
         let own = records.iter().find(|(host, _)| *host == self.tenure.me().host).and_then(|(_, value)| value.good());
         let content = own.and_then(|record| self.tenure.recognises(record));

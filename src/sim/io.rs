@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::env::{Env, Event, Stalled};
+use super::env::{Env, Event, NONCE, Stalled};
 use super::host::{Answer, Completion, Signal, Tag};
-use super::storage::{AREA, Action, Io, SECTOR, Sector, block_at, delta_at, seen};
-use crate::format::DeltaRecord;
-use crate::protocol::{Seen, Written};
+use super::storage::{AREA, Action, Io, SECTOR, Sector, block_at, delta_at, readable};
+use crate::protocol::{Seen, Written, reading};
 use crate::types::{HostId, Time};
 
 impl Env {
@@ -163,7 +162,7 @@ impl Env {
             return;
         }
         if offset < AREA
-            && let Seen::Good(after) = seen(&bytes, |sector| DeltaRecord::decode(sector, offset))
+            && let Seen::Good(after) = reading::record(readable(&bytes), offset, NONCE)
             && self.storage.delta(offset).good().is_none_or(|before| after.generation < before.generation)
         {
             self.check.set_back(after.owner());

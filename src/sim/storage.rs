@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::env::NONCE;
 use super::host::Tag;
-use crate::format::{Block, Corrupt, DeltaRecord, Geometry, Leader};
-use crate::protocol::{Defect, Seen};
+use crate::format::{Block, DeltaRecord, Geometry, Leader};
+use crate::protocol::{Defect, Seen, reading};
 use crate::types::{HostId, Time, Version};
 
 /// Bytes of a sector.
@@ -115,16 +116,16 @@ impl Storage {
     }
 
     pub(super) fn delta(&self, at: u64) -> Seen<DeltaRecord> {
-        seen(&self.sector(0, at), |sector| DeltaRecord::decode(sector, at))
+        reading::record(readable(&self.sector(0, at)), at, NONCE)
     }
 
     pub(super) fn leader(&self, disk: usize) -> Seen<Leader> {
-        seen(&self.sector(disk, AREA), |sector| Leader::decode(sector, AREA))
+        reading::leader(readable(&self.sector(disk, AREA)), AREA, NONCE)
     }
 
     pub(super) fn block(&self, disk: usize, host: HostId) -> Seen<Block> {
         let at = block_at(host);
-        seen(&self.sector(disk, at), |sector| Block::decode(sector, at))
+        reading::block(readable(&self.sector(disk, at)), at, NONCE)
     }
 
     /// The latest version that a leader, or a value accepted by one of these hosts, shows.
@@ -148,12 +149,9 @@ impl Storage {
     }
 }
 
-/// What a sector shows; one that can't be read has no bytes.
-pub(super) fn seen<T>(sector: &[u8], decode: impl FnOnce(&[u8]) -> Result<T, Corrupt>) -> Seen<T> {
-    if sector.is_empty() {
-        return Seen::Bad(Defect::Unreadable);
-    }
-    decode(sector).map_err(Defect::from).into()
+/// The bytes of a sector; one that can't be read has none.
+pub(super) fn readable(sector: &[u8]) -> Result<&[u8], Defect> {
+    if sector.is_empty() { Err(Defect::Unreadable) } else { Ok(sector) }
 }
 
 pub(super) fn delta_at(host: HostId) -> u64 {

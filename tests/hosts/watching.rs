@@ -63,7 +63,8 @@ impl Scene {
     fn resource(&self, name: &str) -> u64 {
         let (geometry, area) = (Geometry::default(), 5 << 20);
         let (lockspace, name) = (self.watching.lockspace().name(), Name::resource(name).unwrap());
-        let leader = Leader::new_free(geometry, lockspace, name, geometry.max_hosts(), Version::new(4));
+        let nonce = self.watching.lockspace().nonce();
+        let leader = Leader::new_free(geometry, lockspace, nonce, name, geometry.max_hosts(), Version::new(4));
         self.edit(area, |_| leader.encode(area));
         area
     }

@@ -63,6 +63,9 @@ fn digest(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
+/// Of the lockspace: no counter gets that far.
+pub(crate) const NONCE: u32 = 0xfeed_0001;
+
 /// The round of an effect that is to be carried out.
 pub(crate) fn round(effect: &Effect) -> u32 {
     match effect {
@@ -88,6 +91,7 @@ pub(crate) fn hash_operation<H: Hasher>(operation: &Operation, effect: &Effect, 
         _ => {}
     }
     std::mem::discriminant(effect).hash(state);
+    recorder.words.retain(|(_, number)| *number != NONCE);
     // The last four are `round`, `stood_back`, `short_looks` and `aborts`.
     let [.., (round_at, found), _, _, (aborts_at, _)] = recorder.words[..] else {
         unreachable!("an operation has four counters");

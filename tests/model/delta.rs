@@ -17,14 +17,13 @@ use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{Generation, HostId, Name, Owner, Time, Timeouts};
 use stateright::{Model, Property};
 
-use crate::canonical::Tokens;
+use crate::canonical::{NONCE, Tokens};
 use crate::explore::{explore, in_full};
 
 /// A time of day larger than any other number in a state.
 const START: Time = Time::from_nanos(1 << 62);
 /// An I/O of one tick ends within T, one of two ticks does not.
 const TICK: Duration = Duration::from_millis(999);
-const NONCE: u32 = 0xfeed_0001;
 
 #[derive(Clone, Debug)]
 struct Limits {

@@ -187,6 +187,7 @@ fn a_lease_that_was_held_is_continued_though_a_late_write_has_set_the_leader_bac
 fn an_acquire_that_was_cut_short_is_completed_or_taken_back() {
     let memory = Memory::new();
     let owner = memory.membership.owner();
+    let nonce = memory.membership.lockspace().nonce();
     let token = memory.membership.detach().unwrap();
     // Before the leader was written; while it waited.
     memory.change_block(0, |block| {
@@ -195,7 +196,7 @@ fn an_acquire_that_was_cut_short_is_completed_or_taken_back() {
     memory.change_block(1, |block| {
         let waiting = Some(Version::new(1));
         block.extension =
-            Some(BlockExtension { generation: owner.generation.get(), waiting, ..BlockExtension::default() });
+            Some(BlockExtension { generation: owner.generation.get(), nonce, waiting, ..BlockExtension::default() });
     });
     let Resumed { leases, gone, membership, .. } = memory.resume(&token).unwrap();
     assert_eq!((versions(&leases), gone.len()), (vec![Version::new(1)], 0));
@@ -320,7 +321,8 @@ fn who_may_act_beside_a_lease_that_is_continued_is_told() {
     let lease = memory.acquire(0);
     let version = lease.version();
     let former = memory.other.owner();
-    let extension = Some(BlockExtension { generation: former.generation.get(), ..BlockExtension::default() });
+    let (generation, nonce) = (former.generation.get(), memory.other.lockspace().nonce());
+    let extension = Some(BlockExtension { generation, nonce, ..BlockExtension::default() });
     let instance = Version::new(version.get() - 1);
     let block = Block { mbal: 2, bal: 2, inp: Some(former), instance, extension, ..Block::default() };
     let geometry = memory.other.lockspace().geometry();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold::format::{DeltaExtension, DeltaRecord, Geometry};
 use leasehold::protocol::declare::{Declaration, Declared, Effect, Refusal};
-use leasehold::protocol::delta::{self, Acquire, Event, Identity, Terms};
+use leasehold::protocol::delta::{self, Acquire, Event, Identity};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::mend::Damaged;
 use leasehold::protocol::resource::{self, Operation, Outcome};
@@ -153,10 +153,6 @@ fn the_sector_says_who_declared_a_host_dead() {
 /// The record of a host that is damaged, with what is left of it.
 fn damaged(host: u64, rest: Option<DeltaRecord>, fenced_by: Option<HostId>) -> Damaged {
     Damaged::new(id(host), terms(), Defect::Unreadable, rest, fenced_by)
-}
-
-fn terms() -> Terms {
-    Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() }
 }
 
 #[test]

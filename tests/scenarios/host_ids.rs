@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use leasehold::format::{DeltaRecord, Geometry};
-use leasehold::protocol::delta::{self, Acquire, Identity, Loss, Refusal, Tenure, Terms};
+use leasehold::format::DeltaRecord;
+use leasehold::protocol::delta::{self, Acquire, Identity, Loss, Refusal, Tenure};
 use leasehold::protocol::liveness::{Observer, Verdict};
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{Profile, Time};
@@ -27,9 +27,8 @@ pub(crate) fn tenure() -> (Tenure, DeltaRecord, Time) {
 fn join(machine: u64) -> (Acquire, DeltaRecord, Time) {
     let now = Time::ZERO + Duration::from_secs(100);
     let identity = Identity { name: name("host"), machine, boot: 1, session: machine as u32 };
-    let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() };
     // Each skips another number of generations.
-    let mut acquire = Acquire::new(id(A), identity, terms, machine);
+    let mut acquire = Acquire::new(id(A), identity, terms(), machine);
     let free = DeltaRecord { timestamp: 0, ..record(owner(A, 4), timeouts()) };
     match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(free))) {
         delta::Effect::Write(record) => (acquire, record, now),
@@ -40,8 +39,7 @@ fn join(machine: u64) -> (Acquire, DeltaRecord, Time) {
 /// How long a machine watches an unreleased record of its own before it takes the id again.
 fn watches(seen: &DeltaRecord, boot: u32) -> Duration {
     let identity = Identity { name: name("host"), machine: A, boot, session: 9 };
-    let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() };
-    let mut acquire = Acquire::new(id(A), identity, terms, 0);
+    let mut acquire = Acquire::new(id(A), identity, terms(), 0);
     let start = Time::ZERO + Duration::from_secs(100);
     let mut now = start;
     loop {
@@ -160,8 +158,7 @@ fn a_host_that_was_declared_dead_and_lives_is_lost_at_its_next_renewal_and_knows
 #[test]
 fn scenario_41_an_id_that_was_not_released_is_not_taken_by_another_machine() {
     let identity = Identity { name: name("host"), machine: 77, boot: 1, session: 1 };
-    let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: 1, timeouts: timeouts() };
-    let mut acquire = Acquire::new(id(A), identity, terms, 0);
+    let mut acquire = Acquire::new(id(A), identity, terms(), 0);
     let held = record(owner(A, 4), timeouts());
     let mut now = Time::ZERO + Duration::from_secs(100);
     for _ in 0..1_000 {

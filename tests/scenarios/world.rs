@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use leasehold::format::{Block, DeltaExtension, DeltaRecord, Geometry, Leader, Writer};
 use leasehold::protocol::area::AreaView;
+use leasehold::protocol::delta::Terms;
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::resource::{Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
@@ -59,7 +60,7 @@ pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
         timestamp: 1_000,
         io_timeout: timeouts.io_seconds(),
         extension: Some(DeltaExtension {
-            nonce: 1,
+            nonce: NONCE,
             session: me.host.get() as u32,
             boot: 1,
             started_us: 0,
@@ -71,6 +72,15 @@ pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
             timeouts,
         }),
     }
+}
+
+/// Of the lockspace.
+pub(crate) const NONCE: u32 = 1;
+/// Where the area of the resource starts.
+const AREA: u64 = 3 << 20;
+
+pub(crate) fn terms() -> Terms {
+    Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: NONCE, timeouts: timeouts() }
 }
 
 pub(crate) const C: u64 = 3;
@@ -95,7 +105,7 @@ impl World {
         let geometry = Geometry::default();
         World {
             now: Time::ZERO + Duration::from_secs(1_000),
-            leader: Leader::new_free(geometry, name("ls"), name("res"), geometry.max_hosts(), Version::new(0)),
+            leader: Leader::new_free(geometry, name("ls"), NONCE, name("res"), geometry.max_hosts(), Version::new(0)),
             leader_is_damaged: false,
             blocks: BTreeMap::new(),
             records: hosts.map(|me| (me.host, record(me, timeouts()))).into(),
@@ -117,7 +127,8 @@ impl World {
 
     pub(crate) fn subject(me: Owner) -> Subject {
         let geometry = Geometry::default();
-        Subject { me, geometry, lockspace: name("ls"), resource: name("res"), timeouts: timeouts(), disks: 1 }
+        let (lockspace, resource) = (name("ls"), name("res"));
+        Subject { me, geometry, lockspace, nonce: NONCE, resource, timeouts: timeouts(), disks: 1 }
     }
 
     /// The generation that holds the host id.
@@ -172,7 +183,8 @@ impl World {
         let block = Block { mbal: ballot, bal: ballot, inp, inp_timestamp: 9, instance, ..Block::default() };
         self.blocks.insert(me.host, Seen::Good(block));
         let writer = Writer { id: host, generation: me.generation.get(), timestamp: 9 };
-        self.leader = Leader { owner: inp, version: instance, timestamp: 9, writer, ..self.leader.clone() };
+        self.leader =
+            Leader { owner: inp, version: instance, timestamp: 9, writer, extension: None, ..self.leader.clone() };
     }
 
     /// Changes the block of a host.
@@ -225,8 +237,19 @@ impl World {
 
     /// What a read shows now.
     pub(crate) fn view(&self) -> AreaView {
-        let leader = if self.leader_is_damaged { damage() } else { Seen::Good(self.leader.clone()) };
-        AreaView { leader, blocks: self.blocks.clone() }
+        let geometry = Geometry::default();
+        let leader = self.leader.encode(AREA);
+        let leader = match damage::<Leader>() {
+            Seen::Bad(defect) if self.leader_is_damaged => Err(defect),
+            _ => Ok(&*leader),
+        };
+        let blocks = self.blocks.iter().map(|(host, seen)| match seen {
+            Seen::Good(block) => (*host, Ok(block.encode(geometry, AREA + geometry.block_offset(*host)))),
+            Seen::Bad(defect) => (*host, Err(defect.clone())),
+        });
+        let blocks: Vec<_> = blocks.collect();
+        let blocks = blocks.iter().map(|(host, sector)| (*host, sector.as_deref().map_err(Clone::clone)));
+        AreaView::decode(leader, blocks, AREA, geometry, NONCE)
     }
 
     /// Carries out the effect that `run` waits for.

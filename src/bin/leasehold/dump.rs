@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use clap::Args;
 use leasehold::disk::Access;
 use leasehold::format::{
-    Block, Corrupt, DeltaRecord, Field, FieldValue, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request,
-    Value as ValueBlock, fields,
+    Corrupt, Field, FieldValue, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request, Value as ValueBlock,
+    fields,
 };
+use leasehold::protocol::{Defect, Seen, reading};
 use leasehold::{HostId, Lockspace, Name};
 use serde_json::{Map, Value, json};
 
@@ -90,7 +91,7 @@ impl Dump<'_> {
         let sectors = self.sectors(0, geometry.max_hosts());
         for (sector, host) in sectors.iter().zip(1..).filter_map(|(sector, id)| Some((sector, HostId::new(id)?))) {
             let at = geometry.delta_offset(host);
-            let record = decoded(sector, |bytes| DeltaRecord::decode(bytes, at));
+            let record = judged(sector, |sector| reading::record(sector, at, self.lockspace.nonce()));
             let error = match &record {
                 Ok(record) if record.generation == 0 && record.is_free() => continue,
                 Ok(record) if record.owner_id != host.get() || record.lockspace != self.lockspace.name() => {
@@ -177,7 +178,8 @@ impl Dump<'_> {
         let geometry = self.lockspace.geometry();
         let sectors = self.sectors(area, geometry.max_hosts() + 2);
         let [first, second, blocks @ ..] = sectors.as_slice() else { return Ok(()) };
-        let error = match decoded(first, |bytes| Leader::decode(bytes, area)) {
+        let nonce = self.lockspace.nonce();
+        let error = match judged(first, |sector| reading::leader(sector, area, nonce)) {
             Ok(leader) if leader.resource != name || leader.lockspace != self.lockspace.name() => {
                 Some(format!("it belongs to resource {} of lockspace {}", leader.resource, leader.lockspace))
             }
@@ -198,7 +200,7 @@ impl Dump<'_> {
                 continue;
             }
             let at = area + geometry.block_offset(host);
-            let error = decoded(sector, |bytes| Block::decode(bytes, at)).err();
+            let error = judged(sector, |sector| reading::block(sector, at, nonce)).err();
             let all = shown(RecordKind::Block, bytes(sector));
             self.print(&format!("block of host {host} for {name}"), at, &all, error)?;
         }
@@ -265,6 +267,14 @@ fn bytes(sector: &Sector) -> &[u8] {
 
 fn is_zero(sector: &Sector) -> bool {
     sector.as_ref().is_ok_and(|bytes| bytes.iter().all(|byte| *byte == 0))
+}
+
+/// What a sector says in this lockspace.
+fn judged<T>(sector: &Sector, read: impl FnOnce(Result<&[u8], Defect>) -> Seen<T>) -> Result<T, String> {
+    match read(Ok(sector.as_ref().map_err(String::clone)?)) {
+        Seen::Good(record) => Ok(record),
+        Seen::Bad(defect) => Err(defect.to_string()),
+    }
 }
 
 fn decoded<T, E: ToString>(sector: &Sector, decode: impl FnOnce(&[u8]) -> Result<T, E>) -> Result<T, String> {

@@ -76,6 +76,8 @@ pub struct Subject {
     pub geometry: Geometry,
     /// The lockspace's name.
     pub lockspace: Name,
+    /// Its nonce.
+    pub nonce: u32,
     /// The resource's name.
     pub resource: Name,
     /// The lockspace's timeouts.
@@ -151,8 +153,8 @@ impl Operation {
     /// it and has its checksum. Without that the leader is lost: the ballot is like any other, but far above all that
     /// the blocks show, and only when nobody who may be active claims any version.
     pub fn rebuild(subject: Subject, own: Option<Block>, rest: Option<Leader>, now: Time) -> (Operation, Effect) {
-        let Subject { geometry, lockspace, resource, .. } = subject;
-        let nothing = Leader::new_free(geometry, lockspace, resource, geometry.max_hosts(), Version::default());
+        let Subject { geometry, lockspace, nonce, resource, .. } = subject;
+        let nothing = Leader::new_free(geometry, lockspace, nonce, resource, geometry.max_hosts(), Version::default());
         let (mut operation, effect) = Operation::acquire(subject, own, Wish::exclusive(false), now);
         operation.leader_may_be_lost = rest.is_none();
         operation.stand_in = Some(rest.unwrap_or(nothing));

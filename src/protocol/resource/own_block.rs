@@ -49,8 +49,9 @@ impl Operation {
 
     pub(super) fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {
         let shares = self.wish.mode == LeaseMode::Shared;
-        let generation = self.subject.me.generation.get();
-        BlockExtension { generation, waiting, burned, shares, holds: None, receives: None, withdrawn: self.withdrawn }
+        let (generation, nonce) = (self.subject.me.generation.get(), self.subject.nonce);
+        let withdrawn = self.withdrawn;
+        BlockExtension { generation, nonce, waiting, burned, shares, withdrawn, ..BlockExtension::default() }
     }
 
     /// The own block with its claim given up, and with another waiting mark.

@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use super::round::merged;
-use super::{Effect, Goal, Operation, Outcome, Refusal, Step};
+use super::{Effect, Goal, Operation, Outcome, Refusal, Step, Subject};
 use crate::format::{Block, BlockExtension, Leader, Writer};
 use crate::protocol::area::AreaView;
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
@@ -72,7 +72,7 @@ impl Operation {
             Ok(leader) => leader.num_hosts,
             Err(refusal) => return self.refuse_or_end(refusal),
         };
-        let me = self.subject.me;
+        let Subject { me, geometry, lockspace, nonce, resource, .. } = self.subject;
         let timestamp = now.as_timestamp();
         let leader = Leader {
             short_hold: hold && self.wish.mode == LeaseMode::Shared,
@@ -80,7 +80,7 @@ impl Operation {
             timestamp: if given_up { 0 } else { ballot.block().inp_timestamp.max(1) },
             writer: Writer { id: me.host.get(), generation: me.generation.get(), timestamp },
             version,
-            ..Leader::new_free(self.subject.geometry, self.subject.lockspace, self.subject.resource, num_hosts, version)
+            ..Leader::new_free(geometry, lockspace, nonce, resource, num_hosts, version)
         };
         self.step = Step::Committing { version, hold };
         Effect::WriteLeader(self.next_round(), leader)

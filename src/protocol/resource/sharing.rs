@@ -147,10 +147,8 @@ impl Operation {
         // gone on is not set back.
         if self.may_free(leader) && leader.version == version {
             self.step = Step::Freeing;
-            return Effect::WriteLeader(
-                self.next_round(),
-                Leader { timestamp: 0, short_hold: false, ..leader.clone() },
-            );
+            let freed = Leader { timestamp: 0, short_hold: false, ..self.rewritten(leader) };
+            return Effect::WriteLeader(self.next_round(), freed);
         }
         Effect::Done(Outcome::Held(version))
     }

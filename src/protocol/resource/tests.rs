@@ -14,6 +14,7 @@ fn subject() -> Result<Subject, Box<dyn std::error::Error>> {
         me: Owner { host, generation },
         geometry: Geometry::default(),
         lockspace: Name::lockspace("test")?,
+        nonce: 1,
         resource: Name::resource("demo")?,
         timeouts: Profile::Fast.timeouts(),
         disks: 1,
@@ -26,7 +27,8 @@ fn subject() -> Result<Subject, Box<dyn std::error::Error>> {
 fn every_read_that_comes_too_late_after_its_scan_leads_to_another_scan() -> Result<(), Box<dyn std::error::Error>> {
     let subject = subject()?;
     let mut observer = Observer::new(subject.timeouts);
-    let leader = Leader::new_free(subject.geometry, subject.lockspace, subject.resource, 2000, Version::new(7));
+    let Subject { geometry, lockspace, nonce, resource, .. } = subject;
+    let leader = Leader::new_free(geometry, lockspace, nonce, resource, 2000, Version::new(7));
     let view = AreaView { leader: Seen::Good(leader), blocks: BTreeMap::new() };
     let now = Time::ZERO + subject.timeouts.io() * 10;
     let span = Span { started: now, ended: now };

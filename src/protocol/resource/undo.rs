@@ -2,7 +2,7 @@
 //! ends.
 
 use super::{Basis, Effect, Goal, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
-use crate::format::{Block, Leader};
+use crate::format::{Block, Leader, LeaderExtension};
 use crate::protocol::area::{AreaView, claim};
 use crate::protocol::rules::in_force;
 use crate::types::{LeaseMode, Time};
@@ -81,7 +81,7 @@ impl Operation {
         }
         if self.may_free(leader) && view.released(me, leader.version) {
             self.step = Step::Freeing;
-            let freed = Leader { timestamp: 0, ..leader.clone() };
+            let freed = Leader { timestamp: 0, ..self.rewritten(leader) };
             return Effect::WriteLeader(self.next_round(), freed);
         }
         self.end()
@@ -109,6 +109,13 @@ impl Operation {
         let me = self.subject.me;
         let written_by_us = (leader.writer.id, leader.writer.generation) == (me.host.get(), me.generation.get());
         leader.owner == Some(me) && !leader.is_free() && written_by_us
+    }
+
+    /// The leader as this host writes it again.
+    pub(super) fn rewritten(&self, leader: &Leader) -> Leader {
+        let judged = leader.extension.is_some_and(|extension| extension.judged);
+        let extension = Some(LeaderExtension { nonce: self.subject.nonce, judged });
+        Leader { extension, ..leader.clone() }
     }
 
     pub(super) fn end(&mut self) -> Effect {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{End, Held, Member, Signal, Tag};
-use crate::format::{Block, Geometry, Leader};
+use crate::format::Geometry;
+use crate::protocol::Written;
 use crate::protocol::area::AreaView;
 use crate::protocol::holding::Holding;
 use crate::protocol::resource::{self, After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use crate::protocol::rules::in_force;
-use crate::protocol::{Seen, Written};
-use crate::sim::env::{self, Env, lockspace};
-use crate::sim::storage::{AREA, Sector, block_at, seen};
+use crate::sim::env::{self, Env, NONCE, lockspace};
+use crate::sim::storage::{AREA, Sector, block_at, readable};
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 impl Member {
@@ -20,6 +20,7 @@ impl Member {
             me: self.tenure.me(),
             geometry: Geometry::default(),
             lockspace: lockspace(),
+            nonce: NONCE,
             resource: env::resource(),
             timeouts: self.timeouts,
             disks: env.options.disks,
@@ -279,14 +280,9 @@ const fn other(mode: LeaseMode) -> LeaseMode {
 
 /// What a read of the leader and of some blocks showed.
 pub(super) fn view(offsets: &[u64], sectors: &[Sector]) -> AreaView {
-    let sector_bytes = Geometry::default().sector_bytes() as u64;
-    let decode = |(at, sector): (&u64, &Sector)| {
-        let host = HostId::new((at - AREA) / sector_bytes - 1)?;
-        let block = seen(sector, |sector| Block::decode(sector, *at));
-        (block != Seen::Good(Block::default())).then_some((host, block))
-    };
-    AreaView {
-        leader: seen(&sectors[0], |sector| Leader::decode(sector, AREA)),
-        blocks: offsets.iter().zip(sectors).skip(1).filter_map(decode).collect(),
-    }
+    let geometry = Geometry::default();
+    let host = |at: u64| HostId::new((at - AREA) / geometry.sector_bytes() as u64 - 1);
+    let blocks = offsets.iter().zip(sectors).skip(1);
+    let blocks = blocks.filter_map(|(at, sector)| Some((host(*at)?, readable(sector))));
+    AreaView::decode(readable(&sectors[0]), blocks, AREA, geometry, NONCE)
 }

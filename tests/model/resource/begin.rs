@@ -8,12 +8,13 @@ use leasehold::{LeaseMode, Owner, Version};
 
 use super::limits::{Begin, Limits};
 use super::world::{Content, Disk, FIRST, Held, History, Host, Known, NOW, Process, Sector, State, name};
-use crate::canonical::Part;
+use crate::canonical::{NONCE, Part};
 
 impl Limits {
     pub(super) fn first_state(&self) -> State {
         let geometry = Geometry::default();
-        let leader = Leader::new_free(geometry, name("ls"), name("res"), geometry.max_hosts(), Version::new(FIRST));
+        let leader =
+            Leader::new_free(geometry, name("ls"), NONCE, name("res"), geometry.max_hosts(), Version::new(FIRST));
         let up = Known { generation: 1, free: false, dead: false };
         let host = Host {
             generation: 1,
@@ -113,7 +114,7 @@ fn won(instance: u64, mbal: u64, owner: Owner) -> Block {
         inp: Some(owner),
         inp_timestamp: NOW.as_timestamp(),
         instance: Version::new(instance),
-        extension: Some(BlockExtension { generation, ..BlockExtension::default() }),
+        extension: Some(BlockExtension { generation, nonce: NONCE, ..BlockExtension::default() }),
         ..Block::default()
     }
 }

@@ -10,7 +10,7 @@ use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{LeaseMode, Owner, Version};
 
 use super::world::{Broken, Held, NOW, Process, Reading, Role, Sector, State, id, name, timeouts};
-use crate::canonical::round;
+use crate::canonical::{NONCE, round};
 
 /// For how long the record of a dead generation has not changed.
 const UNCHANGED: Duration = Duration::from_secs(100);
@@ -20,6 +20,7 @@ pub(super) fn subject(me: Owner) -> Subject {
         me,
         geometry: Geometry::default(),
         lockspace: name("ls"),
+        nonce: NONCE,
         resource: name("res"),
         timeouts: timeouts(),
         disks: 1,
@@ -227,7 +228,7 @@ impl State {
                 timestamp: u64::from(!known.free),
                 io_timeout: 1,
                 extension: Some(DeltaExtension {
-                    nonce: 1,
+                    nonce: NONCE,
                     session: 1,
                     boot: 1,
                     started_us: 1,
