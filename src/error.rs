@@ -42,6 +42,11 @@ impl DiskError {
     pub(crate) const fn is_timeout(&self) -> bool {
         matches!(self.cause, DiskCause::TimedOut(_))
     }
+
+    /// Whether the disk has no name any more.
+    pub(crate) const fn is_gone(&self) -> bool {
+        matches!(self.cause, DiskCause::Fault(Fault::Gone))
+    }
 }
 
 /// Why a read or a write did not succeed.
@@ -151,6 +156,12 @@ pub enum LossReason {
     /// The own delta record is damaged.
     #[error("the host's record is damaged: {0}")]
     Damaged(Defect),
+    /// The lease file has no name any more. Hosts that open the path find another file or none.
+    #[error("{path} was deleted, or another file has taken its place")]
+    Gone {
+        /// Its path.
+        path: String,
+    },
     /// Another host has taken the lease by force. Its other leases are not concerned.
     #[error("fenced by {0}")]
     Fenced(Taker),
@@ -181,6 +192,7 @@ impl PartialEq for LossReason {
             }
             (LossReason::DeclaredDead { by: a }, LossReason::DeclaredDead { by: b }) => a == b,
             (LossReason::Damaged(a), LossReason::Damaged(b)) => a == b,
+            (LossReason::Gone { path: a }, LossReason::Gone { path: b }) => a == b,
             (LossReason::Fenced(a), LossReason::Fenced(b)) => a == b,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
         }
@@ -199,6 +211,7 @@ impl From<crate::protocol::delta::Loss> for LossReason {
             }
             Loss::Declared(by) => LossReason::DeclaredDead { by },
             Loss::Damaged(reason) => LossReason::Damaged(reason),
+            Loss::Gone(path) => LossReason::Gone { path },
             Loss::Released => LossReason::Left,
         }
     }

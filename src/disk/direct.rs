@@ -96,6 +96,13 @@ pub enum OpenError {
 
 /// A block device or a regular file, read and written with `O_DIRECT | O_DSYNC`.
 ///
+/// A file without a name fails every request with [`Fault::Gone`]: it was deleted, or another file was renamed over
+/// it. One that has another link left is not gone, though its path may name another file by now: whoever moves a file
+/// away under its holders and puts another in its place makes two lockspaces of one. Nor is a file gone that had no
+/// link when it was opened (`O_TMPFILE`, a file system that counts none). On NFS a file that this client deletes keeps
+/// a hidden name while it is open, and is not gone; one that another client deletes fails every request with `ESTALE`.
+/// A block device that is gone fails them, too, whether its node is there or not.
+///
 /// Requests block in threads of their own, named `leasehold-io`: up to 4 for [`Lane::Renewal`](super::Lane::Renewal)
 /// and 64 for [`Lane::General`](super::Lane::General), started as they are needed; up to 4096 more requests wait in
 /// each lane. Requests of more than 1 MiB are done in steps.
@@ -116,6 +123,8 @@ struct Medium {
     access: Access,
     /// `None` for a regular file.
     sector_size: Option<SectorSize>,
+    /// Whether it had a name that it can lose.
+    named: bool,
     len: AtomicU64,
     process: u32,
 }
@@ -234,10 +243,12 @@ impl Medium {
             path: path.into(),
             access,
             sector_size,
+            // As the path was looked up: it may have been deleted since.
+            named: before.st_nlink > 0,
             len: AtomicU64::new(0),
             process: std::process::id(),
         };
-        medium.measure().map_err(os)?;
+        medium.look().map_err(os)?;
         Ok(medium)
     }
 
@@ -264,14 +275,17 @@ impl Medium {
         }
     }
 
-    /// Asks the system for the length.
-    fn measure(&self) -> Result<u64, Errno> {
-        let len = match self.sector_size {
-            Some(_) => rustix::fs::seek(&self.file, SeekFrom::End(0))?,
-            None => u64::try_from(rustix::fs::fstat(&self.file)?.st_size).unwrap_or(0),
+    /// Asks the system for the length, and whether a name leads to it.
+    fn look(&self) -> Result<(u64, bool), Errno> {
+        let (len, gone) = match self.sector_size {
+            Some(_) => (rustix::fs::seek(&self.file, SeekFrom::End(0))?, false),
+            None => {
+                let stat = rustix::fs::fstat(&self.file)?;
+                (u64::try_from(stat.st_size).unwrap_or(0), self.named && stat.st_nlink == 0)
+            }
         };
         self.len.store(len, Ordering::Relaxed);
-        Ok(len)
+        Ok((len, gone))
     }
 
     /// What can be told without asking the system.
@@ -286,15 +300,16 @@ impl Medium {
     fn perform(&self, request: &Request, buffer: &mut Buffer) -> Result<Vec<u8>, Fault> {
         let doing = if request.is_write() { "writing" } else { "reading" };
         let beyond = |len| Fault::BeyondEnd { len };
-        let measure = || self.measure().map_err(|errno| Fault::os(doing, errno));
+        let look = || self.look().map_err(|errno| Fault::os(doing, errno));
         let known = self.len.load(Ordering::Relaxed);
         let end = request.offset.checked_add(request.len() as u64).ok_or(beyond(known))?;
         // A write beyond the end would make a regular file longer, also one that was cut short since: what comes
         // after is then holes, which read as records that are free.
-        if end > known || (request.is_write() && self.sector_size.is_none()) {
-            let len = measure()?;
-            if end > len {
-                return Err(beyond(len));
+        if end > known || self.sector_size.is_none() {
+            match look()? {
+                (_, true) => return Err(Fault::Gone),
+                (len, false) if end > len => return Err(beyond(len)),
+                (_, false) => {}
             }
         }
         let failed = |errno: Errno, done: usize| match errno {
@@ -314,7 +329,7 @@ impl Medium {
                         .map_err(|errno| failed(errno, data.len()))?;
                     data.extend_from_slice(&space[..got]);
                     if !advanced(got) {
-                        let len = measure()?;
+                        let (len, _) = look()?;
                         return Err(if len < end { beyond(len) } else { Fault::Short { got: data.len(), wanted } });
                     }
                 }

@@ -55,6 +55,10 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// bytes for a write that is durable, or with a [`Fault`]; from any thread, and possibly before this returns.
     ///
     /// Requests are not ordered among each other, even those for one sector.
+    ///
+    /// A disk that others reach by a name says [`Fault::Gone`] to every request when it has none any more, at the cost
+    /// of no I/O. A holder of leases loses them by that at its next renewal. Where the medium can't lose its name, as
+    /// memory, there is nothing to do.
     fn submit(&self, request: Request, reply: Reply);
 
     /// Locks `len` bytes from `offset` (0: all from there on) against every other open file description on this host
@@ -202,6 +206,10 @@ pub enum Fault {
     /// Too many requests wait already. Nothing was done.
     #[error("too many requests wait for the disk")]
     QueueFull,
+    /// No name leads to the medium any more: a file that was deleted, or that another file was renamed over. Hosts that
+    /// open the path find another file or none. Nothing was done.
+    #[error("it was deleted, or another file has taken its place")]
+    Gone,
     /// The request was given up: its reply was dropped without an answer.
     #[error("the request was abandoned")]
     Abandoned,

@@ -200,6 +200,9 @@ impl Member {
 
     fn renew_once(&self, started: Time) -> bool {
         let renewed = self.try_renew();
+        if let Some(error) = renewed.as_ref().err().filter(|error| error.is_gone()) {
+            self.pulse.with_tenure(|tenure| tenure.gone(self.io.now(), &error.device));
+        }
         if let Ok(Some(ended)) = renewed {
             let mut latencies = self.latencies.lock();
             if latencies.len() == HISTORY {

@@ -316,6 +316,8 @@ pub enum Loss {
     Declared(HostId),
     /// The own record is damaged.
     Damaged(Defect),
+    /// No name leads any more to the medium that this path named.
+    Gone(String),
     /// It was given back: the id may be anybody's.
     Released,
 }
@@ -378,6 +380,13 @@ impl Tenure {
     pub fn recognises(&self, record: &DeltaRecord) -> Option<Time> {
         let pending = self.pending.as_ref().filter(|(_, pending)| pending == record);
         pending.map(|(since, _)| *since).or((*record == self.last).then_some(self.last_since))
+    }
+
+    /// A renewal was told that no name leads to the medium any more, which `path` was: hosts that come from now on see
+    /// nothing of what is written there.
+    pub fn gone(&mut self, now: Time, path: &str) {
+        self.tick(now);
+        self.lost.get_or_insert_with(|| Loss::Gone(path.into()));
     }
 
     /// A renewal has read the own sector: what to write.

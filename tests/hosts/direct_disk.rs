@@ -1,6 +1,7 @@
 //! [`DirectDisk`] on real files, loop devices, and a file system that hangs.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -227,6 +228,37 @@ fn what_is_read_only_can_be_read_only() {
     run("mount", &["-o", "remount,ro", text(&mounted.point)]);
     let refused = DirectDisk::open(&path, Access::ReadWrite).unwrap_err();
     assert!(matches!(refused, OpenError::ReadOnly { .. }), "{refused}");
+}
+
+#[test]
+fn a_file_without_a_name_fails_every_request_and_one_that_has_a_link_left_none() {
+    let (_dir, path) = file(1 << 20);
+    let (renamed, other) = (path.with_extension("renamed"), path.with_extension("other"));
+    let disks = [open(&path), DirectDisk::open(&path, Access::ReadOnly).unwrap()];
+    fs::hard_link(&path, &renamed).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, [0; 4096]).unwrap();
+    for disk in &disks {
+        read(disk, 0, 512).unwrap();
+    }
+    write(&disks[0], 0, vec![1; 512]).unwrap();
+    fs::write(&other, [0; 4096]).unwrap();
+    fs::rename(&other, &renamed).unwrap();
+    for disk in &disks {
+        assert!(matches!(read(disk, 0, 512), Err(Fault::Gone)));
+    }
+    assert!(matches!(write(&disks[0], 0, vec![2; 512]), Err(Fault::Gone)));
+    assert!(fs::read(&renamed).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_file_that_never_had_a_name_does_not_lose_it() {
+    let (dir, _) = file(0);
+    let unnamed = tempfile::tempfile_in(dir.path()).unwrap();
+    unnamed.set_len(1 << 20).unwrap();
+    let disk = open(Path::new(&format!("/proc/self/fd/{}", unnamed.as_raw_fd())));
+    write(&disk, 0, vec![1; 512]).unwrap();
+    assert_eq!(read(&disk, 0, 512).unwrap(), [1; 512]);
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod guard;
 mod handover;
 #[cfg(feature = "cli")]
 mod handover_command;
+mod lifecycle;
 #[cfg(feature = "cli")]
 mod loop_devices;
 #[cfg(feature = "cli")]

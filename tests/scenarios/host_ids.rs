@@ -192,6 +192,21 @@ fn scenario_42_a_join_that_took_too_long_writes_no_more_and_ends_no_generation()
 }
 
 #[test]
+fn scenario_58_a_medium_without_a_name_is_the_loss_at_once() {
+    let (mut first, record, now) = tenure();
+    let write = Span { started: now, ended: now };
+    first.renew(now, &Seen::Good(record.clone())).unwrap();
+    first.gone(now, "/leases");
+    assert!(!first.held(now));
+    first.renewed(write, Written::Done, now);
+    let gone = Loss::Gone("/leases".into());
+    assert_eq!(first.renew(now, &Seen::Good(record)), Err(gone), "nothing more is written, and the path is told");
+    let (mut second, ..) = tenure();
+    second.gone(second.deadline(), "/leases");
+    assert_eq!(second.lost(), Some(&Loss::Expired), "it was lost before");
+}
+
+#[test]
 fn a_join_waits_until_no_write_of_another_join_can_land_in_time() {
     let (mut acquire, written, now) = join(B);
     let span = Span { started: now, ended: now };

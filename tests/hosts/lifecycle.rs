@@ -1,0 +1,89 @@
+//! How a membership and its leases end when nobody ends them in an orderly way: the lease file goes.
+
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+
+use leasehold::disk::{Fault, Lane, Plan, Request};
+use leasehold::{AcquireError, JoinOptions, LossReason, Status, Wait};
+
+use crate::common::answers::AtOnce;
+use crate::common::devices::{disk, folder, join, lockspace, text, with_resources};
+use crate::common::memory::{Scene, steady};
+use crate::common::{PATIENCE, until};
+
+/// The statuses that a program is told, and the options with which it is.
+fn told() -> (Receiver<Status>, impl Fn() -> JoinOptions) {
+    let (sender, told) = channel();
+    let options = move || {
+        let sender = sender.clone();
+        // The test may have ended.
+        JoinOptions::new().on_status(move |status| drop(sender.send(status.clone())))
+    };
+    (told, options)
+}
+
+/// The first loss that is told.
+#[track_caller]
+fn loss(told: &Receiver<Status>) -> LossReason {
+    loop {
+        if let Status::Lost { reason } = told.recv_timeout(PATIENCE).expect("a loss is told") {
+            return reason;
+        }
+    }
+}
+
+/// Long before the deadline. What is left of the file by another name keeps it.
+#[test]
+fn scenario_58_a_lease_file_that_was_deleted_or_replaced_is_the_loss_at_the_next_renewal() {
+    let delete: fn(&Path) = |path| fs::remove_file(path).unwrap();
+    let replace: fn(&Path) = |path| {
+        let other = path.with_extension("other");
+        lockspace(&other, steady());
+        fs::rename(&other, path).unwrap();
+    };
+    for part in [delete, replace] {
+        let folder = folder();
+        let (path, link) = (folder.path().join("disk"), folder.path().join("link"));
+        fs::write(&path, vec![0; 8 << 20]).unwrap();
+        with_resources(disk(&path), steady(), &["demo"]);
+        let (told, options) = told();
+        let membership = join(&path, options);
+        let resource = membership.lockspace().find("demo").unwrap();
+        let lease = membership.acquire(&resource, Wait::For(PATIENCE)).unwrap();
+
+        fs::hard_link(&path, &link).unwrap();
+        part(&path);
+        let before = membership.renewal_latencies().len();
+        until("renewals", || membership.renewal_latencies().len() >= before + 3);
+        assert!(lease.is_held());
+
+        part(&link);
+        let gone = LossReason::Gone { path: text(&path).into() };
+        assert_eq!(loss(&told), gone);
+        assert!(gone.to_string().contains(text(&path)), "{gone}");
+        assert_eq!(lease.status(), Status::Lost { reason: gone.clone() });
+        let answer = membership.acquire(&resource, Wait::No);
+        assert!(matches!(&answer, Err(AcquireError::Lost(reason)) if *reason == gone), "{answer:?}");
+    }
+}
+
+/// As any other disk says it. To a look at what is held it is a failure like others.
+#[test]
+fn only_a_renewal_takes_a_disk_that_says_it_is_gone_for_the_loss() {
+    let scene = Scene::new();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
+    let says = |lane| {
+        move |request: &Request| match request.lane == lane {
+            true => Plan::Fail(Fault::Gone),
+            false => Plan::Pass,
+        }
+    };
+    scene.path.set_rule(says(Lane::General));
+    let before = scene.membership.renewal_latencies().len();
+    until("renewals", || scene.membership.renewal_latencies().len() >= before + 3);
+    assert!(lease.is_held());
+    scene.path.set_rule(says(Lane::Renewal));
+    until("the loss", || !lease.is_held());
+    assert_eq!(lease.status(), Status::Lost { reason: LossReason::Gone { path: "memory".into() } });
+}
