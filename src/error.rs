@@ -135,7 +135,8 @@ pub enum LossReason {
     /// No renewal was confirmed for F.
     #[error("no renewal was confirmed in time")]
     Expired {
-        /// What the last attempt to renew failed with. `None`: nothing failed, but this host did not run.
+        /// What the last attempt to renew failed with. `None`: nothing failed, but this host did not run, or the
+        /// membership was dropped while leases were held.
         #[source]
         cause: Option<Arc<DiskError>>,
     },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::engine::feeding::Feeder;
 use crate::engine::hosts::HostInfo;
 use crate::engine::member::Member;
-use crate::engine::pulse::{Status, Subject};
+use crate::engine::pulse::{Status, Subject, Until};
 use crate::error::LeaveError;
 use crate::lockspace::Lockspace;
 use crate::supervision::{Ladder, Protected, SuperviseError, Supervision};
@@ -15,8 +15,11 @@ use crate::watchdog::WatchdogError;
 
 /// A host id that is held, and renewed until the membership is left or lost.
 ///
-/// Dropping it leaves the lockspace as [`Membership::leave`] does, if no lease is held; else renewing just stops, and
-/// the leases run out at their deadline.
+/// Dropping it leaves the lockspace as [`Membership::leave`] does, if no lease is held. Else renewing just stops, and the
+/// leases run out at their deadline: until then each says that it is held, and can be released. The program is
+/// [told](crate::JoinOptions::on_status) that they are late, and at the deadline that they are lost, though nothing of
+/// the membership but its leases may be left by then. Dropping it returns when no renewal is in flight any more, at the
+/// latest at that deadline.
 #[derive(Debug)]
 pub struct Membership {
     pub(crate) member: Arc<Member>,
@@ -118,9 +121,9 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        // Also of one that is over: its threads end.
+        // The thread that watches the clock lives until it has told the loss, whatever that comes from.
         if self.member.leave().is_err() {
-            self.member.stop();
+            self.member.end(Until::Stopped);
         }
     }
 }

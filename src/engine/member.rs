@@ -54,7 +54,8 @@ pub(crate) struct Member {
     /// None without a watchdog.
     feeder: OnceLock<Feeder>,
     latencies: Mutex<VecDeque<Duration>>,
-    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Each with what ends it.
+    threads: Mutex<Vec<(Until, thread::JoinHandle<()>)>>,
 }
 
 /// A thread that panics has left something undone that nobody knows: the membership counts as lost.
@@ -94,33 +95,38 @@ impl Member {
             threads: Mutex::default(),
         });
         let started = member
-            .spawn("leasehold-watch", move |member| {
+            .spawn("leasehold-watch", Until::Over, move |member| {
                 let Tell { status, loss } = tell;
                 member.pulse.watch(
                     |now| status.iter().for_each(|tell| tell(now)),
                     |lost| loss.iter().for_each(|tell| tell(lost)),
                 );
             })
-            .and_then(|()| member.spawn("leasehold-renew", |member| member.renew()))
-            .and_then(|()| member.spawn("leasehold-scan", |member| member.scan(notices)))
-            .and_then(|()| member.spawn("leasehold-verify", |member| member.verify()))
-            .and_then(|()| member.spawn("leasehold-undo", |member| member.undo()));
+            .and_then(|()| member.spawn("leasehold-renew", Until::Stopped, |member| member.renew()))
+            .and_then(|()| member.spawn("leasehold-scan", Until::Stopped, |member| member.scan(notices)))
+            .and_then(|()| member.spawn("leasehold-verify", Until::Stopped, |member| member.verify()))
+            .and_then(|()| member.spawn("leasehold-undo", Until::Stopped, |member| member.undo()));
         match started {
             Ok(()) => Ok(member),
             Err(source) => {
-                member.pulse.stop();
+                member.pulse.end(Until::Over);
                 Err(JoinError::System { what: "a thread of the membership could not be started", source })
             }
         }
     }
 
-    fn spawn(self: &Arc<Self>, name: &str, work: impl FnOnce(&Member) + Send + 'static) -> std::io::Result<()> {
+    fn spawn(
+        self: &Arc<Self>,
+        name: &str,
+        until: Until,
+        work: impl FnOnce(&Member) + Send + 'static,
+    ) -> std::io::Result<()> {
         let member = self.clone();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             let _guard = LostOnPanic(&member.pulse);
             work(&member);
         })?;
-        self.threads.lock().push(thread);
+        self.threads.lock().push((until, thread));
         Ok(())
     }
 
@@ -284,19 +290,19 @@ impl Member {
         }
         // While it is still renewed: what comes now may take longer than the watchdog waits.
         let disarmed = self.disarm();
-        self.stop();
+        self.end(Until::Over);
         self.io.close();
         let result = self.release_id();
         self.pulse.lose(LossReason::Left);
         result.and(disarmed.map_err(LeaveError::Watchdog))
     }
 
-    /// Stops renewing, without giving anything back.
-    pub(crate) fn stop(&self) {
-        self.pulse.stop();
+    /// Ends the threads that do not outlast `until`, without giving anything back.
+    pub(crate) fn end(&self, until: Until) {
+        self.pulse.end(until);
         let this = thread::current().id();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
+        let ended: Vec<_> = self.threads.lock().extract_if(.., |(end, _)| *end <= until).collect();
+        for (_, thread) in ended {
             // A callback of the program's may be what drops the membership.
             if thread.thread().id() != this {
                 // A panic was latched as a loss already.

@@ -9,6 +9,7 @@ use super::join::{LockError, lock_host};
 use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
 use super::operations::Acquired;
+use super::pulse::Until;
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
 use crate::protocol::delta::{Event, Identity, Tenure, Terms};
@@ -204,7 +205,7 @@ impl Member {
             self.pulse.reopen();
             return Err(LeaveError::LeasesHeld { resources: busy });
         }
-        self.stop();
+        self.end(Until::Over);
         self.io.close();
         let settled = self.io.settle(0..u64::MAX, self.terms.timeouts.fail());
         let held = self.pulse.held();

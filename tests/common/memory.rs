@@ -1,9 +1,10 @@
 //! A lockspace in memory, and a host whose path to it misbehaves as told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use leasehold::disk::{FaultDisk, MemoryDisk, Plan};
-use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, Resource, Timeouts, Wait, format};
+use leasehold::disk::{BootClock, Clock, FaultDisk, ManualClock, MemoryDisk, Plan};
+use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, Resource, Time, Timeouts, Wait, format};
 
 use super::{PATIENCE, id, until_some};
 
@@ -13,6 +14,27 @@ pub(crate) struct Scene {
     pub(crate) path: Arc<FaultDisk>,
     pub(crate) membership: Membership,
     pub(crate) resource: Resource,
+}
+
+/// A boot-time clock that suspends move on: waits stand still meanwhile.
+#[derive(Debug)]
+pub(crate) struct Suspended(ManualClock);
+
+impl Suspended {
+    pub(crate) fn new() -> Suspended {
+        Suspended(ManualClock::new(Time::ZERO))
+    }
+
+    /// The machine has slept for so long.
+    pub(crate) fn suspend(&self, span: Duration) {
+        self.0.advance(span);
+    }
+}
+
+impl Clock for Suspended {
+    fn now(&self) -> Time {
+        BootClock.now() + self.0.now().since(Time::ZERO)
+    }
 }
 
 /// A disk with an empty lockspace.

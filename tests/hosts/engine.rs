@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use leasehold::disk::{BootClock, Clock, Fault, Lane, ManualClock, MemoryDisk, Plan, Request};
+use leasehold::disk::{Fault, Lane, MemoryDisk, Plan, Request};
 use leasehold::format::SectorSize;
 use leasehold::{
     AcquireError, FindError, JoinError, JoinOptions, Lease, LeaveError, Lockspace, LossReason, OpenError, Status, Time,
@@ -15,7 +15,7 @@ use leasehold::{
 };
 
 use crate::common::answers::AtOnce;
-use crate::common::memory::{Scene, edit_sector, formatted, hold_writes, join, sector, steady};
+use crate::common::memory::{Scene, Suspended, edit_sector, formatted, hold_writes, join, sector, steady};
 use crate::common::{PATIENCE, id, timeouts, until, until_some};
 
 const EIO: i32 = 5;
@@ -335,20 +335,10 @@ fn a_cancelled_join_ends_at_once_and_another_succeeds() {
     again.cancel();
 }
 
-/// A boot-time clock that suspends move on: waits stand still meanwhile.
-#[derive(Debug)]
-struct Suspended(ManualClock);
-
-impl Clock for Suspended {
-    fn now(&self) -> Time {
-        BootClock.now() + self.0.now().since(Time::ZERO)
-    }
-}
-
 #[test]
 fn a_suspend_for_longer_than_the_lease_lasts_is_the_loss_of_everything_when_it_ends() {
     let disk = formatted(steady());
-    let clock = Arc::new(Suspended(ManualClock::new(Time::ZERO)));
+    let clock = Arc::new(Suspended::new());
     let (sender, told) = channel();
     let membership = join(&Lockspace::open_with_clock(Arc::new(disk), clock.clone()).unwrap(), || {
         let sender = sender.clone();
@@ -360,7 +350,7 @@ fn a_suspend_for_longer_than_the_lease_lasts_is_the_loss_of_everything_when_it_e
     assert!(lease.is_held());
     // The watching thread may not have run yet; what it tells afterwards is what this is about.
     assert!(matches!(told.recv_timeout(PATIENCE).unwrap(), Status::Held { .. }));
-    clock.0.advance(steady().fail());
+    clock.suspend(steady().fail());
     // No thread has run for it.
     assert!(!lease.is_held());
     assert!(matches!(membership.try_acquire(&resource), Err(AcquireError::Lost(_))));

@@ -1,15 +1,18 @@
-//! How a membership and its leases end when nobody ends them in an orderly way: the lease file goes.
+//! How a membership and its leases end when nobody ends them in an orderly way: the lease file goes, or a handle is
+//! dropped.
 
 use std::fs;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use leasehold::disk::{Fault, Lane, Plan, Request};
-use leasehold::{AcquireError, JoinOptions, LossReason, Status, Wait};
+use leasehold::{AcquireError, JoinOptions, Lockspace, LossReason, Status, Wait};
 
 use crate::common::answers::AtOnce;
 use crate::common::devices::{disk, folder, join, lockspace, text, with_resources};
-use crate::common::memory::{Scene, steady};
+use crate::common::memory;
+use crate::common::memory::{Scene, Suspended, path_to, sector, steady, with_resource};
 use crate::common::{PATIENCE, until};
 
 /// The statuses that a program is told, and the options with which it is.
@@ -86,4 +89,41 @@ fn only_a_renewal_takes_a_disk_that_says_it_is_gone_for_the_loss() {
     scene.path.set_rule(says(Lane::Renewal));
     until("the loss", || !lease.is_held());
     assert_eq!(lease.status(), Status::Lost { reason: LossReason::Gone { path: "memory".into() } });
+}
+
+/// The thread that tells is the last of it, and keeps nothing.
+#[test]
+fn scenario_59_a_membership_that_is_dropped_with_a_lease_alive_is_told_as_lost_at_its_deadline() {
+    let (told, options) = told();
+    let (disk, resource) = with_resource(steady());
+    let (path, clock) = (path_to(&disk), Arc::new(Suspended::new()));
+    let membership = memory::join(&Lockspace::open_with_clock(path.clone(), clock.clone()).unwrap(), options);
+    let host = membership.owner().host;
+    let lease = membership.try_acquire(&resource).unwrap();
+    drop(membership);
+    let record = || sector(&disk, (host.get() - 1) * 512);
+    let last = record();
+    assert!(lease.is_held());
+    assert!(told.try_iter().all(|status| !matches!(status, Status::Lost { .. })));
+    clock.suspend(steady().fail());
+    assert_eq!(loss(&told), LossReason::Expired { cause: None });
+    assert_eq!(lease.status(), Status::Lost { reason: LossReason::Expired { cause: None } });
+    assert!(record() == last, "it was renewed, or given back");
+    assert_eq!(told.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "nothing follows the loss");
+    drop(lease);
+    until("the end of all that used the disk", || Arc::strong_count(&path) == 1);
+}
+
+/// The handle of a lease may outlive its membership; what it protects is stopped by its holder then.
+#[test]
+fn a_lease_whose_membership_was_dropped_is_released_until_the_deadline() {
+    let scene = Scene::new();
+    let other = scene.other(2);
+    let Scene { membership, resource, .. } = scene;
+    let lease = membership.try_acquire(&resource).unwrap();
+    let version = lease.version();
+    drop(membership);
+    assert!(lease.is_held());
+    lease.release().unwrap();
+    assert!(other.try_acquire(&resource).unwrap().version() > version);
 }

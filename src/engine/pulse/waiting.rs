@@ -15,8 +15,10 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(100);
 pub(crate) enum Until {
     /// Nothing new is acquired.
     Closing,
-    /// Nothing is renewed.
+    /// Nothing is renewed. What is held runs out at its deadline.
     Stopped,
+    /// Nobody is told anything any more.
+    Over,
 }
 
 impl Pulse {
@@ -30,9 +32,11 @@ impl Pulse {
         first
     }
 
-    /// Ends every sleep for good.
-    pub(crate) fn stop(&self) {
-        self.state.lock().ended = Some(Until::Stopped);
+    /// Has the membership come as far as `until`, for good.
+    pub(crate) fn end(&self, until: Until) {
+        let mut state = self.state.lock();
+        state.ended = state.ended.max(Some(until));
+        drop(state);
         self.tell_waiters();
     }
 
@@ -111,11 +115,12 @@ impl Pulse {
     }
 
     /// The watching thread: latches each loss at its deadline though nobody asks, and tells `tell` of every change of
-    /// the membership, and `tell_loss` of leases that are lost alone. Ends when the membership is lost or has stopped.
+    /// the membership, and `tell_loss` of leases that are lost alone. Ends when it has told the loss of the membership,
+    /// or when that is over. One that has only stopped is still to be lost.
     pub(crate) fn watch(&self, tell: impl Fn(&Status), tell_loss: impl Fn(&LeaseLoss)) {
         let mut seen = self.status();
         tell(&seen);
-        while !matches!(seen, Status::Lost { .. }) && !self.has_ended(Until::Stopped) {
+        while !matches!(seen, Status::Lost { .. }) && !self.has_ended(Until::Over) {
             let change = self.wait_for(LONGEST_WAIT, |state, now| {
                 let status = state.status(now, self.fail - self.late);
                 let losses = state.untold(now);
