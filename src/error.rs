@@ -166,7 +166,16 @@ pub enum LossReason {
     /// Another host has taken the lease by force. Its other leases are not concerned.
     #[error("fenced by {0}")]
     Fenced(Taker),
-    /// Whether the lease was taken by force could not be looked at for F. Other leases are not concerned.
+    /// This host's block in the resource's area is empty: somebody has wiped the area or made it again, and hosts that
+    /// came since saw nothing of the lease. Other leases are not concerned.
+    #[error("its block in the resource's area was erased: the area was wiped or made again")]
+    BlockErased,
+    /// This host's block in the resource's area is not the one that it wrote: somebody has set the area back to an
+    /// earlier state, or something else writes there. Other leases are not concerned.
+    #[error("its block in the resource's area was replaced: the area was set back, or something else wrote there")]
+    BlockReplaced,
+    /// For F no look at the resource's area has shown that the lease is held: the area could not be read, or what was
+    /// wrong there could not be put right. Other leases are not concerned.
     #[error("the lease could not be verified in time")]
     Unverified {
         /// What the last look failed with. `None`: nothing failed, but this host did not run.

@@ -7,6 +7,7 @@
 //! | `sharers.rs` | an exclusive acquire beside sanlock hosts that share |
 //! | `modes.rs` | hosts that share, and that change between shared and exclusive |
 //! | `forced.rs` | a resource that is taken by force |
+//! | `looks.rs` | looks at what is held, where an area is wiped under its holder, or its leader is set back |
 //! | `handover.rs` | a resource that its owner hands over while both run |
 //! | `damage.rs` | sectors that rot |
 //! | `formatting.rs` | a device that is formatted again |
@@ -33,6 +34,8 @@ mod formatting;
 mod handover;
 #[path = "scenarios/host_ids.rs"]
 mod host_ids;
+#[path = "scenarios/looks.rs"]
+mod looks;
 #[path = "scenarios/modes.rs"]
 mod modes;
 #[path = "scenarios/resuming.rs"]

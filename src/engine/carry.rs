@@ -9,6 +9,7 @@ use super::member::Member;
 use super::resources::{SlotState, Unfinished};
 use crate::error::LossReason;
 use crate::format::Block;
+use crate::protocol::holding::{Holding, Loss};
 use crate::protocol::resource::{After, Effect, Operation, Outcome, Refusal};
 use crate::types::{LeaseMode, Resource, Version};
 
@@ -46,7 +47,7 @@ impl Member {
                 if operation.is_exposed()
                     && let Some(held) = self.resources.version_before(resource)
                 {
-                    self.pulse.lose_hold((resource.offset, held), LossReason::Unverified { cause: None });
+                    self.lose_hold(resource, held, Loss::Unverified);
                 }
                 let proposed = operation.proposed();
                 operation.call_off();
@@ -70,7 +71,7 @@ impl Member {
             (After::Held(mode), Outcome::Held(version), _) => (mode, *version),
             (After::Held(mode), _, Some(version)) => (mode, version),
             (After::Lost, outcome, Some(version)) => {
-                self.pulse.lose_hold((resource.offset, version), self.why_too_late(outcome));
+                self.lose_hold(resource, version, why_too_late(outcome));
                 (LeaseMode::Shared, version)
             }
             (After::Nothing, ..) | (_, _, None) => {
@@ -80,12 +81,14 @@ impl Member {
         };
         let held = match before {
             Some(before) if matches!(outcome, Outcome::Held(_)) => {
-                self.pulse.hold_on(resource, before, mode, version, operation.looked())
+                let (subject, looked) = (self.subject(resource), operation.looked());
+                self.pulse.hold_on(resource, before, version, |held, now| held.converted(&subject, looked, now))
             }
             // As before, and no longer than its looks say.
             Some(before) => self.pulse.held_here((resource.offset, before)).map(drop),
             None => {
-                self.pulse.hold(resource, mode, version, operation.looked());
+                let holding = Holding::new(&self.subject(resource), operation.looked(), operation.overridden().clone());
+                self.pulse.hold(resource, version, holding);
                 Ok(())
             }
         };
@@ -98,15 +101,9 @@ impl Member {
     /// release.
     pub(super) fn put_back(&self, resource: &Resource, mode: LeaseMode, version: Version, own: Option<Block>) {
         if let Some(own) = self.resources.end(resource, SlotState::Held(mode, version), own) {
+            let begun = self.released(resource, version, own);
             self.pulse.let_go((resource.offset, version));
-            self.queue_release(resource, own);
-        }
-    }
-
-    fn why_too_late(&self, outcome: &Outcome) -> LossReason {
-        match outcome {
-            Outcome::Refused(Refusal::Overtaken { owner, version }) => LossReason::Fenced(self.taker(*owner, *version)),
-            _ => LossReason::Unverified { cause: None },
+            self.queue_release(resource, begun);
         }
     }
 
@@ -114,12 +111,19 @@ impl Member {
     pub(crate) fn release_when_settled(&self, resource: &Resource, version: Version) {
         let now = self.io.now();
         if let Some((own, _)) = self.resources.take_held(resource, version, now, true, || now) {
-            self.queue_release(resource, own);
+            self.queue_release(resource, self.released(resource, version, own));
         }
     }
 
-    fn queue_release(&self, resource: &Resource, own: Block) {
-        let (operation, effect) = Operation::release(self.subject(resource), own, self.io.now());
+    /// Begins a release of what was held at `version`.
+    pub(super) fn released(&self, resource: &Resource, version: Version, own: Block) -> (Operation, Effect) {
+        match self.pulse.has_lost_area((resource.offset, version)) {
+            true => Operation::disown(self.subject(resource), own, self.io.now()),
+            false => Operation::release(self.subject(resource), own, self.io.now()),
+        }
+    }
+
+    fn queue_release(&self, resource: &Resource, (operation, effect): (Operation, Effect)) {
         let unfinished = Unfinished { resource: *resource, when_settled: true, operation, effect };
         self.resources.unfinished.lock().push_back(unfinished);
     }
@@ -145,5 +149,13 @@ impl Member {
             // Whoever still has the lease is told by its status.
             self.carry_out(&job.resource, (job.operation, job.effect), limits);
         }
+    }
+}
+
+fn why_too_late(outcome: &Outcome) -> Loss {
+    match outcome {
+        Outcome::Refused(Refusal::Overtaken { owner, version }) => Loss::Taken { owner: *owner, version: *version },
+        Outcome::Refused(Refusal::NotHeld(loss)) => loss.clone(),
+        _ => Loss::Unverified,
     }
 }

@@ -54,7 +54,7 @@ impl Member {
             if operation.is_exposed()
                 && let Some(version) = self.resources.version_before(resource)
             {
-                self.pulse.expose((resource.offset, version), operation.looked());
+                self.pulse.expose((resource.offset, version));
             }
             let Some((round, event)) = self.perform(resource, &effect, limits, trouble) else {
                 if let Effect::Done(outcome) = effect {

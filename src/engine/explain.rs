@@ -102,7 +102,9 @@ impl Member {
             Refusal::HostIdTooLarge { num_hosts } => {
                 AcquireError::HostIdTooLarge { resource: name, host: self.host(), max: num_hosts }
             }
-            Refusal::OwnBlockChanged => AcquireError::BlockChanged { resource: name, host: self.host() },
+            Refusal::OwnBlockChanged | Refusal::NotHeld(_) => {
+                AcquireError::BlockChanged { resource: name, host: self.host() }
+            }
             Refusal::Exhausted => AcquireError::Exhausted { resource: name },
             Refusal::VersionChanged { found } => AcquireError::VersionChanged { resource: name, found },
             Refusal::NotForced(blocker) => AcquireError::NotForced { resource: name, holder: self.holder(&blocker) },

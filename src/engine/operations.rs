@@ -121,6 +121,9 @@ impl Member {
             self.put_back(resource, mode, held, Some(own));
             return Ok(held);
         }
+        if to == LeaseMode::Exclusive {
+            self.resources.upgrades(resource);
+        }
         let begun = Operation::convert(self.subject(resource), own, to, deadline.is_some(), self.io.now());
         match self.carry_out(resource, begun, self.limits(deadline)) {
             Carried::Over { outcome: Outcome::Held(version), .. } => Ok(version),
@@ -151,7 +154,7 @@ impl Member {
         let Some((own, _)) = self.resources.take_held(resource, version, end, true, || self.io.now()) else {
             return Err(lost.map_or(unknown, ReleaseError::Lost));
         };
-        let begun = Operation::release(self.subject(resource), own, self.io.now());
+        let begun = self.released(resource, version, own);
         match self.carry_out(resource, begun, Limits { call_off: Time::MAX, hand_over: end }) {
             Carried::Over { .. } => lost.map_or(Ok(()), |reason| Err(ReleaseError::Lost(reason))),
             Carried::Lost(reason) => Err(ReleaseError::Lost(reason)),

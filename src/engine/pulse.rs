@@ -17,11 +17,12 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::disk::Clock;
-use crate::error::{DiskError, LossReason, Taker};
+use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
-use crate::protocol::holding::Holding;
+use crate::protocol::holding::{Holding, Loss, Restore, Task};
+use crate::protocol::looks::Look;
 use crate::supervision::wake;
-use crate::types::{LeaseMode, Owner, Resource, Time, Version};
+use crate::types::{Owner, Resource, Time, Version};
 use state::{Hold, State, from};
 use status::until;
 
@@ -80,7 +81,7 @@ impl Pulse {
                 Some(key) => {
                     let status = state.hold_status(key, now, late_after);
                     let hold = &state.holds[&key];
-                    (status, hold.deadline(&state.tenure), hold.loss.as_ref().map(|(since, _)| *since))
+                    (status, hold.deadline(&state.tenure), hold.lost_since())
                 }
                 None => (Status::Lost { reason: LossReason::Left }, now, None),
             },
@@ -126,9 +127,9 @@ impl Pulse {
         self.tell_waiters();
     }
 
-    /// Begins to answer for a lease. The read that showed it to be held began at `looked`.
-    pub(crate) fn hold(&self, resource: &Resource, mode: LeaseMode, version: Version, looked: Time) {
-        self.state.lock().hold(resource, version, version, Holding::new(mode, looked, self.fail));
+    /// Begins to answer for a lease.
+    pub(crate) fn hold(&self, resource: &Resource, version: Version, holding: Holding) {
+        self.state.lock().hold(resource, version, version, holding);
         self.tell_waiters();
     }
 
@@ -140,35 +141,63 @@ impl Pulse {
         &self,
         resource: &Resource,
         before: Version,
-        mode: LeaseMode,
         version: Version,
-        looked: Time,
+        converted: impl FnOnce(Holding, Time) -> Holding,
     ) -> Result<(), LossReason> {
         let mut state = self.state.lock();
         let (key, now) = ((resource.offset, before), self.clock.now());
         until(state.hold_status(key, now, Duration::ZERO))?;
         if let Some(hold) = state.holds.remove(&key) {
-            state.hold(resource, hold.began, version, hold.holding.converted(mode, looked, now));
+            state.hold(resource, hold.began, version, converted(hold.holding, now));
         }
         drop(state);
         self.tell_waiters();
         Ok(())
     }
 
-    /// A lease that was shared may be taken by force from now on: the last read began at `looked`.
-    pub(crate) fn expose(&self, key: (u64, Version), looked: Time) {
-        self.with_hold(key, |hold, _| hold.holding.expose(looked));
+    /// A lease that was shared is about to become exclusive.
+    pub(crate) fn expose(&self, key: (u64, Version)) {
+        self.with_hold(key, |hold, _| hold.holding.expose());
     }
 
-    /// A look at the lease that began at `started` has shown by whom it was taken, if it was.
-    pub(crate) fn looked(&self, key: (u64, Version), started: Time, taker: Option<Taker>) {
+    /// What is to be looked at or given back now.
+    pub(crate) fn tasks(&self) -> Vec<(Resource, Version, Task)> {
+        self.state.lock().tasks(self.clock.now())
+    }
+
+    /// What is known of a lease.
+    pub(crate) fn holding(&self, key: (u64, Version)) -> Option<Holding> {
+        self.state.lock().holds.get(&key).map(|hold| hold.holding.clone())
+    }
+
+    /// A look at the lease that began at `started` has shown that, and `reason` says why the lease is lost if it is. What
+    /// is to be written.
+    pub(crate) fn looked(
+        &self,
+        key: (u64, Version),
+        started: Time,
+        look: Look,
+        reason: Option<LossReason>,
+    ) -> Option<Restore> {
+        let mut restore = None;
         self.with_hold(key, |hold, now| {
-            hold.holding.looked(started, taker.is_some(), now);
+            restore = hold.holding.looked(started, look, now);
             hold.trouble = None;
-            if let Some(taker) = taker.filter(|_| hold.holding.is_lost()) {
-                hold.loss.get_or_insert((now, LossReason::Fenced(taker)));
+            if hold.holding.is_lost() && hold.reason.is_none() {
+                hold.reason = reason;
             }
         });
+        restore
+    }
+
+    /// What was to be written for the lease is on disk.
+    pub(crate) fn restored(&self, key: (u64, Version)) {
+        self.with_hold(key, |hold, now| hold.holding.restored(now));
+    }
+
+    /// The release of a lease that was lost has begun.
+    pub(crate) fn given_back(&self, key: (u64, Version)) {
+        self.with_hold(key, |hold, _| hold.holding.given_back());
     }
 
     /// Keeps what a look at the lease failed with, to explain a loss.
@@ -176,11 +205,11 @@ impl Pulse {
         self.with_hold(key, |hold, _| hold.trouble = Some(Arc::new(error)));
     }
 
-    /// Latches the loss of one lease.
-    pub(crate) fn lose_hold(&self, key: (u64, Version), reason: LossReason) {
+    /// Latches the loss of one lease, which is `reason` in the words of the public errors.
+    pub(crate) fn lose_hold(&self, key: (u64, Version), loss: Loss, reason: LossReason) {
         self.with_hold(key, |hold, now| {
-            hold.holding.lose();
-            hold.loss.get_or_insert((now, reason));
+            hold.holding.lose(loss, now);
+            hold.reason.get_or_insert(reason);
         });
     }
 
@@ -202,11 +231,11 @@ impl Pulse {
         self.tell_waiters();
     }
 
-    /// Whether a lease was lost alone for at least `span`.
-    pub(crate) fn lost_for(&self, key: (u64, Version), span: Duration) -> bool {
+    /// Whether a lease is lost because the area is not what this host left there.
+    pub(crate) fn has_lost_area(&self, key: (u64, Version)) -> bool {
         let state = self.state.lock();
-        let loss = state.holds.get(&key).and_then(|hold| hold.loss.as_ref());
-        loss.is_some_and(|(since, _)| self.clock.now().since(*since) >= span)
+        let loss = state.holds.get(&key).and_then(|hold| hold.holding.loss());
+        loss.is_some_and(|(_, loss)| loss.is_of_the_area())
     }
 
     /// The status of a lease.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::format::Block;
+use crate::protocol::looks::Glance;
 use crate::protocol::resource::{Effect, Operation};
 use crate::types::{LeaseMode, Name, Owner, Resource, Time, Version};
 
@@ -27,6 +28,8 @@ struct Slot {
     own: Option<Block>,
     /// Released by its holder while a conversion is under way.
     given_up: bool,
+    /// The operation under way changes what is shared to exclusive.
+    upgrades: bool,
     /// Who asked to be handed what is held, when it was looked at last.
     asking: Vec<Owner>,
 }
@@ -63,12 +66,38 @@ impl Resources {
         self.slots.lock().iter().filter_map(|(offset, slot)| slot.held(*offset)).collect()
     }
 
-    /// How many operations were begun on what is held exclusively at that version, if it is and none is under way. What
-    /// was read while that stays the same shows no work of our own.
-    pub(super) fn at_rest(&self, resource: &Resource, version: Version) -> Option<u64> {
+    /// What there is to look at of what is held at that version.
+    pub(super) fn glance(&self, resource: &Resource, version: Version) -> Option<Glance> {
         let slots = self.slots.lock();
         let slot = slots.get(&resource.offset)?;
-        (slot.state == SlotState::Held(LeaseMode::Exclusive, version)).then_some(slot.begun)
+        let begun = slot.begun;
+        match slot.state {
+            SlotState::Held(mode, held) if held == version => {
+                Some(Glance { begun, mode, own: Some(slot.own.clone()?) })
+            }
+            SlotState::Busy(Some(held)) if held == version && slot.upgrades => {
+                Some(Glance { begun, mode: LeaseMode::Shared, own: None })
+            }
+            SlotState::Held(..) | SlotState::Busy(_) | SlotState::Idle => None,
+        }
+    }
+
+    /// Takes the own block of what is held at `version`, to write it or the leader again, if no operation was begun since
+    /// `begun` of them.
+    pub(super) fn take_at_rest(&self, resource: &Resource, version: Version, begun: u64) -> Option<(Block, LeaseMode)> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(&resource.offset).filter(|slot| slot.begun == begun)?;
+        match slot.state {
+            SlotState::Held(mode, held) if held == version => Some((slot.take(held)?, mode)),
+            SlotState::Held(..) | SlotState::Busy(_) | SlotState::Idle => None,
+        }
+    }
+
+    /// The operation under way changes what is shared to exclusive: until it says otherwise it is shared.
+    pub(super) fn upgrades(&self, resource: &Resource) {
+        if let Some(slot) = self.slots.lock().get_mut(&resource.offset) {
+            slot.upgrades = true;
+        }
     }
 
     /// What is held, at which version.
@@ -121,6 +150,7 @@ impl Resources {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&resource.offset)?;
         let given_up = std::mem::take(&mut slot.given_up);
+        slot.upgrades = false;
         match (state, own) {
             (SlotState::Held(_, version), Some(own)) if given_up => {
                 slot.state = SlotState::Busy(Some(version));
@@ -164,11 +194,7 @@ impl Resources {
         loop {
             let slot = slots.get_mut(&resource.offset)?;
             match slot.state {
-                SlotState::Held(mode, held) if held == version => {
-                    slot.state = SlotState::Busy(Some(held));
-                    slot.begun += 1;
-                    return Some((slot.own.take()?, mode));
-                }
+                SlotState::Held(mode, held) if held == version => return Some((slot.take(held)?, mode)),
                 SlotState::Busy(Some(held)) if held == version => {}
                 // It was released already, and may be acquired anew.
                 SlotState::Held(..) | SlotState::Busy(_) | SlotState::Idle => return None,
@@ -185,7 +211,14 @@ impl Resources {
 
 impl Slot {
     const fn new(name: Name, state: SlotState) -> Slot {
-        Slot { name, state, begun: 0, own: None, given_up: false, asking: Vec::new() }
+        Slot { name, state, begun: 0, own: None, given_up: false, upgrades: false, asking: Vec::new() }
+    }
+
+    /// The own block of what is held at `version`, for work on it.
+    fn take(&mut self, version: Version) -> Option<Block> {
+        self.state = SlotState::Busy(Some(version));
+        self.begun += 1;
+        self.own.take()
     }
 
     fn held(&self, offset: u64) -> Option<(Resource, LeaseMode, Version)> {

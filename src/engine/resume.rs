@@ -1,6 +1,7 @@
 //! Goes on with the generation of a process that has ended, and with its leases; and ends a membership so that another
 //! process can.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::hosts::{Hosts, read_record};
@@ -13,6 +14,7 @@ use super::pulse::Until;
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
 use crate::protocol::delta::{Event, Identity, Tenure, Terms};
+use crate::protocol::holding::{Holding, Loss};
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
 use crate::protocol::{Defect, reading};
 use crate::resume::{Gone, GoneReason, ResumeError};
@@ -148,25 +150,25 @@ impl Member {
                 };
             }
         };
-        let go_on = |mode, version, own| {
+        let go_on = |mode, version, own, passed| {
             self.resources.adopt(resource, mode, version, own);
-            self.pulse.hold(resource, mode, version, span.started);
+            self.pulse.hold(resource, version, Holding::new(&self.subject(resource), span.started, passed));
         };
         let unforced = |version| Acquired { version, overridden: Vec::new() };
         match standing {
             Standing::Held(LeaseMode::Shared, version) => {
-                go_on(LeaseMode::Shared, version, own);
+                go_on(LeaseMode::Shared, version, own, BTreeSet::new());
                 Ok(Some((LeaseMode::Shared, unforced(version))))
             }
             Standing::Held(LeaseMode::Exclusive, version) => {
-                go_on(LeaseMode::Exclusive, version, own);
                 let now = self.io.now();
                 let overridden = self.hosts.with_observer(|observer| view.overridden(me, version, observer, now));
+                go_on(LeaseMode::Exclusive, version, own, overridden.clone());
                 let overridden = self.act_until(&overridden);
                 Ok(Some((LeaseMode::Exclusive, Acquired { version, overridden })))
             }
             Standing::Upgrading(version) => {
-                go_on(LeaseMode::Shared, version, own);
+                go_on(LeaseMode::Shared, version, own, BTreeSet::new());
                 // Called off at once.
                 match self.convert(resource, LeaseMode::Exclusive, version, Some(self.io.now())) {
                     Ok(version) => Ok(Some((LeaseMode::Exclusive, unforced(version)))),
@@ -179,9 +181,8 @@ impl Member {
             },
             Standing::Superseded { mode, version, by, owner } => {
                 // The program stops within G; then it is given back, as what is taken by force always is.
-                go_on(mode, version, own);
-                let reason = LossReason::Fenced(self.taker(owner, by));
-                self.pulse.lose_hold((resource.offset, version), reason);
+                go_on(mode, version, own, BTreeSet::new());
+                self.lose_hold(resource, version, Loss::Taken { owner, version: by });
                 gone(version, GoneReason::Superseded { version: by, owner })
             }
             Standing::Leftover => {

@@ -1,71 +1,92 @@
-//! Looks at what is held: a host whose resource was taken by force learns of it here, within R of its taking, or has
-//! lost the lease F after the last look.
+//! Carries out what [`Holding`](crate::protocol::holding::Holding) says of each lease: looks at it, writes what only this host may put right, gives back
+//! what is lost.
 
 use super::member::Member;
-use super::pulse::Until;
 use crate::disk::Lane;
-use crate::types::{LeaseMode, Resource, Version};
+use crate::error::LossReason;
+use crate::protocol::holding::{Loss, Restore, Task};
+use crate::protocol::looks::{Look, Restoration, Verdict};
+use crate::types::{Resource, Version};
 
 impl Member {
-    /// The verifying thread. Each lease is looked at once in R, apart from the renewal: a slow read of an area must not
-    /// cost the host id.
+    /// The verifying thread. It looks apart from the renewal: a slow read of an area must not cost the host id.
     pub(super) fn verify(&self) {
-        let interval = self.terms.timeouts.renewal();
-        let mut next = self.io.now();
-        while self.pulse.sleep(next, Until::Stopped) {
-            let started = self.io.now();
-            let leases = self.resources.leases();
-            // Who took one may have joined since the last look at all ids. The leader tells, too, unless it is set
-            // back.
-            let scanned = self.hosts.coverage().since;
-            let old = scanned.is_none_or(|since| started.since(since) > self.terms.timeouts.fail());
-            if old && leases.iter().any(|(_, mode, _)| *mode == LeaseMode::Exclusive) {
-                // Its failure leaves the leader to look at.
-                let _ = self.hosts.scan_all(&self.io, Some(&self.pulse));
-            }
-            for (resource, mode, version) in leases {
-                if self.pulse.lost_for((resource.offset, version), self.terms.timeouts.fence()) {
-                    // What it protected is gone by now. Whoever comes after the taker waits for its claim to be.
-                    self.release_later(&resource, version);
-                } else if mode == LeaseMode::Exclusive {
-                    self.verify_one(&resource, version);
+        while self.pulse.sleep_to_look() {
+            for (resource, version, task) in self.pulse.tasks() {
+                match task {
+                    Task::Look => self.look(&resource, version),
+                    Task::GiveBack if self.resources.glance(&resource, version).is_some() => {
+                        self.release_later(&resource, version);
+                        self.pulse.given_back((resource.offset, version));
+                    }
+                    Task::GiveBack => {}
                 }
             }
-            next = started + interval;
         }
     }
 
-    fn verify_one(&self, resource: &Resource, version: Version) {
+    fn look(&self, resource: &Resource, version: Version) {
         let key = (resource.offset, version);
-        let Some(begun) = self.resources.at_rest(resource, version) else { return };
+        let Some(before) = self.resources.glance(resource, version) else { return };
+        let Some(holding) = self.pulse.holding(key) else { return };
+        if holding.needs_scan(self.hosts.coverage().since, self.io.now()) {
+            // Its failure leaves the leader to look at.
+            let _ = self.hosts.scan_all(&self.io, Some(&self.pulse));
+        }
         let (span, view) = match self.read_area(resource) {
             Ok(read) => read,
             Err(error) => return self.pulse.not_looked(key, error),
         };
-        // A conversion that came in between looks like a taking: by ourselves, or by those who share since.
-        if self.resources.at_rest(resource, version) != Some(begun) {
-            return;
+        let (subject, after, now) = (self.subject(resource), self.resources.glance(resource, version), self.io.now());
+        let look = self.hosts.with_observer(|observer| {
+            Look::at(&subject, (version, &holding), (&before, after.as_ref()), &view, observer, now)
+        });
+        let Some(look) = look else { return };
+        self.resources.set_asking(resource, look.asking.clone());
+        let reason = match &look.verdict {
+            Verdict::Lost(loss) => Some(self.reason_of(loss)),
+            Verdict::Good | Verdict::Unclear | Verdict::Restore(_) => None,
+        };
+        if let Some(restore) = self.pulse.looked(key, span.started, look, reason) {
+            self.restore(resource, version, before.begun, restore);
         }
-        if view.block(self.host()).is_none() {
-            self.restore(resource, version);
-        }
-        let me = self.pulse.me();
-        let asking = view.destinations(version).map(|(owner, _)| owner).filter(|owner| owner.host != me.host);
-        self.resources.set_asking(resource, asking.collect());
-        let taken = view.fenced(me, version);
-        self.pulse.looked(key, span.started, taken.map(|(owner, version)| self.taker(owner, version)));
     }
 
-    /// Writes the own block anew, which others must take for anything while it is damaged.
-    fn restore(&self, resource: &Resource, version: Version) {
-        let now = self.io.now();
-        // A conversion or a release that is under way does it, too.
-        let Some((own, mode)) = self.resources.take_held(resource, version, now, false, || now) else { return };
-        if self.pulse.held().is_ok() {
-            let at = resource.offset + self.terms.geometry.block_offset(self.host());
-            // What fails is tried again with the next look; what hangs keeps other writes from the sector.
-            let _ = self.io.write(Lane::General, at, own.encode(self.terms.geometry, at), self.terms.timeouts.io());
+    /// Writes what was not right, unless an operation was begun since: that does it, too.
+    fn restore(&self, resource: &Resource, version: Version, begun: u64, restore: Restore) {
+        let Some((own, mode)) = self.resources.take_at_rest(resource, version, begun) else { return };
+        let (offset, geometry) = (resource.offset, self.terms.geometry);
+        let (at, sector) = match restore.what {
+            Restoration::Block(block) => {
+                let at = offset + geometry.block_offset(self.host());
+                (at, block.encode(geometry, at))
+            }
+            Restoration::Leader(leader) => (offset, leader.encode(offset)),
+        };
+        let key = (offset, version);
+        if self.pulse.held_here(key).is_ok() && self.io.now() < restore.by {
+            // What fails is tried again after the next look; what hangs keeps other writes from the sector.
+            match self.io.write(Lane::General, at, sector, self.terms.timeouts.io()) {
+                Ok(_) => self.pulse.restored(key),
+                Err(error) => self.pulse.not_looked(key, error),
+            }
         }
         self.put_back(resource, mode, version, Some(own));
+    }
+
+    /// Why a lease is lost, in the words of the public errors.
+    pub(super) fn reason_of(&self, loss: &Loss) -> LossReason {
+        match *loss {
+            Loss::Unverified => LossReason::Unverified { cause: None },
+            Loss::Taken { owner, version } => LossReason::Fenced(self.taker(owner, version)),
+            Loss::Erased => LossReason::BlockErased,
+            Loss::Replaced => LossReason::BlockReplaced,
+        }
+    }
+
+    /// Latches the loss of a lease.
+    pub(super) fn lose_hold(&self, resource: &Resource, version: Version, loss: Loss) {
+        let reason = self.reason_of(&loss);
+        self.pulse.lose_hold((resource.offset, version), loss, reason);
     }
 }

@@ -197,16 +197,32 @@ impl AreaView {
     /// Who has taken the resource from `owner` at `version`, though it did not give it up: the first owner of a later
     /// version that the leader shows or that a block accepted.
     pub fn fenced(&self, owner: Owner, version: Version) -> Option<(Option<Owner>, Version)> {
-        let led = self
-            .leader
-            .good()
-            .filter(|leader| leader.version > version || leader.version == version && leader.owner != Some(owner));
+        self.fenced_by(self.leader.good(), owner, version)
+    }
+
+    /// As [`AreaView::fenced`], where `leader` is what counts of the leader.
+    pub(super) fn fenced_by(
+        &self,
+        leader: Option<&Leader>,
+        owner: Owner,
+        version: Version,
+    ) -> Option<(Option<Owner>, Version)> {
+        let anothers = |leader: &&Leader| leader.owner.is_some_and(|other| other != owner);
+        let led = leader.filter(|it| it.version > version || it.version == version && anothers(it));
         let led = led.map(|leader| (leader.owner, leader.version));
         let accepted = self.good_blocks().filter(|(host, block)| {
             *host != owner.host && block.instance > version && block.bal > 0 && in_force!(FencedByBlocks)
         });
         let accepted = accepted.map(|(_, block)| (block.inp, block.instance));
         led.into_iter().chain(accepted).min_by_key(|(_, version)| *version)
+    }
+
+    /// Another owner than `me` that `leader` names, not for a moment only, and whose own block claims that version.
+    pub(super) fn rival(&self, leader: &Leader, me: Owner) -> Option<(Owner, Version)> {
+        let owner = self.named(leader).filter(|owner| *owner != me && !leader.short_hold)?;
+        let claims = self.block(owner.host).and_then(|block| claim(owner.host, &block));
+        let alone = claims == Some((leader.version, owner)) && self.hold_of(owner.host) == Hold::Exclusive;
+        alone.then_some((owner, leader.version))
     }
 
     /// Whether somebody but `me` may own a version after `version` without having seen that `me` shares.

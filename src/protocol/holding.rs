@@ -1,75 +1,211 @@
-//! A lease while it is held: until when it is, beside the host id, and how its holder learns that it was taken by
-//! force.
+//! A lease while it is held: until when it is, beside the host id, when it is looked at, and when it is given back if
+//! it is lost alone.
 //!
 //! Not in here: the host id, with which every lease ends ([`super::delta`]); what a look at the area shows
-//! ([`AreaView::fenced`](super::area::AreaView::fenced)).
+//! ([`super::looks`]).
 //!
 //! Invariants:
-//! - What can be taken by force is held until F after the start of the last look that showed that nobody took it. So
-//!   whoever takes it knows until when its former owner may act, though that one may see nothing any more.
+//! - A lease is held until F after the start of the last look that showed it as it is to be. So a host that takes it by
+//!   force knows until when its former owner may act, though that one may see nothing any more; and whoever wipes the
+//!   area of a resource ends every hold of it F + G later.
 //! - Lost is latched.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
+use super::looks::{Look, Restoration, Verdict};
+use super::resource::Subject;
 use super::rules::in_force;
-use crate::types::{LeaseMode, Time};
+use crate::format::Leader;
+use crate::timeouts::Timeouts;
+use crate::types::{Owner, Time, Version};
+
+/// Why a lease is lost though the host id is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// No look has shown for F that it is held.
+    Unverified,
+    /// Another host owns the resource.
+    Taken {
+        /// Which one, if that is known.
+        owner: Option<Owner>,
+        /// At which version.
+        version: Version,
+    },
+    /// The own block was erased: the area was wiped, or made again.
+    Erased,
+    /// Something else stands in the place of the own block: the area was set back, or something else wrote there.
+    Replaced,
+}
+
+impl Loss {
+    /// Whether the area is not what this host left there. What stands there may be others', and a new count of versions.
+    pub const fn is_of_the_area(&self) -> bool {
+        matches!(self, Loss::Erased | Loss::Replaced)
+    }
+}
+
+/// What is to be done now about a lease that is held, or was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// Look at the leader and at the blocks of all ids in use, the own one included; and report that by
+    /// [`Holding::looked`] or [`Holding::not_looked`].
+    Look,
+    /// Release it, unless an operation is under way: what it protected is gone by now, and whoever comes next waits for
+    /// its claim or flag to be. Report that by [`Holding::given_back`].
+    GiveBack,
+}
+
+/// Writes what only this host may put right, unless it is `by` before it is submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Restore {
+    /// What is written.
+    pub what: Restoration,
+    /// The latest moment of the submission.
+    pub by: Time,
+}
 
 /// What its holder knows of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Holding {
-    fail: Duration,
-    /// Start of the last look that showed that nobody took it. `None`: nobody can.
+    timeouts: Timeouts,
+    /// Start of the last look that showed it as it is to be. `None`: nobody looks.
     looked: Option<Time>,
-    lost: bool,
+    /// When the next look begins.
+    due: Time,
+    /// An upgrade is about to drop the flag: what it does next is not to be looked at.
+    exposed: bool,
+    /// Since when, and why.
+    loss: Option<(Time, Loss)>,
+    given_back: bool,
+    /// Who may own an earlier version, since it was taken from them by force.
+    passed: BTreeSet<Owner>,
+    /// The leader as it was seen last when it was right.
+    leader: Option<Leader>,
 }
 
 impl Holding {
-    /// A lease that is held in `mode`; the read that showed it to be so began at `looked`. What others share nobody
-    /// takes by force. `fail` is the lockspace's F.
-    pub fn new(mode: LeaseMode, looked: Time, fail: Duration) -> Holding {
-        Holding { fail, looked: (mode == LeaseMode::Exclusive).then_some(looked), lost: false }
+    /// A lease that is held; the read that showed it to be so began at `looked`. `passed` are those from whom it was
+    /// taken by force. Of several disks none is looked at, and nothing is taken by force there.
+    pub fn new(subject: &Subject, looked: Time, passed: BTreeSet<Owner>) -> Holding {
+        let Subject { timeouts, disks, .. } = *subject;
+        let looks = disks == 1;
+        Holding {
+            timeouts,
+            looked: looks.then_some(looked),
+            due: if looks { looked + timeouts.renewal() } else { Time::MAX },
+            exposed: false,
+            loss: None,
+            given_back: false,
+            passed,
+            leader: None,
+        }
     }
 
     /// Until when it is held if no further look succeeds. `None`: as long as the host id.
     pub fn deadline(&self) -> Option<Time> {
-        self.looked.filter(|_| in_force!(LookedAtInTime)).map(|looked| looked + self.fail)
+        self.looked.filter(|_| in_force!(LookedAtInTime)).map(|looked| looked + self.timeouts.fail())
     }
 
-    /// Whether it is lost. Once true it stays so.
+    /// Since when it is lost alone, and why. Once it is it stays so.
+    pub const fn loss(&self) -> Option<&(Time, Loss)> {
+        self.loss.as_ref()
+    }
+
+    /// Whether it is lost alone.
     pub const fn is_lost(&self) -> bool {
-        self.lost
+        self.loss.is_some()
+    }
+
+    /// Who may still own an earlier version, since it was taken from them by force.
+    pub const fn passed(&self) -> &BTreeSet<Owner> {
+        &self.passed
+    }
+
+    /// The leader as it was seen last when it was right.
+    pub(super) const fn leader(&self) -> Option<&Leader> {
+        self.leader.as_ref()
     }
 
     /// Latches the loss if the deadline has passed.
     pub fn tick(&mut self, now: Time) {
-        self.lost |= self.deadline().is_some_and(|deadline| now >= deadline);
-    }
-
-    /// It is shared and can be taken by force from now on, as it is about to become exclusive; the last read began at
-    /// `looked`.
-    pub fn expose(&mut self, looked: Time) {
-        self.looked.get_or_insert(looked);
-    }
-
-    /// A look that began at `started` has shown whether it was taken.
-    pub fn looked(&mut self, started: Time, taken: bool, now: Time) {
-        self.tick(now);
-        self.lost |= taken && in_force!(OwnerVerifies);
-        if !self.lost {
-            self.looked = self.looked.map(|before| before.max(started));
+        if let Some(deadline) = self.deadline().filter(|deadline| now >= *deadline) {
+            self.loss.get_or_insert((deadline, Loss::Unverified));
         }
     }
 
-    /// How it is held after a conversion to `mode`, whose last read began at `looked`. One that was lost meanwhile
-    /// stays so, whatever the conversion has brought.
-    #[must_use]
-    pub fn converted(mut self, mode: LeaseMode, looked: Time, now: Time) -> Holding {
-        self.tick(now);
-        Holding { lost: self.lost, ..Holding::new(mode, looked, self.fail) }
+    /// When something is to be done next.
+    pub fn due(&self) -> Time {
+        match &self.loss {
+            Some(_) if self.given_back => Time::MAX,
+            Some((since, _)) => self.due.max(*since + self.timeouts.fence()),
+            None if self.exposed => Time::MAX,
+            None => self.due,
+        }
     }
 
-    /// It was taken before it could be shared, or can't be known to be held.
-    pub fn lose(&mut self) {
-        self.lost = true;
+    /// What is to be done now. What comes to nothing is to be done again R later.
+    pub fn task(&mut self, now: Time) -> Option<Task> {
+        self.tick(now);
+        if now < self.due() {
+            return None;
+        }
+        self.due = now + self.timeouts.renewal();
+        Some(if self.is_lost() { Task::GiveBack } else { Task::Look })
+    }
+
+    /// Whether the delta records of all ids are to be read before the next look, which were last at `scanned`. Whoever
+    /// has taken the resource may have joined since.
+    pub fn needs_scan(&self, scanned: Option<Time>, now: Time) -> bool {
+        scanned.is_none_or(|since| now.since(since) > self.timeouts.fail())
+    }
+
+    /// It is shared and about to become exclusive, and its flag about to go.
+    pub const fn expose(&mut self) {
+        self.exposed = true;
+    }
+
+    /// A look that began at `started` has come to that verdict. What is to be written, if anything.
+    pub fn looked(&mut self, started: Time, look: Look, now: Time) -> Option<Restore> {
+        self.tick(now);
+        if self.is_lost() || self.exposed {
+            return None;
+        }
+        match look.verdict {
+            Verdict::Good => {
+                self.looked = self.looked.map(|before| before.max(started));
+                self.leader = look.leader.or(self.leader.take());
+            }
+            Verdict::Unclear => {}
+            Verdict::Lost(loss) => self.lose(loss, now),
+            Verdict::Restore(what) => {
+                let by = self.deadline().unwrap_or(Time::MAX);
+                return Some(Restore { what, by });
+            }
+        }
+        None
+    }
+
+    /// What was to be restored is on disk: only a look that begins now can show so.
+    pub fn restored(&mut self, now: Time) {
+        self.due = self.due.min(now);
+    }
+
+    /// Its release has begun.
+    pub const fn given_back(&mut self) {
+        self.given_back = true;
+    }
+
+    /// How it is held after a conversion, whose last read began at `looked`. One that was lost meanwhile stays so,
+    /// whatever the conversion has brought.
+    #[must_use]
+    pub fn converted(mut self, subject: &Subject, looked: Time, now: Time) -> Holding {
+        self.tick(now);
+        let Holding { loss, given_back, passed, .. } = self;
+        Holding { loss, given_back, ..Holding::new(subject, looked, passed) }
+    }
+
+    /// It was taken, or can't be known to be held.
+    pub fn lose(&mut self, loss: Loss, now: Time) {
+        self.loss.get_or_insert((now, loss));
     }
 }

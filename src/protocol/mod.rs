@@ -10,7 +10,8 @@
 //! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
 //! | [`resumption`] | whether a restarted process goes on with its predecessor's generation and leases |
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
-//! | [`holding`] | until when a lease is held that can be taken by force |
+//! | [`holding`] | until when a lease is held, when it is looked at, when it is given back if it is lost alone |
+//! | [`looks`] | what a look at a lease says of it, and what is written for it |
 //! | [`mend`] | what is written in the place of a damaged delta record |
 //! | [`reading`] | what sectors say in this formatting of the device |
 //! | [`resource`] | a lease of either mode: judge, ballot, commit, wait, take over, convert, repair, release, give up |
@@ -24,6 +25,7 @@ pub mod declare;
 pub mod delta;
 pub mod holding;
 pub mod liveness;
+pub mod looks;
 pub mod mend;
 pub mod reading;
 pub mod resource;

@@ -119,6 +119,18 @@ mod switch {
         /// nothing else.
         RebuildSkipsVersions,
 
+        // Looking at what is held.
+        /// What is held is lost when the own block is readable and is not the one that this host wrote.
+        OwnBlockIsLookedAt,
+        /// A look that doesn't show the leader at the version that is held alone is no good one.
+        LowerLeaderIsNoGoodLook,
+        /// What is read while an own operation is begun says nothing of what is held.
+        OwnWorkIsNoLook,
+        /// An operation on what is held ends when the own block does not say any more that it is: it is not written again.
+        HoldIsNotMadeUp,
+        /// What is held is lost when another host owns the resource that did not see that it is.
+        RivalEndsHold,
+
         // Handover.
         /// A host that runs a ballot to hand a version over says in it that it still holds that.
         AskingHolds,

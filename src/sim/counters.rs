@@ -41,6 +41,8 @@ pub struct Counters {
     pub forced: u64,
     /// Leases that their owner found taken, or could not look at.
     pub fenced: u64,
+    /// Own blocks and leaders of what is held that were written again.
+    pub restored: u64,
     /// Leases handed over, as the source says.
     pub handed_over: u64,
     /// Leases that their new owner was handed.
@@ -70,6 +72,7 @@ impl std::ops::AddAssign for Counters {
         self.shared += other.shared;
         self.forced += other.forced;
         self.fenced += other.fenced;
+        self.restored += other.restored;
         self.handed_over += other.handed_over;
         self.received += other.received;
         self.upsets += other.upsets;

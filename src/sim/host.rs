@@ -26,6 +26,7 @@ use crate::protocol::declare::Declaration;
 use crate::protocol::delta::{self, Acquire, Tenure, Terms, may_release};
 use crate::protocol::holding::Holding;
 use crate::protocol::liveness::Observer;
+use crate::protocol::looks::Glance;
 use crate::protocol::resource::{Event, Operation};
 use crate::protocol::resumption::Resume;
 use crate::protocol::rules::in_force;
@@ -74,9 +75,15 @@ pub(super) enum Tag {
     },
     Scan {
         known_from: Time,
-        wanted_by: Option<(u64, u32)>,
+        wanted_by: Option<Wanted>,
     },
+    /// A look that was begun after so many operations.
     Verify {
+        version: Version,
+        begun: u64,
+    },
+    /// What is written again of what is held at that version.
+    Restore {
         version: Version,
     },
     Area {
@@ -85,6 +92,15 @@ pub(super) enum Tag {
         disk: usize,
         since: Time,
     },
+}
+
+/// What waits for a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A round of an operation.
+    Operation(u64, u32),
+    /// A look at what is held at that version.
+    Look(Version),
 }
 
 impl Tag {
@@ -168,6 +184,8 @@ struct Member {
     settling: Option<u32>,
     own: Option<Block>,
     held: Option<Held>,
+    /// What a look that is under way goes by.
+    glance: Option<Glance>,
     leaving: bool,
     declaration: Option<(HostId, Declaration)>,
     /// It found the leader damaged.
@@ -181,11 +199,13 @@ struct Member {
 }
 
 /// A lease that a process holds, or has lost alone and not given back yet.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Held {
     mode: LeaseMode,
     version: Version,
     holding: Holding,
+    /// When a signal comes to look at it; [`Time::MAX`]: none does.
+    signalled: Time,
 }
 
 impl Host {
@@ -271,6 +291,7 @@ impl Member {
             settling: None,
             own: None,
             held: None,
+            glance: None,
             leaving: false,
             declaration: None,
             rebuilds: false,
@@ -293,7 +314,7 @@ impl Member {
                 }
                 env.signal_after(index, env.options.scan, Signal::Scan);
             }
-            Signal::Verify { version } => self.verify(index, env, version),
+            Signal::Verify { version } => return self.verify(index, env, version),
             Signal::Act => return self.act(index, env),
             Signal::CallOff { operation } if operation == self.operations => {
                 if let Some(operation) = &mut self.operation {
@@ -312,7 +333,7 @@ impl Member {
         None
     }
 
-    fn scan(&mut self, index: usize, env: &mut Env, wanted_by: Option<(u64, u32)>) {
+    fn scan(&mut self, index: usize, env: &mut Env, wanted_by: Option<Wanted>) {
         self.scanning += 1;
         let offsets = env.known_ids().map(delta_at).collect();
         let known_from = env.local(index);
@@ -347,16 +368,20 @@ impl Member {
                 if let Answer::Read(offsets, sectors) = answer {
                     self.scanned(env, (known_from, stale), span, &offsets, &sectors);
                 }
-                let (_, round) = wanted_by.filter(|(operation, _)| *operation == self.operations)?;
-                self.step(index, env, round, Event::Scanned)
+                match wanted_by? {
+                    Wanted::Operation(operation, round) if operation == self.operations => {
+                        return self.step(index, env, round, Event::Scanned);
+                    }
+                    Wanted::Operation(..) => {}
+                    Wanted::Look(version) => self.look(index, env, version),
+                }
+                None
             }
             (Tag::Area { operation, round, disk, since }, answer) => {
                 let current = operation == self.operations;
                 // Of several disks, one may still write what a majority has; then nobody waits for it, but to settle.
                 if let (Answer::Wrote(_), true) = (&answer, late || !current || self.settling.is_some()) {
-                    let settled = self.settling.filter(|_| !env.storage.writing(index, |_, at| at >= AREA))?;
-                    self.settling = None;
-                    return self.step(index, env, settled, Event::Settled);
+                    return self.settled(index, env);
                 }
                 let event = match answer {
                     Answer::Read(offsets, sectors) => Event::Read { disk, span, since, view: view(&offsets, &sectors) },
@@ -365,20 +390,30 @@ impl Member {
                 };
                 if current { self.step(index, env, round, event) } else { None }
             }
-            (Tag::Verify { version }, answer) => {
-                if let Answer::Read(offsets, sectors) = answer {
-                    self.verified(index, env, version, started, &view(&offsets, &sectors));
-                }
-                env.signal_after(index, self.timeouts.renewal(), Signal::Verify { version });
+            (Tag::Verify { version, begun }, answer) => {
+                self.verified(index, env, (version, begun), started, answer);
                 None
+            }
+            (Tag::Restore { version }, Answer::Wrote(written)) => {
+                if written == Written::Done {
+                    self.restored(index, env, version);
+                }
+                self.settled(index, env)
             }
             (Tag::Declare, answer) => {
                 self.declared(index, env, span, answer);
                 None
             }
             (Tag::TakeUp { listed }, answer) => self.take_up(index, env, listed, started, answer),
-            (Tag::Join | Tag::Resume | Tag::Leave, _) => None,
+            (Tag::Join | Tag::Resume | Tag::Leave | Tag::Restore { .. }, _) => None,
         }
+    }
+
+    /// A write has ended, for whose end an operation may wait.
+    fn settled(&mut self, index: usize, env: &mut Env) -> Option<End> {
+        let settled = self.settling.filter(|_| !env.storage.writing(index, |_, at| at >= AREA))?;
+        self.settling = None;
+        self.step(index, env, settled, Event::Settled)
     }
 
     /// The deadline is where the tenure has it now.

@@ -304,6 +304,7 @@ mod tests {
 
     use super::*;
     use crate::disk::MemoryDisk;
+    use crate::protocol::holding::Loss;
     use crate::{FormatOptions, JoinOptions, LeaseMode, Membership, Resource, Timeouts, Wait};
 
     /// Kills soon after it asks. The deadline is far.
@@ -353,7 +354,7 @@ mod tests {
         let key = lease.key();
         let (subject, ladder) = (member.pulse.subject(key), member.ladder());
         let escalation = Escalation::new(ladder.deadlines(member.pulse.standing(subject).until));
-        member.pulse.lose_hold(key, LossReason::Unverified { cause: None });
+        member.pulse.lose_hold(key, Loss::Unverified, LossReason::Unverified { cause: None });
         thread::sleep(ladder.grace());
         let (told, steps) = channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor"));

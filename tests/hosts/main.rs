@@ -28,6 +28,7 @@ mod handover;
 #[cfg(feature = "cli")]
 mod handover_command;
 mod lifecycle;
+mod looks;
 #[cfg(feature = "cli")]
 mod loop_devices;
 #[cfg(feature = "cli")]

@@ -9,7 +9,7 @@ use super::status::{LeaseLoss, Status};
 use super::waiting::Until;
 use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
-use crate::protocol::holding::Holding;
+use crate::protocol::holding::{Holding, Task};
 use crate::types::{Name, Resource, Time, Version};
 
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub(super) struct Hold {
     pub(super) holding: Holding,
     /// What the last look failed with.
     pub(super) trouble: Option<Arc<DiskError>>,
-    /// Since when, and why.
-    pub(super) loss: Option<(Time, LossReason)>,
+    /// Why it is lost alone, in the words of the public errors.
+    pub(super) reason: Option<LossReason>,
     /// Whether the loss was told.
     told: bool,
 }
@@ -60,7 +60,7 @@ impl State {
     }
 
     pub(super) fn hold(&mut self, resource: &Resource, began: Version, version: Version, holding: Holding) {
-        let hold = Hold { name: resource.name, began, holding, trouble: None, loss: None, told: false };
+        let hold = Hold { name: resource.name, began, holding, trouble: None, reason: None, told: false };
         self.holds.insert((resource.offset, version), hold);
     }
 
@@ -70,7 +70,7 @@ impl State {
         let Some((_, hold)) = self.holds.range_mut(from(key)).next() else {
             return Status::Lost { reason: LossReason::Left };
         };
-        if let Some((_, reason)) = &hold.loss {
+        if let Some(reason) = &hold.reason {
             return Status::Lost { reason: reason.clone() };
         }
         if let Status::Lost { .. } = whole {
@@ -80,7 +80,7 @@ impl State {
         hold.holding.tick(now);
         if hold.holding.is_lost() {
             let reason = LossReason::Unverified { cause: hold.trouble.take() };
-            hold.loss = Some((until, reason.clone()));
+            hold.reason = Some(reason.clone());
             return Status::Lost { reason };
         }
         match now + late_after >= until {
@@ -97,9 +97,18 @@ impl State {
 
     /// When something changes that nobody does: a lease becomes late, or is lost.
     pub(super) fn next_due(&self, now: Time, late_after: Duration) -> Time {
-        let held = self.holds.values().filter(|hold| hold.loss.is_none());
+        let held = self.holds.values().filter(|hold| hold.reason.is_none());
         let ends = held.filter_map(|hold| hold.holding.deadline()).chain([self.tenure.deadline()]);
         ends.flat_map(|end| [end - late_after, end]).filter(|due| *due > now).min().unwrap_or(Time::MAX)
+    }
+
+    /// What is to be looked at or given back now.
+    pub(super) fn tasks(&mut self, now: Time) -> Vec<(Resource, Version, Task)> {
+        let task = |(&(offset, version), hold): (&(u64, Version), &mut Hold)| {
+            let resource = Resource { name: hold.name, offset };
+            hold.holding.task(now).map(|task| (resource, version, task))
+        };
+        self.holds.iter_mut().filter_map(task).collect()
     }
 
     /// The losses of single leases that were not told yet.
@@ -108,10 +117,10 @@ impl State {
         for key in keys {
             self.hold_status(key, now, Duration::ZERO);
         }
-        let untold = self.holds.iter_mut().filter(|(_, hold)| hold.loss.is_some() && !hold.told);
+        let untold = self.holds.iter_mut().filter(|(_, hold)| hold.reason.is_some() && !hold.told);
         let tell = |(&(_, version), hold): (&(u64, Version), &mut Hold)| {
             hold.told = true;
-            let (_, reason) = hold.loss.clone()?;
+            let reason = hold.reason.clone()?;
             Some(LeaseLoss { resource: hold.name, version, reason })
         };
         untold.filter_map(tell).collect()
@@ -119,6 +128,11 @@ impl State {
 }
 
 impl Hold {
+    /// Since when it is lost alone, if it is.
+    pub(super) fn lost_since(&self) -> Option<Time> {
+        self.holding.loss().map(|(since, _)| *since)
+    }
+
     /// The last deadline: its own, or that of the host id.
     pub(super) fn deadline(&self, tenure: &Tenure) -> Time {
         let host = tenure.deadline();

@@ -57,15 +57,21 @@ impl Pulse {
 
     /// Sleeps until `time`; wakes early, and returns false, when the membership is lost or in the state `until`.
     pub(crate) fn sleep(&self, time: Time, until: Until) -> bool {
-        self.sleep_unless(time, until, |_| false)
+        self.sleep_unless(until, |_| time)
     }
 
     /// As [`Pulse::sleep`] for the next renewal, which [`Pulse::hurry`] has made early.
     pub(crate) fn sleep_to_renewal(&self, time: Time) -> bool {
-        self.sleep_unless(time, Until::Stopped, |state| std::mem::take(&mut state.hurried))
+        self.sleep_unless(Until::Stopped, |state| if std::mem::take(&mut state.hurried) { Time::ZERO } else { time })
     }
 
-    fn sleep_unless(&self, time: Time, until: Until, mut early: impl FnMut(&mut State) -> bool) -> bool {
+    /// As [`Pulse::sleep`] until a lease is to be looked at or given back.
+    pub(crate) fn sleep_to_look(&self) -> bool {
+        let due = |state: &mut State| state.holds.values().map(|hold| hold.holding.due()).min();
+        self.sleep_unless(Until::Stopped, |state| due(state).unwrap_or(Time::MAX))
+    }
+
+    fn sleep_unless(&self, until: Until, mut due: impl FnMut(&mut State) -> Time) -> bool {
         let mut state = self.state.lock();
         loop {
             let now = self.clock.now();
@@ -73,10 +79,11 @@ impl Pulse {
             if lost || state.ended.is_some_and(|ended| ended >= until) {
                 return false;
             }
-            if early(&mut state) || now >= time {
+            let due = due(&mut state);
+            if now >= due {
                 return true;
             }
-            self.changed.wait_for(&mut state, time.since(now).min(LONGEST_WAIT));
+            self.changed.wait_for(&mut state, due.since(now).min(LONGEST_WAIT));
         }
     }
 

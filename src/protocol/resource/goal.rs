@@ -57,4 +57,13 @@ impl Operation {
     pub(super) const fn wants(&self) -> bool {
         matches!(self.goal, Goal::Acquire)
     }
+
+    /// Whether the host holds the resource while this goes on.
+    pub(super) const fn holds(&self) -> bool {
+        match self.kind {
+            Kind::Upgrade | Kind::Downgrade => true,
+            Kind::HandOver { .. } => self.open.is_none(),
+            Kind::Acquire | Kind::Release => false,
+        }
+    }
 }

@@ -137,6 +137,8 @@ pub struct Operation {
     stand_in: Option<Leader>,
     /// The stand-in knows nothing of the leader.
     leader_may_be_lost: bool,
+    /// The own block before somebody else erased or replaced it.
+    disowned: Option<Block>,
 }
 
 impl Operation {
@@ -207,6 +209,7 @@ impl Operation {
             overridden: BTreeSet::new(),
             stand_in: None,
             leader_may_be_lost: false,
+            disowned: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Kind, Operation};
 use crate::format::Leader;
 use crate::protocol::Defect;
+use crate::protocol::holding::Loss;
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// How an operation ended.
@@ -62,6 +63,8 @@ pub enum Refusal {
     HandoverBegun,
     /// Two that share both wait to hold the resource alone. This one still shares it.
     WouldDeadlock(Blocker),
+    /// What was held is not any more: its own block was erased or replaced. Nothing was written since that was seen.
+    NotHeld(Loss),
     /// The version was taken over by force before it could be shared.
     Overtaken {
         /// By whom, as the leader says.
@@ -117,7 +120,8 @@ impl Operation {
         match (outcome, self.kind) {
             (Outcome::Refused(Refusal::NotAlone), _) => After::Held(LeaseMode::Shared),
             (Outcome::Refused(Refusal::HandoverBegun), _) => After::Held(LeaseMode::Exclusive),
-            (Outcome::Refused(Refusal::Overtaken { .. }), Kind::HandOver { .. }) if !self.has_ceded() => After::Lost,
+            (Outcome::Refused(Refusal::NotHeld(_)), _) => After::Lost,
+            (Outcome::Refused(Refusal::Overtaken { .. }), _) if self.holds() => After::Lost,
             (Outcome::Held(_), _) => After::Held(self.wish.mode),
             (_, Kind::Upgrade) if !self.exposed => After::Held(LeaseMode::Shared),
             (_, Kind::Upgrade | Kind::Downgrade) => After::Lost,

@@ -1,8 +1,9 @@
 //! The own block: what a read says of it, and what an operation writes into it.
 
-use super::{Effect, Kind, Operation, Step};
+use super::{Effect, Kind, Operation, Outcome, Refusal, Step};
 use crate::format::{Block, BlockExtension};
-use crate::protocol::area::{AreaView, claimed, withdrawn};
+use crate::protocol::area::{AreaView, claim, claimed, withdrawn};
+use crate::protocol::holding::Loss;
 use crate::protocol::rules::in_force;
 use crate::types::{LeaseMode, Version};
 
@@ -45,6 +46,24 @@ impl Operation {
         let before = self.own_block().and_then(|own| withdrawn(self.subject.me, own));
         self.withdrawn = self.withdrawn.max(before);
         state
+    }
+
+    /// Whether what this host held when the operation began, and has not given up in it, is not in its own block any
+    /// more: somebody has erased or replaced it, and what others have done since is not to be hidden by writing it
+    /// again. A damaged block is not that, nor one that another disk may have.
+    pub(super) fn lost_hold(&self, view: &AreaView) -> Option<Effect> {
+        let me = self.subject.me;
+        let seen = view.block(me.host).filter(|_| self.subject.disks == 1 && in_force!(HoldIsNotMadeUp))?;
+        let (claims, shares) = (claim(me.host, &seen), seen.shared == Some(me.generation));
+        let holds = match self.kind {
+            Kind::Upgrade if !self.exposed => shares || !in_force!(UpgradeKeepsFlag),
+            Kind::Upgrade => claims.is_some_and(|(_, owner)| owner == me),
+            Kind::Downgrade => self.open == Some(seen.instance) && (claims.is_some() || shares),
+            Kind::HandOver { held, .. } if self.open.is_none() => claims == Some((held, me)),
+            Kind::Acquire | Kind::Release | Kind::HandOver { .. } => true,
+        };
+        let loss = if seen == Block::default() { Loss::Erased } else { Loss::Replaced };
+        (!holds).then_some(Effect::Done(Outcome::Refused(Refusal::NotHeld(loss))))
     }
 
     pub(super) fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {

@@ -115,6 +115,9 @@ impl Operation {
                 let committed = view.leader.good().is_some_and(|leader| leader.version >= ballot.instance());
                 let back = |host: &HostId| !observer.judge_host(*host).is_gone() && in_force!(DamagedIsJudged);
                 let back = ballot.ignored().iter().copied().find(back);
+                if let Some(lost) = self.lost_hold(&view) {
+                    return Some(lost);
+                }
                 let progress = match back {
                     // Another host committed this instance, or a later one.
                     _ if committed => Progress::Superseded,

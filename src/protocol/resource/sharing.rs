@@ -40,6 +40,11 @@ impl Operation {
         (operation, effect)
     }
 
+    /// Whether this changes what is shared to exclusive, and every block that it has written has the flag.
+    pub fn keeps_flag(&self) -> bool {
+        self.kind == Kind::Upgrade && !self.exposed
+    }
+
     /// The flag that the own block carries through a ballot or keeps when nothing comes of it: an upgrade holds the
     /// resource shared all along.
     pub(super) fn kept_flag(&self) -> Option<Generation> {
@@ -118,7 +123,7 @@ impl Operation {
         view: &AreaView,
         leader: &Leader,
         state: OwnBlock,
-        observer: &Observer,
+        observer: &mut Observer,
         now: Time,
         random: u64,
     ) -> Effect {
@@ -128,7 +133,8 @@ impl Operation {
         }
         let version = own.instance;
         let unread = view.bad_blocks().any(|host| !observer.judge_host(host).is_gone());
-        let overtaken = view.overtakes(self.subject.me.host, leader, version);
+        let overtaken =
+            view.overtakes(self.subject.me.host, leader, version) || self.rival(view, leader, observer, now).is_some();
         if self.kind == Kind::Downgrade {
             // The holder is to learn of it first: until then the flag keeps others away.
             if overtaken {

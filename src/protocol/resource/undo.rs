@@ -19,6 +19,17 @@ impl Operation {
         (operation, effect)
     }
 
+    /// A release of what was lost because the own block was erased or replaced; `own` is that block. What stands in the
+    /// area by now may be others': nothing is written there but what takes back that the leader, or what is found in
+    /// the place of the own block, still names this host.
+    pub fn disown(subject: Subject, own: Block, now: Time) -> (Operation, Effect) {
+        let mut operation = Operation::new(subject, Kind::Release, Wish::exclusive(true), None, now);
+        operation.goal = Goal::Leave(Outcome::Released);
+        operation.disowned = Some(own);
+        let effect = operation.look();
+        (operation, effect)
+    }
+
     /// Turns an acquire into its undoing. The effect under way is carried out and reported first, as always.
     pub fn call_off(&mut self) {
         if self.goal == Goal::Acquire && !self.is_bound() {
@@ -78,6 +89,9 @@ impl Operation {
         let me = self.subject.me;
         if let Some(effect) = self.take_back(own_is_wrong) {
             return effect;
+        }
+        if let Some(own) = self.disowned.take().filter(|_| view.named(leader) == Some(me)) {
+            return self.resign(own);
         }
         if self.may_free(leader) && view.released(me, leader.version) {
             self.step = Step::Freeing;

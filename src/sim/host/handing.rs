@@ -1,17 +1,10 @@
 //! Handing what is held over to a host that asks for it.
 
 use super::{Env, Held, Member};
-use crate::protocol::area::AreaView;
 use crate::protocol::resource::{Effect, Operation};
-use crate::types::{Generation, HostId, Owner, Time, Version};
+use crate::types::{Generation, HostId, Owner, Time};
 
 impl Member {
-    /// Takes in who asks for what is held.
-    pub(super) fn listen(&mut self, view: &AreaView, version: Version) {
-        let me = self.tenure.me().host;
-        self.asked = view.destinations(version).map(|(owner, _)| owner).find(|owner| owner.host != me);
-    }
-
     /// Begins to hand over what is held: to who asks for it, or now and then to somebody who may not.
     pub(super) fn hand_over(&mut self, env: &mut Env, held: &Held, now: Time) -> Option<(Operation, Effect)> {
         let modes = env.options.modes;

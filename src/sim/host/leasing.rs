@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{End, Held, Member, Signal, Tag};
+use super::{End, Held, Member, Signal, Tag, Wanted};
 use crate::format::Geometry;
 use crate::protocol::Written;
 use crate::protocol::area::AreaView;
-use crate::protocol::holding::Holding;
-use crate::protocol::resource::{self, After, Basis, Effect, Event, Operation, Outcome, Subject, Wish};
+use crate::protocol::holding::{Holding, Loss};
+use crate::protocol::resource::{After, Basis, Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
 use crate::protocol::rules::in_force;
 use crate::sim::env::{self, Env, NONCE, lockspace};
 use crate::sim::storage::{AREA, Sector, block_at, readable};
@@ -56,15 +56,12 @@ impl Member {
         let wait = env.quiet || env.random.chance(700);
         let converts =
             |held: &Held, env: &mut Env| !env.quiet && !held.holding.is_lost() && env.random.chance(modes.converts);
-        let begun = match self.held {
+        let begun = match &self.held {
             Some(held) => {
-                let Some(own) = self.own.clone() else {
-                    env.check.fail(format!("S4: host {index} holds, but does not know its own block"));
-                    return None;
-                };
+                let held = held.clone();
                 if let Some(begun) = self.hand_over(env, &held, now) {
                     begun
-                } else if modes.converts > 0 && converts(&held, env) {
+                } else if let Some(own) = self.own.clone().filter(|_| modes.converts > 0 && converts(&held, env)) {
                     let to = other(held.mode);
                     env.trace(|| format!("host {index} converts to {to}, wait {wait}"));
                     if to == LeaseMode::Shared {
@@ -72,10 +69,7 @@ impl Member {
                     }
                     Operation::convert(subject, own, to, wait, now)
                 } else {
-                    env.trace(|| format!("host {index} releases"));
-                    env.check.releases(index);
-                    self.held = None;
-                    Operation::release(subject, own, now)
+                    self.give_back(index, env)?
                 }
             }
             None if !env.quiet && env.random.chance(env.options.leaves) => {
@@ -137,9 +131,8 @@ impl Member {
                 return Some(End::Lost);
             }
             let exposed = self.operation.as_ref().filter(|operation| operation.is_exposed());
-            if let (Some(operation), Some(held)) = (exposed, &mut self.held) {
-                held.holding.expose(operation.looked());
-                self.extend(index, env);
+            if let (Some(_), Some(held)) = (exposed, &mut self.held) {
+                held.holding.expose();
             }
             self.cede(index, env);
             match effect {
@@ -155,7 +148,7 @@ impl Member {
                 Effect::WriteLeader(round, leader) => {
                     next = self.write(index, env, round, AREA, &leader.encode(AREA));
                 }
-                Effect::Scan(round) => self.scan(index, env, Some((self.operations, round))),
+                Effect::Scan(round) => self.scan(index, env, Some(Wanted::Operation(self.operations, round))),
                 Effect::Settle(round) => {
                     if env.storage.writing(index, |_, at| at >= AREA) {
                         self.settling = Some(round);
@@ -207,23 +200,22 @@ impl Member {
         env.trace(|| format!("host {index}: {me} answers {outcome:?}"));
         let Some(operation) = self.operation.take() else { return };
         self.own = operation.own_block().cloned();
-        self.rebuilds = matches!(outcome, Outcome::Refused(resource::Refusal::LeaderDamaged(_)));
+        self.rebuilds = matches!(outcome, Outcome::Refused(Refusal::LeaderDamaged(_)));
         let before = self.held.take();
         let rest = match (operation.leaves(outcome), outcome) {
             (After::Held(mode), Outcome::Held(version)) => {
                 if let Some(expected) = self.expected {
                     env.check.follows(expected, *version, me);
                 }
-                // Of several disks none is looked at: nothing is taken by force there.
-                let guarded = if env.options.disks == 1 { mode } else { LeaseMode::Shared };
+                let subject = self.subject(env);
                 let holding = match before {
-                    Some(before) => before.holding.converted(guarded, operation.looked(), now),
-                    None => Holding::new(guarded, operation.looked(), self.timeouts.fail()),
+                    Some(before) => before.holding.converted(&subject, operation.looked(), now),
+                    None => Holding::new(&subject, operation.looked(), operation.overridden().clone()),
                 };
                 if self.receiving {
                     env.check.received(me);
                 }
-                let held = Held { mode, version: *version, holding };
+                let held = Held { mode, version: *version, holding, signalled: Time::MAX };
                 let until = self.acts_until(index, env, &held);
                 let told = |host| env.machines[index].clock.world(self.observer.acts_until(host, now));
                 let taken: BTreeMap<Owner, Time> =
@@ -233,9 +225,7 @@ impl Member {
                 if env.quiet {
                     env.acquired.insert(index);
                 }
-                if mode == LeaseMode::Exclusive {
-                    env.signal(index, now, Signal::Verify { version: *version });
-                }
+                self.verify_later(index, env);
                 // Who is to hear of those who ask holds for long enough.
                 let often = if env.options.modes.received > 0 { 600 } else { 150 };
                 let long = !env.quiet && env.random.chance(often);
@@ -253,8 +243,9 @@ impl Member {
             (After::Lost, _) => {
                 self.held = before;
                 if let Some(held) = &mut self.held {
-                    held.holding.lose();
+                    held.holding.lose(why(outcome), now);
                 }
+                self.verify_later(index, env);
                 env.check.counters.fenced += 1;
                 env.random.span(Duration::ZERO, env.options.rest)
             }
@@ -268,6 +259,15 @@ impl Member {
             }
         };
         env.signal_after(index, rest, Signal::Act);
+    }
+}
+
+/// Why what was held is lost.
+fn why(outcome: &Outcome) -> Loss {
+    match outcome {
+        Outcome::Refused(Refusal::Overtaken { owner, version }) => Loss::Taken { owner: *owner, version: *version },
+        Outcome::Refused(Refusal::NotHeld(loss)) => loss.clone(),
+        _ => Loss::Unverified,
     }
 }
 

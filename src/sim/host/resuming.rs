@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Answer, Completion, End, Held, Host, Member, Process, Signal, Tag, view};
 use crate::protocol::Span;
 use crate::protocol::delta::{Identity, Terms};
-use crate::protocol::holding::Holding;
+use crate::protocol::holding::{Holding, Loss};
 use crate::protocol::resource::Operation;
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
 use crate::sim::env::Env;
@@ -25,7 +25,7 @@ impl Host {
     /// The process is killed. Its successor goes on with what it had, if there is anything.
     pub(in crate::sim) fn leaves_token(&mut self) -> bool {
         if let Process::Member(member) = &self.process {
-            let held = member.held.filter(|held| !held.holding.is_lost());
+            let held = member.held.as_ref().filter(|held| !held.holding.is_lost());
             let listed = held.map(|held| (held.mode, held.version));
             self.token = Some(Token { me: member.tenure.me(), listed });
         }
@@ -129,11 +129,12 @@ impl Member {
                 return self.begin(index, env, (operation, effect));
             }
             Standing::Open(version) => return self.begin(index, env, Operation::complete(subject, version, now)),
-            Standing::Superseded { mode, version, .. } => {
+            Standing::Superseded { mode, version, by, owner } => {
                 // The program stops within G, then it is given back.
-                let mut holding = Holding::new(mode, started, self.timeouts.fail());
-                holding.lose();
-                self.held = Some(Held { mode, version, holding });
+                let mut holding = Holding::new(&subject, started, BTreeSet::new());
+                holding.lose(Loss::Taken { owner, version: by }, now);
+                self.held = Some(Held { mode, version, holding, signalled: Time::MAX });
+                self.verify_later(index, env);
                 env.check.counters.fenced += 1;
                 self.timeouts.fence()
             }
@@ -153,16 +154,14 @@ impl Member {
         passed: BTreeSet<Owner>,
         looked: Time,
     ) {
-        let alone = mode == LeaseMode::Exclusive;
-        let held = Held { mode, version, holding: Holding::new(mode, looked, self.timeouts.fail()) };
+        let holding = Holding::new(&self.subject(env), looked, passed.clone());
+        let held = Held { mode, version, holding, signalled: Time::MAX };
         let until = self.acts_until(index, env, &held);
         let now = env.local(index);
         let bound = |owner: &Owner| env.machines[index].clock.world(self.observer.acts_until(owner.host, now));
         let told = passed.iter().map(|owner| (*owner, bound(owner))).collect();
         env.check.took_up(index, self.tenure.me(), (mode, version), &told, env.now, until);
         self.held = Some(held);
-        if alone {
-            env.signal(index, env.local(index), Signal::Verify { version });
-        }
+        self.verify_later(index, env);
     }
 }

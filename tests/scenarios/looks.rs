@@ -1,0 +1,441 @@
+//! Looks at what is held: what a holder concludes when its block or the leader is not what it left there, and what it
+//! writes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use leasehold::format::{Block, Leader};
+use leasehold::protocol::Seen;
+use leasehold::protocol::holding::{Holding, Loss, Restore, Task};
+use leasehold::protocol::looks::{Glance, Look, Restoration, Verdict};
+use leasehold::protocol::resource::{After, Effect, Operation, Outcome, Refusal};
+use leasehold::{LeaseMode, Owner, Time, Version};
+
+use crate::world::*;
+
+/// A lease, and what its process knows of it.
+struct Lease {
+    me: Owner,
+    version: Version,
+    glance: Glance,
+    holding: Holding,
+}
+
+impl World {
+    /// What `host` has just acquired.
+    fn lease(&self, host: u64, mode: LeaseMode, passed: &[Owner]) -> Lease {
+        let (me, own) = (self.present(host), self.block_of(host));
+        let holding = Holding::new(&World::subject(me), self.now, passed.iter().copied().collect());
+        Lease { me, version: own.instance, glance: Glance { begun: 1, mode, own: Some(own) }, holding }
+    }
+
+    /// Host A alone.
+    fn owner_a(&mut self) -> Lease {
+        self.take(A);
+        self.lease(A, LeaseMode::Exclusive, &[])
+    }
+
+    /// What a look at `lease` says.
+    fn verdict(&mut self, lease: &Lease) -> Verdict {
+        let glance = &lease.glance;
+        let (subject, view, now) = (World::subject(lease.me), self.view(), self.now);
+        let observer = self.observers.get_mut(&lease.me.host).unwrap();
+        let what = (lease.version, &lease.holding);
+        Look::at(&subject, what, (glance, Some(glance)), &view, observer, now).unwrap().verdict
+    }
+
+    /// Looks, and takes in what that says.
+    fn look(&mut self, lease: &mut Lease) -> Option<Restore> {
+        let glance = &lease.glance;
+        let (subject, view, span) = (World::subject(lease.me), self.view(), self.pass());
+        let observer = self.observers.get_mut(&lease.me.host).unwrap();
+        let what = (lease.version, &lease.holding);
+        let look = Look::at(&subject, what, (glance, Some(glance)), &view, observer, span.ended).unwrap();
+        lease.holding.looked(span.started, look, span.ended)
+    }
+
+    fn restores(&mut self, lease: &mut Lease, restore: Restore) {
+        assert!(self.now < restore.by);
+        match restore.what {
+            Restoration::Block(block) => drop(self.blocks.insert(lease.me.host, Seen::Good(block))),
+            Restoration::Leader(leader) => {
+                self.leader = leader;
+                self.leader_is_damaged = false;
+            }
+        }
+        lease.holding.restored(self.now);
+    }
+
+    /// The area as it is made: by somebody who knows nothing of who holds it.
+    fn is_made_again(&mut self, version: u64) {
+        self.blocks.clear();
+        self.leader = Leader { version: Version::new(version), ..self.made() };
+    }
+
+    fn made(&self) -> Leader {
+        let Leader { geometry, lockspace, resource, num_hosts, .. } = self.leader;
+        Leader::new_free(geometry, lockspace, World::subject(owner(A, 1)).nonce, resource, num_hosts, Version::new(0))
+    }
+}
+
+fn loss_of(lease: &Lease) -> &Loss {
+    &lease.holding.loss().unwrap().1
+}
+
+/// Those who have come since saw nothing of it. Without the rule (`OwnBlockIsLookedAt`) A goes on beside them.
+#[test]
+fn scenario_51_a_holder_whose_block_was_erased_or_replaced_has_lost_the_lease() {
+    for mode in [LeaseMode::Exclusive, LeaseMode::Shared] {
+        for (change, loss) in [
+            (None, Loss::Erased),
+            (
+                Some((|block: &mut Block| block.instance = Version::new(block.instance.get() - 1)) as fn(&mut Block)),
+                Loss::Replaced,
+            ),
+            (Some(|block| (block.inp, block.shared) = (None, None)), Loss::Replaced),
+            (Some(|block| block.extension.as_mut().unwrap().generation += 1), Loss::Replaced),
+        ] {
+            let mut world = World::new();
+            world.take(B);
+            world.give_back(B);
+            match mode {
+                LeaseMode::Exclusive => world.take(A),
+                LeaseMode::Shared => world.share(A),
+            };
+            let mut lease = world.lease(A, mode, &[]);
+            assert_eq!(world.verdict(&lease), Verdict::Good);
+            match change {
+                None => drop(world.blocks.remove(&id(A))),
+                Some(change) => world.edit_block(A, change),
+            }
+            assert_eq!(world.look(&mut lease), None, "nothing is written");
+            assert_eq!(loss_of(&lease), &loss, "{mode:?}");
+            // Lost is latched.
+            let own = lease.glance.own.clone().unwrap();
+            world.blocks.insert(id(A), Seen::Good(own));
+            assert_eq!(world.look(&mut lease), None);
+            assert!(lease.holding.is_lost());
+        }
+    }
+}
+
+/// As a device that is wiped under a holder: B takes what A holds, which stops F + G later. What A gives back then takes
+/// nothing from B, which a release like any other would: its block of a later instance looks like another owner.
+#[test]
+fn scenario_51_an_area_that_is_made_again_under_its_holder_is_not_given_back_over_the_next_one() {
+    let mut world = World::new();
+    world.take(B);
+    world.give_back(B);
+    let mut lease = world.owner_a();
+    world.is_made_again(0);
+    assert_eq!(world.take(B), Version::new(1), "a version of the past");
+    let taken = world.lease(B, LeaseMode::Exclusive, &[]);
+    assert_eq!(world.look(&mut lease), None);
+    assert_eq!(loss_of(&lease), &Loss::Erased);
+    let due = lease.holding.due();
+    assert_eq!(due, lease.holding.loss().unwrap().0 + timeouts().fence());
+    assert_eq!(lease.holding.task(due), Some(Task::GiveBack));
+    let own = lease.glance.own.clone().unwrap();
+    let (operation, effect) = Operation::disown(World::subject(lease.me), own.clone(), world.now);
+    assert_eq!(world.finish(Run { me: lease.me, operation, effect }), Outcome::Released);
+    assert_eq!(world.verdict(&taken), Verdict::Good);
+    assert!(!world.blocks.contains_key(&id(A)));
+    // As a release would have it.
+    world.blocks.insert(id(A), Seen::Good(Block { released: true, ..own }));
+    assert!(matches!(world.verdict(&taken), Verdict::Lost(Loss::Taken { .. })));
+}
+
+/// Else the leader would keep everybody from the resource for as long as A lives.
+#[test]
+fn what_was_lost_with_its_block_alone_is_given_back() {
+    let mut world = World::new();
+    let mut lease = world.owner_a();
+    world.blocks.remove(&id(A));
+    world.look(&mut lease);
+    world.is_blocked_by(B, A);
+    let own = lease.glance.own.unwrap();
+    let (operation, effect) = Operation::disown(World::subject(lease.me), own, world.now);
+    assert_eq!(world.finish(Run { me: lease.me, operation, effect }), Outcome::Released);
+    assert_eq!(world.take(B), Version::new(2));
+}
+
+/// A late write of a host that may be dead by now does not end what A protects: A writes its leader again. But no such
+/// look moves the deadline (rule `LowerLeaderIsNoGoodLook`).
+#[test]
+fn scenario_51_a_leader_below_what_is_held_is_written_again_and_is_no_good_look() {
+    let changes: [fn(&mut World); 7] = [
+        |world| world.leader = Leader { version: Version::new(1), ..world.made() },
+        |world| world.leader.version = Version::new(1),
+        |world| world.leader.timestamp = 0,
+        |world| world.leader = Leader { version: Version::new(2), ..world.made() },
+        |world| world.leader.cleared = true,
+        |world| world.leader.resource = name("another"),
+        |world| world.leader_is_damaged = true,
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut world = World::new();
+        world.take(B);
+        world.give_back(B);
+        let mut lease = world.owner_a();
+        let right = world.leader.clone();
+        let held_until = |lease: &Lease| lease.holding.deadline().unwrap();
+        world.now = world.now + timeouts().renewal();
+        assert_eq!(world.look(&mut lease), None);
+        let before = held_until(&lease);
+        world.now = world.now + timeouts().renewal();
+        change(&mut world);
+        let restore = world.look(&mut lease).unwrap_or_else(|| panic!("change {index}"));
+        assert_eq!(restore, Restore { what: Restoration::Leader(right.clone()), by: before }, "change {index}");
+        assert_eq!(held_until(&lease), before, "change {index}");
+        // A second one knows no more.
+        let restore = world.look(&mut lease).unwrap();
+        let mut unwritten = lease.holding.clone();
+        world.restores(&mut lease, restore);
+        assert_eq!(world.leader, right, "change {index}");
+        assert!(lease.holding.due() <= world.now, "only a look that begins now shows it");
+        assert_eq!(world.look(&mut lease), None);
+        assert!(held_until(&lease) > before, "change {index}");
+        unwritten.tick(before);
+        assert_eq!(unwritten.loss(), Some(&(before, Loss::Unverified)), "change {index}");
+    }
+}
+
+/// Before the first good look the leader can only be made up, of what can be known.
+#[test]
+fn a_leader_that_was_never_seen_is_made_of_what_the_area_shows() {
+    let mut world = World::new();
+    world.leader.num_hosts = 7;
+    let mut lease = world.owner_a();
+    let right = world.leader.clone();
+    world.leader.version = Version::new(0);
+    let restore = world.look(&mut lease).unwrap();
+    let Restoration::Leader(leader) = restore.what else { panic!("{restore:?}") };
+    assert_eq!(Leader { timestamp: 0, writer: right.writer, ..leader.clone() }, Leader { timestamp: 0, ..right });
+    assert!(!leader.is_free());
+    world.leader_is_damaged = true;
+    let restore = world.look(&mut lease).unwrap();
+    let Restoration::Leader(lost) = restore.what else { panic!("{restore:?}") };
+    assert_eq!(lost.num_hosts, lost.geometry.max_hosts());
+}
+
+/// Others wait for it to be written again. Who can't write it does not hold for long.
+#[test]
+fn a_damaged_block_of_a_holder_is_written_again_and_is_no_good_look() {
+    for mode in [LeaseMode::Exclusive, LeaseMode::Shared] {
+        let mut world = World::new();
+        match mode {
+            LeaseMode::Exclusive => world.take(A),
+            LeaseMode::Shared => world.share(A),
+        };
+        let mut lease = world.lease(A, mode, &[]);
+        let (own, before) = (lease.glance.own.clone().unwrap(), lease.holding.deadline());
+        world.blocks.insert(id(A), damage());
+        let restore = world.look(&mut lease).unwrap();
+        assert_eq!(restore.what, Restoration::Block(own));
+        assert_eq!(lease.holding.deadline(), before);
+        world.is_blocked_by(B, A);
+        world.restores(&mut lease, restore);
+        assert_eq!(world.look(&mut lease), None);
+        assert!(lease.holding.deadline() > before);
+        // It ends at once where it was taken, too.
+        if mode == LeaseMode::Exclusive {
+            world.takes_as(B, forced(1));
+            world.blocks.insert(id(A), damage());
+            assert_eq!(world.look(&mut lease), None);
+            assert!(matches!(loss_of(&lease), Loss::Taken { .. }));
+        }
+    }
+}
+
+/// The leader that A had in flight when B took the resource by force shows A again. B passed over A, so that is no other
+/// owner.
+#[test]
+fn who_has_taken_by_force_writes_its_leader_over_that_of_the_owner_before() {
+    let mut world = World::new();
+    world.take(A);
+    let before = world.leader.clone();
+    world.takes_as(B, forced(1));
+    let lease = world.lease(B, LeaseMode::Exclusive, &[owner(A, 1)]);
+    world.leader = before;
+    assert!(matches!(world.verdict(&lease), Verdict::Restore(Restoration::Leader(_))));
+}
+
+/// The area is wiped after A has looked at it for the last time before a write, so that write hides it. Without the rule
+/// (`RivalEndsHold`) A and B go on beside each other.
+#[test]
+fn who_sees_another_own_the_resource_who_saw_nothing_of_its_own_hold_has_lost_it() {
+    for mode in [LeaseMode::Exclusive, LeaseMode::Shared] {
+        let mut world = World::new();
+        world.take(B);
+        world.give_back(B);
+        match mode {
+            LeaseMode::Exclusive => world.take(A),
+            LeaseMode::Shared => world.share(A),
+        };
+        let lease = world.lease(A, mode, &[]);
+        world.is_made_again(0);
+        world.take(B);
+        world.blocks.insert(id(A), Seen::Good(lease.glance.own.clone().unwrap()));
+        let by = Loss::Taken { owner: Some(owner(B, 1)), version: Version::new(1) };
+        assert_eq!(world.verdict(&lease), Verdict::Lost(by), "{mode:?}");
+        world.dies(B);
+        world.scan(id(A));
+        world.now = world.now + timeouts().dead() * 2;
+        world.scan(id(A));
+        assert!(!matches!(world.verdict(&lease), Verdict::Lost(_)), "one that is gone is none");
+    }
+}
+
+/// The block that the look read is that of before the operation, and says that A has lost the lease.
+#[test]
+fn what_was_read_before_an_own_operation_began_says_nothing() {
+    let mut world = World::new();
+    let lease = world.owner_a();
+    let view = world.view();
+    let after = Glance { begun: 2, ..lease.glance.clone() };
+    world.receive_and_ask(A, B);
+    let own = world.block_of(A);
+    assert_ne!(Some(&own), lease.glance.own.as_ref());
+    let (subject, now) = (World::subject(lease.me), world.now);
+    let observer = world.observers.get_mut(&id(A)).unwrap();
+    let what = (lease.version, &lease.holding);
+    let mut look = |before: &Glance, after: Option<&Glance>| {
+        Look::at(&subject, what, (before, after), &view, observer, now).map(|look| look.verdict)
+    };
+    assert_eq!(look(&lease.glance, Some(&after)), None);
+    assert_eq!(look(&lease.glance, None), None);
+    let stale = Glance { own: Some(own), ..after };
+    assert_eq!(look(&stale, Some(&stale)), Some(Verdict::Lost(Loss::Replaced)));
+}
+
+impl World {
+    /// `source` begins to hand over to `to`, and keeps what it has: its block is of a later instance then, and says that
+    /// it holds the earlier one.
+    fn receive_and_ask(&mut self, source: u64, to: u64) {
+        let mut b = self.receive(to);
+        self.until(&mut b, |effect| matches!(effect, Effect::Wait(..)));
+        let mut a = self.hand_over(source, 1, self.present(to));
+        self.until(&mut a, writes_phase_1);
+        self.step(&mut a);
+        a.operation.call_off();
+        assert!(!matches!(self.end(&mut a), Outcome::HandedOver(_)));
+    }
+}
+
+/// While it waits for others it shares. Its flag is looked at all along, and its operation does not write it again.
+/// Without the rule (`HoldIsNotMadeUp`) it does, and A shares what B owns.
+#[test]
+fn scenario_51_an_area_that_is_wiped_under_an_upgrade_ends_it() {
+    for reads_first in [false, true] {
+        let mut world = World::new();
+        world.share(C);
+        world.share(A);
+        let mut lease = world.lease(A, LeaseMode::Shared, &[]);
+        let mut a = world.convert(A, LeaseMode::Exclusive, true);
+        world.until(&mut a, |effect| matches!(effect, Effect::Wait(..)));
+        lease.glance.own = None;
+        assert_eq!(world.verdict(&lease), Verdict::Good);
+        world.blocks.insert(id(A), damage());
+        assert_eq!(world.verdict(&lease), Verdict::Unclear, "the operation writes it");
+        world.is_made_again(0);
+        if reads_first {
+            world.take(B);
+        }
+        let before = world.view();
+        let outcome = world.end(&mut a);
+        assert_eq!(outcome, Outcome::Refused(Refusal::NotHeld(Loss::Erased)));
+        assert_eq!((a.operation.leaves(&outcome), world.view()), (After::Lost, before));
+        assert_eq!(world.look(&mut lease), None);
+        assert_eq!(loss_of(&lease), &Loss::Erased);
+    }
+}
+
+#[test]
+fn scenario_51_an_area_that_is_wiped_under_a_handover_or_a_downgrade_ends_it() {
+    let mut world = World::new();
+    world.take(A);
+    let mut b = world.receive(B);
+    world.until(&mut b, |effect| matches!(effect, Effect::Wait(..)));
+    let mut a = world.hand_over(A, 1, owner(B, 1));
+    world.blocks.remove(&id(A));
+    let outcome = world.end(&mut a);
+    assert_eq!(outcome, Outcome::Refused(Refusal::NotHeld(Loss::Erased)));
+    assert_eq!(a.operation.leaves(&outcome), After::Lost);
+
+    // What a downgrade writes first hides it, but not who came in between.
+    let mut world = World::new();
+    world.take(B);
+    world.give_back(B);
+    world.take(A);
+    let mut a = world.convert(A, LeaseMode::Shared, false);
+    world.is_made_again(0);
+    world.take(B);
+    let outcome = world.end(&mut a);
+    let by = Refusal::Overtaken { owner: Some(owner(B, 1)), version: Version::new(1) };
+    assert_eq!((a.operation.leaves(&outcome), outcome), (After::Lost, Outcome::Refused(by)));
+}
+
+/// A leader that is written again hangs, and lands when the lease was released, and another host owns the resource.
+#[test]
+fn a_leader_that_is_written_again_is_harmless_whenever_it_lands() {
+    for released in [false, true] {
+        let mut world = World::new();
+        let mut lease = world.owner_a();
+        world.leader.version = Version::new(0);
+        let Some(Restore { what: Restoration::Leader(late), .. }) = world.look(&mut lease) else {
+            panic!("it is right")
+        };
+        world.leader.version = Version::new(1);
+        if released {
+            world.give_back(A);
+            assert_eq!(world.take(B), Version::new(2));
+        } else {
+            world.takes_as(B, forced(1));
+        }
+        let taken = world.lease(B, LeaseMode::Exclusive, &[owner(A, 1)]);
+        world.leader = late;
+        if !released {
+            assert_eq!(world.look(&mut lease), None, "it sees B by its block");
+            assert!(matches!(loss_of(&lease), Loss::Taken { .. }));
+        }
+        assert!(matches!(world.verdict(&taken), Verdict::Restore(Restoration::Leader(_))));
+        let mut c = world.acquire(C, false);
+        assert!(matches!(world.end(&mut c), Outcome::Blocked(_)));
+        if !released {
+            world.give_back(A);
+        }
+        world.give_back(B);
+        assert!(world.take(C) > Version::new(2));
+    }
+}
+
+/// As it falls due.
+#[test]
+fn a_lease_is_looked_at_every_r_and_given_back_g_after_its_loss() {
+    let mut world = World::new();
+    let mut lease = world.owner_a();
+    let holding = &mut lease.holding;
+    let start = world.now;
+    assert_eq!(holding.task(start), None);
+    let renewal = timeouts().renewal();
+    assert_eq!(holding.task(start + renewal), Some(Task::Look));
+    assert_eq!(holding.task(start + renewal), None, "one at a time");
+    assert_eq!(holding.task(start + renewal * 2), Some(Task::Look));
+    assert!(holding.needs_scan(None, start));
+    assert!(!holding.needs_scan(Some(start), start + timeouts().fail()));
+    assert!(holding.needs_scan(Some(start), start + timeouts().fail() + Duration::from_nanos(1)));
+    let end = holding.deadline().unwrap();
+    assert_eq!(end, start + timeouts().fail());
+    assert_eq!(holding.task(end), None, "it is lost");
+    let given_back = end + timeouts().fence();
+    assert_eq!(
+        (holding.task(given_back), holding.task(given_back + renewal)),
+        (Some(Task::GiveBack), Some(Task::GiveBack))
+    );
+    holding.given_back();
+    assert_eq!(holding.due(), Time::MAX);
+    // Nobody looks at several disks.
+    let subject = leasehold::protocol::resource::Subject { disks: 3, ..World::subject(owner(A, 1)) };
+    let several = Holding::new(&subject, start, BTreeSet::new());
+    assert_eq!((several.deadline(), several.due()), (None, Time::MAX));
+}
