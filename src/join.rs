@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
-use crate::engine::identity;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::Tell;
 use crate::engine::notices::{Notice, TellNotice};
@@ -20,7 +19,7 @@ use crate::watchdog::Watchdog;
 pub struct JoinOptions {
     host_id: Option<HostId>,
     host_name: Option<String>,
-    pub(crate) machine: Option<u64>,
+    pub(crate) machine: Option<String>,
     pub(crate) tell: Tell,
     pub(crate) tell_notice: Option<TellNotice>,
     pub(crate) watchdog: Option<Box<dyn Watchdog>>,
@@ -58,12 +57,26 @@ impl JoinOptions {
         self
     }
 
-    /// What tells this machine from all others, across reboots: such as the hardware's UUID. Without it the machine id
-    /// and the board's UUID are used. Only the machine that held an id takes it again when it was not released, so two
-    /// machines that say the same here can take each other's leases.
+    /// The identity of this machine: what tells it from all others, across reboots, such as the hardware's UUID. Only
+    /// the machine that held a host id takes it again when it was not released.
+    ///
+    /// Without it the machine is known by `/etc/machine-id` and the board's UUID. A process has no identity where these
+    /// can't be read, and in a container. It then takes only ids that are free, and can't be [resumed]. The id that it
+    /// does not release stays taken until it is [declared dead].
+    ///
+    /// **Two machines that say the same here can run the same thing at once**: one takes the other's id after 2R + 2T,
+    /// as its own of before a reboot, though the other lives. So this names the hardware, not what may move from one
+    /// machine to another: a pod, a guest that is migrated, a service. Containers of one machine that say the same must
+    /// share its network namespace or its device nodes: else they share no local lock, and a write that one left behind
+    /// lands in the sectors of the next.
+    ///
+    /// An empty text says that there is no identity.
+    ///
+    /// [resumed]: Lockspace::resume
+    /// [declared dead]: Membership::declare_dead
     #[must_use]
     pub fn machine(mut self, identity: &str) -> JoinOptions {
-        self.machine = Some(identity::hash(&[identity]));
+        self.machine = Some(identity.into());
         self
     }
 

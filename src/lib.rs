@@ -88,6 +88,7 @@ pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
 pub use membership::Membership;
 pub use protocol::declare::Declared;
+pub use protocol::identity::Unidentified;
 pub use protocol::liveness::HostState;
 pub use repair::{EntryFlaw, Finding, RepairError, RepairOptions, Repaired};
 pub use requests::Requested;
@@ -96,7 +97,7 @@ pub use supervision::{
     Deadlines, Escalation, Ladder, LadderError, Protected, Scope, Step, SuperviseError, Supervision,
 };
 pub use timeouts::{CLOCK_RATE_ERROR_PPM, Profile, Timeouts, TimeoutsError, stretched};
-pub use types::{Generation, HostId, LeaseMode, Name, NameError, Owner, Resource, Time, Version};
+pub use types::{BootId, Generation, HostId, LeaseMode, MachineId, Name, NameError, Owner, Resource, Time, Version};
 pub use value::StoredValue;
 pub use watchdog::{Armed, KernelWatchdog, Pace, SelfKill, Watchdog, WatchdogError};
 pub use watching::{Renewals, Watching};

@@ -2,7 +2,7 @@
 //! checked again.
 
 use std::fmt;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
@@ -160,6 +160,52 @@ impl fmt::Display for LeaseMode {
             LeaseMode::Exclusive => "exclusive",
             LeaseMode::Shared => "shared",
         })
+    }
+}
+
+/// What tells a machine from all others, across reboots: a hash of its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MachineId(NonZeroU64);
+
+impl MachineId {
+    /// The identity with this number; `None` for 0, which on disk means that it can't be known.
+    pub const fn new(number: u64) -> Option<MachineId> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(MachineId(number)),
+            None => None,
+        }
+    }
+
+    pub(crate) fn of_hash(hash: u64) -> MachineId {
+        MachineId(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The number, as it stands on disk.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// What tells one boot of a machine from its others: a hash of the kernel's boot id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootId(NonZeroU32);
+
+impl BootId {
+    /// The boot with this number; `None` for 0, which on disk means that it can't be known.
+    pub const fn new(number: u32) -> Option<BootId> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(BootId(number)),
+            None => None,
+        }
+    }
+
+    pub(crate) fn of_hash(hash: u64) -> BootId {
+        BootId(NonZeroU32::new(hash as u32).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// The number, as it stands on disk.
+    pub const fn get(self) -> u32 {
+        self.0.get()
     }
 }
 

@@ -45,6 +45,8 @@ const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::JoinWaits, None),
     (Rule::FastOnlyAfterReboot, None),
     (Rule::LocalLock, None),
+    (Rule::UnknownIsNobody, Some(Emphasis::Clones)),
+    (Rule::BoardIsKnown, Some(Emphasis::Clones)),
     (Rule::ResumeInTime, Some(Emphasis::Restarts)),
     (Rule::BootTime, None),
     (Rule::PeersOwnTimeouts, Some(Emphasis::SlowPeers)),

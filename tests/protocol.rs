@@ -15,7 +15,7 @@ use leasehold::protocol::delta::{self, Acquire, Identity, Terms};
 use leasehold::protocol::liveness::{HostState, Observer, Verdict};
 use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{HostId, Owner, Time, Timeouts, Version, stretched};
+use leasehold::{BootId, HostId, MachineId, Owner, Time, Timeouts, Version, stretched};
 use values::{A, B, damage, id, name, owner, timeouts};
 
 const NONCE: u32 = 7;
@@ -44,7 +44,7 @@ fn instant(time: Time) -> Span {
 
 /// The first effect that a join of host id 1 has after it read `seen`.
 fn joins(seen: DeltaRecord) -> delta::Effect {
-    let identity = Identity { name: name("host"), machine: 1, boot: 1, session: 1 };
+    let identity = Identity { name: name("host"), machine: MachineId::new(1), boot: BootId::new(1), session: 1 };
     let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: NONCE, timeouts: timeouts() };
     Acquire::new(id(A), identity, terms, 0).step(delta::Event::Read(instant(at(1_000)), Seen::Good(seen)))
 }

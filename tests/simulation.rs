@@ -72,6 +72,12 @@ fn what_is_handed_over_has_one_owner_all_along() {
 }
 
 #[test]
+fn copies_of_a_machine_and_containers_of_one_keep_their_host_ids_apart() {
+    let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Clones)));
+    assert!(!is_default() || sum.joins > 500 && sum.takeovers > 70, "{sum:#?}");
+}
+
+#[test]
 fn a_run_is_the_same_every_time() {
     let run = || Options::of_seed(7).run().unwrap_or_else(|failure| panic!("\n{failure}"));
     assert_eq!(run(), run());

@@ -6,7 +6,7 @@ use leasehold::format::{
     AreaSize, Block, BlockExtension, DeltaExtension, DeltaRecord, Force, Geometry, IndexEntry, IndexHeader, Leader,
     LeaderExtension, Request, SectorSize, Writer, checksum,
 };
-use leasehold::{Generation, HostId, Name, Owner, Timeouts, Version};
+use leasehold::{BootId, Generation, HostId, MachineId, Name, Owner, Timeouts, Version};
 
 use super::input::Input;
 
@@ -115,9 +115,9 @@ fn delta(geometry: Geometry, own: u32, input: &mut Input<'_>) -> DeltaRecord {
         DeltaExtension {
             nonce,
             session: if declared_by.is_some() { 0 } else { session },
-            boot,
+            boot: BootId::new(boot),
             started_us,
-            machine,
+            machine: MachineId::new(machine),
             superseded,
             confirmed,
             declared_by,

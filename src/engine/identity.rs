@@ -1,14 +1,17 @@
-//! Which machine and boot this is, and the locks that keep two of its processes from one host id.
+//! What a process finds out about its machine and boot, and the locks that keep two of them from one host id.
 
+use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, Fault, LockOutcome};
-use crate::types::HostId;
+use crate::protocol::identity::{self, Board, Found, Unidentified};
+use crate::types::{BootId, HostId, MachineId};
 
 /// For how long a name may outlast its holder: a process that is being started has all that is open here until it has
 /// become another program.
@@ -75,43 +78,60 @@ impl Drop for HostLock {
     }
 }
 
-/// A hash of what tells this machine from all others across reboots. `None` when nothing does: then it can't prove
-/// that an id which it did not release was its own.
-pub(crate) fn machine() -> Option<u64> {
-    let id = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| !id.trim().is_empty())?;
-    // A cloned image has the same machine id; its board has another one. It is readable for root only, so a process
-    // without that right counts as another machine: it waits or takes another id.
-    let board = std::fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
-    Some(hash(&[id.trim(), board.trim()]))
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// The machine of this process: the one that its caller named, else what can be known of it.
+pub(crate) fn machine(named: Option<&str>) -> Result<MachineId, Unidentified> {
+    named.map_or_else(|| identity::machine(&found()), identity::named)
 }
 
-/// A hash of what tells this boot of the machine from the others. A collision only costs a wait.
-pub(crate) fn boot() -> u32 {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    hash(&[id.trim()]) as u32
+/// The boot of the machine, if it can be known. A collision only costs a wait.
+pub(crate) fn boot() -> Option<BootId> {
+    identity::boot(&found())
 }
 
-/// FNV-1a, 64 bits: stable across versions of the compiler and the crate, as what is stored on disk must be.
-pub(crate) fn hash(parts: &[&str]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
-    for part in parts {
-        for byte in part.bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+/// The kernel's own boot id, if it can be known.
+pub(crate) fn boot_id() -> Option<String> {
+    identity::boot_id(text(BOOT_ID).as_deref(), text(MOUNTS).as_deref()).map(str::to_owned)
+}
+
+fn text(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+fn found() -> Found {
+    let namespace = |path: &str| fs::metadata(path).ok().map(|file| file.ino());
+    let board = match fs::read_to_string("/sys/class/dmi/id/product_uuid") {
+        Ok(text) => Board::Text(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Board::Missing,
+        Err(_) => Board::Unreadable,
+    };
+    Found {
+        machine_id: text("/etc/machine-id"),
+        board,
+        pid_namespace: namespace("/proc/self/ns/pid"),
+        user_namespace: namespace("/proc/self/ns/user"),
+        // That in which this thread takes the local lock.
+        network_namespace: namespace("/proc/thread-self/ns/net"),
+        first_network_namespace: namespace("/proc/1/ns/net"),
+        boot_id: text(BOOT_ID),
+        mounts: text(MOUNTS),
     }
-    hash
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Where these tests run nothing may be known; then they say little.
     #[test]
-    fn the_hash_is_the_one_on_disks_already_written() {
-        assert_eq!(hash(&[]), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash(&["a"]), hash(&["a"]));
-        assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
-        assert_eq!(hash(&["leasehold"]), 0x2d03_51b0_872a_cffc);
+    fn what_is_found_stays_the_same_and_what_is_named_counts_first() {
+        assert_eq!(found(), found());
+        assert_eq!(machine(None), machine(None));
+        assert_eq!(boot().is_some(), boot_id().is_some());
+        assert_eq!(machine(Some("this one")), identity::named("this one"));
+        assert_eq!(machine(Some("")), Err(Unidentified::Blank));
     }
 
     #[test]

@@ -15,13 +15,14 @@ use crate::disk::Lane;
 use crate::error::{Damage, JoinError};
 use crate::format::DeltaRecord;
 use crate::protocol::delta::{Acquire, Effect, Event, Identity, Refusal, Tenure, Terms};
+use crate::protocol::identity::{Unidentified, hash};
 use crate::types::{HostId, Name, Time};
 
 /// What a join is given.
 pub(crate) struct Request {
     pub(crate) host: Option<HostId>,
     pub(crate) name: Name,
-    pub(crate) machine: Option<u64>,
+    pub(crate) machine: Option<String>,
     pub(crate) tell: Tell,
     pub(crate) tell_notice: Option<TellNotice>,
 }
@@ -60,16 +61,12 @@ const MAX_ATTEMPTS: usize = 16;
 const READ_ATTEMPTS: usize = 3;
 
 pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> Result<Arc<Member>, JoinError> {
-    let identity = Identity {
-        name: request.name,
-        // An identity that nobody else has: nothing left behind can be proved to be this machine's.
-        machine: request.machine.or_else(identity::machine).unwrap_or_else(rand::random),
-        boot: identity::boot(),
-        session: rand::random(),
-    };
+    let machine = identity::machine(request.machine.as_deref());
+    let identity =
+        Identity { name: request.name, machine: machine.ok(), boot: identity::boot(), session: rand::random() };
     let hosts = Hosts::new(&terms, terms.timeouts.io());
     hosts.scan_all(&io, None)?;
-    let joiner = Joiner { io: &io, terms: &terms, identity: &identity, cancel };
+    let joiner = Joiner { io: &io, terms: &terms, identity: &identity, unidentified: machine.err(), cancel };
     let tenure = match request.host {
         Some(host) => {
             let max = terms.geometry.max_hosts();
@@ -95,7 +92,7 @@ pub(crate) enum LockError {
 /// device node, one for those that came by another.
 pub(crate) fn lock_host(io: &Io, terms: &Terms, host: HostId) -> Result<(), LockError> {
     let key = match terms.nonce {
-        0 => identity::hash(&[&terms.lockspace.to_string()]),
+        0 => hash(&[&terms.lockspace.to_string()]),
         nonce => u64::from(nonce),
     };
     let taken = LocalLock::take(key, host)
@@ -114,6 +111,8 @@ struct Joiner<'join> {
     io: &'join Io,
     terms: &'join Terms,
     identity: &'join Identity,
+    /// Why it names no machine.
+    unidentified: Option<Unidentified>,
     cancel: &'join Cancel,
 }
 
@@ -145,19 +144,14 @@ impl Joiner<'_> {
                 .filter_map(|host| Some((host, observer.record(host)?.good()?.clone())))
                 .collect::<Vec<(HostId, DeltaRecord)>>()
         });
-        let ours = |record: &DeltaRecord| {
-            record.extension.as_ref().is_some_and(|extension| extension.machine == self.identity.machine)
-        };
-        let rebooted = |record: &DeltaRecord| {
-            let extension = record.extension.as_ref();
-            extension.is_some_and(|extension| extension.confirmed && extension.boot != self.identity.boot)
-        };
+        let ours = |record: &DeltaRecord| self.identity.wrote(record);
+        let rebooted = |record: &DeltaRecord| self.identity.rebooted_since(record);
         let named = |record: &DeltaRecord| record.host_name == self.identity.name;
         let find = |wanted: &dyn Fn(&DeltaRecord) -> bool| {
             records.iter().find(|(_, record)| wanted(record)).map(|(host, _)| *host)
         };
         find(&|record| record.is_free() && ours(record) && named(record))
-            .or_else(|| find(&|record| ours(record) && named(record) && rebooted(record)))
+            .or_else(|| find(&|record| named(record) && rebooted(record)))
             .or_else(|| {
                 // Few ids in use keep what every ballot reads short; a random one of them keeps hosts that start
                 // together apart.
@@ -235,7 +229,8 @@ impl Joiner<'_> {
                 JoinError::Live { device, host, name: record.host_name, generation: record.generation }
             }
             Refusal::NotReleased(record) => {
-                JoinError::NotReleased { device, host, name: record.host_name, generation: record.generation }
+                let (name, generation, unidentified) = (record.host_name, record.generation, self.unidentified);
+                JoinError::NotReleased { device, host, name, generation, unidentified }
             }
             Refusal::Damaged(reason) => Damage { device, offset: at, what: "host record", reason }.into(),
             Refusal::Foreign(record) => {

@@ -18,13 +18,13 @@ use crate::protocol::holding::{Holding, Loss};
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
 use crate::protocol::{Defect, reading};
 use crate::resume::{Gone, GoneReason, ResumeError};
-use crate::types::{LeaseMode, Name, Owner, Resource, Version};
+use crate::types::{BootId, LeaseMode, MachineId, Name, Owner, Resource, Version};
 
 /// What a resumption is given.
 pub(crate) struct Request {
     pub(crate) owner: Owner,
-    pub(crate) machine: u64,
-    pub(crate) boot: u32,
+    pub(crate) machine: MachineId,
+    pub(crate) boot: BootId,
     pub(crate) tell: Tell,
     pub(crate) tell_notice: Option<TellNotice>,
 }
@@ -56,7 +56,7 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
 fn attempt(io: &Io, terms: &Terms, request: &Request) -> Result<Tenure, ResumeError> {
     let host = request.owner.host;
     let at = terms.geometry.delta_offset(host);
-    let (machine, boot) = (request.machine, request.boot);
+    let (machine, boot) = (Some(request.machine), Some(request.boot));
     let identity = Identity { name: Name::EMPTY, machine, boot, session: rand::random() };
     let mut machine = Resume::new(request.owner, identity, terms.clone());
     let mut effect = Effect::Read;

@@ -1,6 +1,7 @@
 //! Joining a lockspace and leaving it.
 
 use super::{Damage, DiskError, LossReason};
+use crate::protocol::identity::Unidentified;
 use crate::types::{HostId, Name, NameError};
 use crate::watchdog::WatchdogError;
 
@@ -29,8 +30,9 @@ pub enum JoinError {
         /// The holder's generation.
         generation: u64,
     },
-    /// Another machine held the id and did not release it. Only that machine may take it again.
-    #[error("host id {host} of {device} was not released by {name} generation {generation}, another machine")]
+    /// Another machine held the id and did not release it, or which machine this is can't be known. Only the machine
+    /// that held the id may take it again.
+    #[error("host id {host} of {device} was not released by {name} generation {generation}, {}", who(*unidentified))]
     NotReleased {
         /// Path of the device.
         device: String,
@@ -40,6 +42,8 @@ pub enum JoinError {
         name: Name,
         /// The last holder's generation.
         generation: u64,
+        /// Why this process has no [identity](crate::JoinOptions::machine), if it has none.
+        unidentified: Option<Unidentified>,
     },
     /// The lockspace has room for fewer hosts.
     #[error("host id {host} is above {max}, the largest that {device} has room for")]
@@ -136,6 +140,13 @@ pub enum LeaveError {
     /// The host id was given back, but the watchdog may fire.
     #[error("the host id was given back, but the watchdog may reset this machine or end this process")]
     Watchdog(#[source] WatchdogError),
+}
+
+fn who(unidentified: Option<Unidentified>) -> String {
+    match unidentified {
+        None => "another machine".into(),
+        Some(reason) => format!("and this process doesn't know its machine: {reason}"),
+    }
 }
 
 fn list<T: ToString>(items: &[T]) -> String {

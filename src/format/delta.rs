@@ -7,7 +7,7 @@ use super::calls::{BITMAP, Calls, HostEvent};
 use super::leader::{EXTENSION, RawLeader};
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
 use crate::timeouts::Timeouts;
-use crate::types::{Generation, HostId, Name, Owner, Time};
+use crate::types::{BootId, Generation, HostId, MachineId, Name, Owner, Time};
 
 const MAGIC: u32 = 0x1221_2010;
 const VERSION: u32 = 0x0003_0004;
@@ -72,13 +72,13 @@ pub struct DeltaExtension {
     pub nonce: u32,
     /// The nonce of the engine that holds the id: two engines that claim the same generation differ in it.
     pub session: u32,
-    /// A hash of the boot id of the host.
-    pub boot: u32,
+    /// The boot of the host's machine; `None` where it can't be known.
+    pub boot: Option<BootId>,
     /// The low 32 bits of when this write began, in microseconds on the owner's clock: the timestamp, which has the
     /// rest, changes once a second, this with each write. [`DeltaRecord::started`] reads both.
     pub started_us: u32,
-    /// A hash of the identity of the machine.
-    pub machine: u64,
+    /// The host's machine; `None` where it can't be known.
+    pub machine: Option<MachineId>,
     /// How many generations back the one is that this one took the id from; 0 when the id was free.
     pub superseded: u32,
     /// Whether this generation was renewed after its check, so that it surely held the id.
@@ -107,9 +107,9 @@ impl DeltaRecord {
             extension: Some(DeltaExtension {
                 nonce,
                 session: 0,
-                boot: 0,
+                boot: None,
                 started_us: 0,
-                machine: 0,
+                machine: None,
                 superseded: 0,
                 confirmed: false,
                 declared_by: None,
@@ -269,9 +269,9 @@ impl DeltaExtension {
         Ok(DeltaExtension {
             nonce: raw.nonce,
             session: if declared_by.is_some() { 0 } else { raw.session },
-            boot: raw.boot,
+            boot: BootId::new(raw.boot),
             started_us: raw.started_us,
-            machine: raw.machine,
+            machine: MachineId::new(raw.machine),
             superseded: raw.superseded,
             confirmed: flags & CONFIRMED != 0,
             declared_by,
@@ -292,9 +292,9 @@ impl DeltaExtension {
         RawDeltaExtension {
             nonce: self.nonce,
             session: self.declared_by.map_or(self.session, |host| host.get() as u32),
-            boot: self.boot,
+            boot: self.boot.map_or(0, BootId::get),
             started_us: self.started_us,
-            machine: self.machine,
+            machine: self.machine.map_or(0, MachineId::get),
             superseded: self.superseded,
             renewal_ms,
             io_ms,

@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::timeouts::Profile;
-use crate::types::{Generation, HostId, Owner, Time, Version};
+use crate::types::{BootId, Generation, HostId, MachineId, Owner, Time, Version};
 
 fn geometries() -> impl Strategy<Value = Geometry> {
     let with_4096 = |area| Geometry::new(SectorSize::B4096, area).expect("in the table");
@@ -56,9 +56,9 @@ fn delta_extensions() -> impl Strategy<Value = DeltaExtension> {
             DeltaExtension {
                 nonce,
                 session,
-                boot,
+                boot: BootId::new(boot),
                 started_us,
-                machine,
+                machine: MachineId::new(machine),
                 superseded,
                 confirmed,
                 declared_by,
@@ -434,9 +434,9 @@ fn timeouts_on_disk_that_fail_an_inequality_are_refused_with_the_reason() {
     let extension = DeltaExtension {
         nonce: 1,
         session: 2,
-        boot: 3,
+        boot: BootId::new(3),
         started_us: 4,
-        machine: 5,
+        machine: MachineId::new(5),
         superseded: 0,
         confirmed: true,
         declared_by: None,

@@ -17,17 +17,17 @@ use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{DeltaExtension, DeltaRecord, Geometry};
 use crate::timeouts::{Timeouts, stretched};
-use crate::types::{Generation, HostId, Name, Owner, Time};
+use crate::types::{BootId, Generation, HostId, MachineId, Name, Owner, Time};
 
-/// Who asks for a host id.
+/// Who asks for a host id. What it may conclude from that: [`super::identity`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The host's name, for people.
     pub name: Name,
-    /// Hash of what tells this machine from all others, across reboots.
-    pub machine: u64,
-    /// Hash of what tells this boot of the machine from the others.
-    pub boot: u32,
+    /// Its machine, if that can be known.
+    pub machine: Option<MachineId>,
+    /// The boot of the machine, if that can be known.
+    pub boot: Option<BootId>,
     /// Drawn at random for each holding.
     pub session: u32,
 }
@@ -197,15 +197,11 @@ impl Acquire {
         }
         // The holder is gone for certain when its machine rebooted since; else, as the local lock is ours, when nothing
         // that it started can be active any more, which is after D.
-        let held_here = record.extension.as_ref().filter(|extension| extension.machine == self.identity.machine);
-        let rebooted = held_here.is_some_and(|extension| {
-            extension.confirmed && (extension.boot != self.identity.boot || !in_force!(FastOnlyAfterReboot))
-        });
-        let quiet = match rebooted {
+        let quiet = match self.identity.rebooted_since(&record) {
             true => timeouts.renewal() * 2 + timeouts.io() * 2,
             false => timeouts.dead(),
         };
-        let may_take = held_here.is_some() || !in_force!(SameMachineTakes);
+        let may_take = self.identity.wrote(&record) || !in_force!(SameMachineTakes);
         let until = span.ended + stretched(quiet);
         self.step = Step::Watching { first: record, until, may_take };
         Effect::Wait(self.next_look(span.ended, until))

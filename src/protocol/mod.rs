@@ -5,6 +5,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | [`identity`] | which machine and boot a process belongs to, if that can be known |
 //! | [`delta`] | who holds a host id: acquire, renew, release |
 //! | [`declare`] | whether a host may be declared dead by its caller's word |
 //! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
@@ -24,6 +25,7 @@ pub mod ballot;
 pub mod declare;
 pub mod delta;
 pub mod holding;
+pub mod identity;
 pub mod liveness;
 pub mod looks;
 pub mod mend;

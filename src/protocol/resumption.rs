@@ -50,8 +50,8 @@ pub enum Refusal {
     Released,
     /// The id has another holding since.
     Replaced(Box<DeltaRecord>),
-    /// The record is another machine's, or of another boot of this one, or was begun in the future: its times mean
-    /// nothing on this clock.
+    /// The record is not known to be of this boot of this machine, or was begun in the future: its times mean nothing
+    /// on this clock.
     OtherClock,
     /// The record is damaged.
     Damaged(Defect),
@@ -144,7 +144,7 @@ impl Resume {
         if record.is_free() {
             return Err(Refusal::Released);
         }
-        if (extension.machine, extension.boot) != (self.identity.machine, self.identity.boot) {
+        if !self.identity.wrote(&record) || self.identity.same_boot(&record) != Some(true) {
             return Err(Refusal::OtherClock);
         }
         if !extension.confirmed {

@@ -152,6 +152,16 @@ mod switch {
         JoinWriteIsPrompt,
         /// An id that was not released is taken again only by the machine that held it.
         SameMachineTakes,
+        /// Two processes whose machine can't be known are not of one machine.
+        UnknownIsNobody,
+        /// A machine that only a part of its identity is known of has none.
+        BoardIsKnown,
+        /// A process that may share no local lock with the others of its machine has no identity.
+        LocksAreShared,
+        /// A boot that can't be known is not another one.
+        UnknownBootIsNoReboot,
+        /// A boot id that is not the kernel's own says nothing of the machine.
+        BootIsTheMachines,
         /// A machine takes its id again without waiting for D only when it was rebooted since.
         FastOnlyAfterReboot,
         /// The deadline is counted from the start of the confirmed write.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{AcquireError, Damage, DiskError, FindError};
+use crate::protocol::identity::Unidentified;
 use crate::types::{HostId, Name, Owner, Resource, Version};
 use crate::watchdog::WatchdogError;
 
@@ -69,6 +70,37 @@ pub enum ResumeError {
         found: Name,
         /// That of the token.
         lockspace: Name,
+    },
+    /// Which machine this is can't be known, so neither whether the token is of it; [`JoinOptions::machine`] says it.
+    /// Nothing was written.
+    ///
+    /// [`JoinOptions::machine`]: crate::JoinOptions::machine
+    #[error("host id {host} of {device}: this process doesn't know its machine: {reason}")]
+    Unidentified {
+        /// Path of the device.
+        device: String,
+        /// The host id of the token.
+        host: HostId,
+        /// Why.
+        reason: Unidentified,
+    },
+    /// The predecessor did not know its machine or its boot, so nobody can be known to be its successor. Nothing was
+    /// written.
+    #[error("the process that held host id {host} of {device} did not know its machine or boot")]
+    UnknownPredecessor {
+        /// Path of the device.
+        device: String,
+        /// The host id of the token.
+        host: HostId,
+    },
+    /// Whether the machine was rebooted since can't be known: the boot id can't be read, or is a container's own.
+    /// Nothing was written.
+    #[error("whether the machine was rebooted since it held host id {host} of {device} can't be known")]
+    UnknownBoot {
+        /// Path of the device.
+        device: String,
+        /// The host id of the token.
+        host: HostId,
     },
     /// The token is another machine's. What it protects runs there, or nowhere. Nothing was read or written.
     #[error("host id {host} of {device} is another machine's")]

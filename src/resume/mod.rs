@@ -94,14 +94,19 @@ impl Lockspace {
             return Err(ResumeError::OtherLockspace { device, found: self.name(), lockspace: token.lockspace });
         }
         let JoinOptions { machine, tell, tell_notice, watchdog, .. } = options;
-        let machine = machine.or_else(identity::machine).filter(|machine| *machine == token.machine);
-        let Some(machine) = machine else {
-            return Err(ResumeError::OtherMachine { device, host: token.owner.host });
+        let host = token.owner.host;
+        let machine = match identity::machine(machine.as_deref()) {
+            Ok(machine) => machine,
+            Err(reason) => return Err(ResumeError::Unidentified { device, host, reason }),
         };
-        if identity::boot() != token.boot {
-            return Err(ResumeError::Rebooted { device, host: token.owner.host });
-        }
-        let request = Request { owner: token.owner, machine, boot: token.boot, tell, tell_notice };
+        let boot = match (token.machine.zip(token.boot), identity::boot()) {
+            (None, _) => return Err(ResumeError::UnknownPredecessor { device, host }),
+            (Some((other, _)), _) if other != machine => return Err(ResumeError::OtherMachine { device, host }),
+            (Some(_), None) => return Err(ResumeError::UnknownBoot { device, host }),
+            (Some((_, boot)), Some(now)) if boot != now => return Err(ResumeError::Rebooted { device, host }),
+            (Some(_), Some(boot)) => boot,
+        };
+        let request = Request { owner: token.owner, machine, boot, tell, tell_notice };
         let member = resume::resume(self.io.for_member(), self.terms.clone(), request)?;
         // Until it is known what is held nothing may be given back: dropping a membership would give the host id back.
         let scanned = member.hosts.scan_all(&member.io, Some(&member.pulse)).map_err(ResumeError::Disk);
@@ -207,7 +212,8 @@ impl Membership {
 fn token(member: &Member) -> ResumeToken {
     let tenure = member.pulse.tenure();
     let record = tenure.record();
-    let (machine, boot) = record.extension.as_ref().map_or((0, 0), |extension| (extension.machine, extension.boot));
+    let (machine, boot) =
+        record.extension.as_ref().map_or((None, None), |extension| (extension.machine, extension.boot));
     ResumeToken {
         nonce: member.terms.nonce,
         lockspace: member.terms.lockspace,

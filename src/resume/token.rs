@@ -9,14 +9,14 @@
 //! | 1 + n | its name |
 //! | 2, 8 | host id, generation |
 //! | 1 + n | the host's name |
-//! | 8, 4 | hashes of machine and boot |
+//! | 8, 4 | hashes of machine and boot, 0 where they can't be known |
 //! | 2 | how many leases |
 //! | 8, 1, 8, 1 + n each | place, 1 for exclusive or 2 for shared, version, and name of the resource |
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::types::{Generation, HostId, LeaseMode, Name, Owner, Resource, Version};
+use crate::types::{BootId, Generation, HostId, LeaseMode, MachineId, Name, Owner, Resource, Version};
 
 /// What a process must know to go on with a membership and its leases: see [`Lockspace::resume`].
 ///
@@ -34,8 +34,8 @@ pub struct ResumeToken {
     pub(crate) lockspace: Name,
     pub(crate) owner: Owner,
     pub(crate) host_name: Name,
-    pub(crate) machine: u64,
-    pub(crate) boot: u32,
+    pub(crate) machine: Option<MachineId>,
+    pub(crate) boot: Option<BootId>,
     pub(crate) leases: Vec<(Resource, LeaseMode, Version)>,
 }
 
@@ -101,8 +101,8 @@ impl ResumeToken {
         bytes.extend((self.owner.host.get() as u16).to_le_bytes());
         bytes.extend(self.owner.generation.get().to_le_bytes());
         name(&mut bytes, &self.host_name);
-        bytes.extend(self.machine.to_le_bytes());
-        bytes.extend(self.boot.to_le_bytes());
+        bytes.extend(self.machine.map_or(0, MachineId::get).to_le_bytes());
+        bytes.extend(self.boot.map_or(0, BootId::get).to_le_bytes());
         let listed = &self.leases[..self.leases.len().min(Self::MAX_LEASES)];
         bytes.extend((listed.len() as u16).to_le_bytes());
         for (resource, mode, version) in listed {
@@ -120,8 +120,8 @@ impl ResumeToken {
         let host = HostId::new(u16::from_le_bytes(bytes.take()?).into())?;
         let generation = Generation::new(u64::from_le_bytes(bytes.take()?))?;
         let host_name = bytes.name()?;
-        let machine = u64::from_le_bytes(bytes.take()?);
-        let boot = u32::from_le_bytes(bytes.take()?);
+        let machine = MachineId::new(u64::from_le_bytes(bytes.take()?));
+        let boot = BootId::new(u32::from_le_bytes(bytes.take()?));
         let count = usize::from(u16::from_le_bytes(bytes.take()?));
         let lease = |bytes: &mut Fields<'_>| {
             let offset = u64::from_le_bytes(bytes.take()?);
@@ -224,6 +224,7 @@ mod tests {
                 (Resource { name, offset }, mode(shared), Version::new(version))
             };
             let leases = leases.into_iter().map(lease).collect();
+            let (machine, boot) = (MachineId::new(machine), BootId::new(boot));
             ResumeToken { nonce, lockspace, owner, host_name, machine, boot, leases }
         }
     }

@@ -39,6 +39,7 @@ mod counters;
 mod env;
 mod host;
 mod io;
+mod machines;
 mod random;
 mod storage;
 mod world;
@@ -47,6 +48,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use counters::Counters;
+pub use machines::{Boot, Kind};
 
 use crate::format::Geometry;
 pub use crate::protocol::rules::Rule;
@@ -81,6 +83,8 @@ pub struct Options {
     pub duration: Duration,
     /// How the run ends: with one new host alone, or with all hosts running.
     pub lone_end: bool,
+    /// What the hosts are, and can know of their machines. Those beyond are machines that are known.
+    pub kinds: Vec<Kind>,
     /// How hosts hold the resource.
     pub modes: Modes,
     /// What goes wrong.
@@ -132,6 +136,8 @@ pub enum Emphasis {
     Restarts,
     /// Hosts share, convert and take by force all the time, while writes hang and hosts stall.
     Modes,
+    /// Hosts are copies of one machine, or containers on one, and want the same few ids.
+    Clones,
     /// Hosts ask to be handed the resource and hand it over all the time, while writes hang and hosts stall.
     Handover,
 }
@@ -241,6 +247,7 @@ impl Options {
             rest: Duration::from_millis(50),
             leaves: 50,
             resumes: 0,
+            kinds: Vec::new(),
             duration: Duration::from_secs(6),
             lone_end: random.chance(300) || faults.bad_sector,
             modes: Modes::default(),
@@ -324,6 +331,16 @@ impl Options {
                 let faults = Faults { slow: 60, hung: 40, eio: 20, stall: 20, ..rates };
                 Options { hosts: 4, ids: 8, modes, faults, ..self }
             }
+            Emphasis::Clones => {
+                // What ended acts for long after it, compared with a join without D.
+                let timeouts = tight([100, 60, 550, 550, 1_100]);
+                let (kinds, duration) = (Kind::draw(self.hosts, random), self.duration * 2);
+                let faults = Faults { slow: 40, hung: 100, stall: 20, declares: 500, ..rates };
+                // Who has no identity uses an id up with each end of a process.
+                let ids = self.hosts as u64 + 2;
+                let times = Options { timeouts, slower: timeouts, duration, ..self };
+                Options { ids, leaves: 200, lone_end: true, kinds, faults, ..times }
+            }
             Emphasis::Handover => {
                 let forced = if random.chance(300) { 100 } else { 0 };
                 let modes = Modes { received: 600, forced, ..Modes::default() };
@@ -349,6 +366,7 @@ impl Options {
             rest: timeouts.dead() * 4,
             leaves: 10,
             resumes: 0,
+            kinds: Vec::new(),
             duration,
             lone_end: true,
             modes: Modes::default(),

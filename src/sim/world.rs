@@ -153,21 +153,24 @@ impl World {
         // Where nobody resumes nothing is drawn for it: those runs stay what they are.
         let resumes = env.options.resumes;
         let resumes = !power && resumes > 0 && env.random.chance(resumes) && self.hosts[host].leaves_token();
-        env.kill(host);
-        if power {
-            env.power_off(host);
-            env.fenced.extend(self.hosts[host].latest());
+        let gone = if power { env.on_machine_of(host) } else { vec![host] };
+        for host in gone {
+            env.kill(host);
+            if power {
+                env.power_off(host);
+                env.fenced.extend(self.hosts[host].latest());
+            }
+            if let Some(id) = self.hosts[host].id()
+                && env.random.chance(env.options.faults.rot_killed)
+            {
+                env.rot(block_at(id));
+            }
+            self.hosts[host].process_is_gone();
+            // Soon enough to be in time more often than not.
+            let most = if resumes { env.options.timeouts.fail() * 3 / 4 } else { env.options.timeouts.dead() * 2 };
+            let rest = env.random.span(Duration::ZERO, most);
+            env.signal_after(host, rest, Signal::Start);
         }
-        if let Some(id) = self.hosts[host].id()
-            && env.random.chance(env.options.faults.rot_killed)
-        {
-            env.rot(block_at(id));
-        }
-        self.hosts[host].process_is_gone();
-        // Soon enough to be in time more often than not.
-        let most = if resumes { env.options.timeouts.fail() * 3 / 4 } else { env.options.timeouts.dead() * 2 };
-        let rest = env.random.span(Duration::ZERO, most);
-        env.signal_after(host, rest, Signal::Start);
     }
 
     /// The faults are over.

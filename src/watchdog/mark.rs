@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::error::WatchdogError;
+use crate::engine::identity::boot_id;
 
 /// Held while the device is open.
 #[derive(Debug)]
@@ -42,13 +43,13 @@ impl Mark {
                 break file;
             }
         };
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed)?;
         let mut left = String::new();
         file.read_to_string(&mut left).map_err(failed)?;
-        if left.starts_with(&boot) {
+        let boot = boot_id();
+        if counts(&left, boot.as_deref()) {
             return Err(WatchdogError::ResetPending { device: device.into(), mark: path });
         }
-        let mark = format!("{boot}process {}\n", std::process::id());
+        let mark = format!("{}\nprocess {}\n", boot.as_deref().unwrap_or(UNKNOWN), std::process::id());
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(mark.as_bytes()));
         written.and_then(|()| file.sync_all()).map_err(failed)?;
         Ok(Mark { path, _lock: file })
@@ -59,6 +60,15 @@ impl Mark {
         // While it is locked: who finds it removed makes it anew.
         fs::remove_file(&self.path).map_err(|source| WatchdogError::Mark { mark: self.path, source: Arc::new(source) })
     }
+}
+
+/// What stands in the place of a boot that can't be known.
+const UNKNOWN: &str = "unknown boot";
+
+/// Whether the mark that was `left` is of this boot, or may be.
+fn counts(left: &str, boot: Option<&str>) -> bool {
+    let theirs = left.lines().next().unwrap_or_default();
+    !theirs.is_empty() && (theirs == UNKNOWN || boot.is_none_or(|boot| boot == theirs))
 }
 
 /// `/dev/watchdog` is the older name of `/dev/watchdog0`.

@@ -37,7 +37,8 @@ impl Mark {
     }
 
     pub(crate) fn put_on(&self, command: &mut Command) {
-        command.env(MARK, &self.0);
+        // All of them are on one machine, also where nothing tells which.
+        command.env(MARK, &self.0).env("LEASEHOLD_MACHINE", "that of the tests");
     }
 
     /// Every process with the mark that is not dead.

@@ -27,6 +27,8 @@ mod guard;
 mod handover;
 #[cfg(feature = "cli")]
 mod handover_command;
+#[cfg(feature = "cli")]
+mod identity;
 mod lifecycle;
 mod looks;
 #[cfg(feature = "cli")]

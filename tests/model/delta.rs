@@ -14,7 +14,7 @@ use leasehold::format::{DeltaRecord, Geometry};
 use leasehold::protocol::delta::{Acquire, Effect, Event, Identity, Tenure, Terms};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{Generation, HostId, Name, Owner, Time, Timeouts};
+use leasehold::{BootId, Generation, HostId, MachineId, Name, Owner, Time, Timeouts};
 use stateright::{Model, Property};
 
 use crate::canonical::{NONCE, Tokens};
@@ -359,8 +359,8 @@ impl Model for Limits {
                 state.sessions += 1;
                 let identity = Identity {
                     name: Name::EMPTY,
-                    machine: machine as u64 + 1,
-                    boot: state.machines[machine].boot,
+                    machine: MachineId::new(machine as u64 + 1),
+                    boot: BootId::new(state.machines[machine].boot),
                     session: state.sessions,
                 };
                 let (geometry, timeouts) = (Geometry::default(), timeouts());

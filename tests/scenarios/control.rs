@@ -9,7 +9,7 @@ use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::mend::Damaged;
 use leasehold::protocol::resource::{self, Operation, Outcome};
 use leasehold::protocol::{Defect, Seen, Span, Written};
-use leasehold::{Generation, HostId, LeaseMode, Owner, Time, Timeouts, Version, stretched};
+use leasehold::{BootId, Generation, HostId, LeaseMode, MachineId, Owner, Time, Timeouts, Version, stretched};
 
 use crate::world::*;
 
@@ -165,7 +165,7 @@ fn a_record_that_was_mended_ends_no_generation_and_is_nobodys() {
         assert!(!observer.judge(owner(B, generation), start()).is_gone(), "{generation}");
     }
     // Nor does the machine that held it take the id again.
-    let identity = Identity { name: name("host"), machine: B, boot: 2, session: 9 };
+    let identity = Identity { name: name("host"), machine: MachineId::new(B), boot: BootId::new(2), session: 9 };
     let mut join = Acquire::new(id(B), identity, terms(), 0);
     let mut now = start();
     let end = loop {

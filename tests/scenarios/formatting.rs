@@ -1,10 +1,10 @@
 //! A device that is formatted again, while writes of hosts of the lockspace that was here before are in flight.
 
-use leasehold::Version;
 use leasehold::format::{Block, BlockExtension, Leader, LeaderExtension};
 use leasehold::protocol::delta::{self, Acquire, Identity};
 use leasehold::protocol::resource::{Effect, Outcome, Refusal};
 use leasehold::protocol::{Defect, Seen, Span, reading};
+use leasehold::{BootId, MachineId, Version};
 
 use crate::world::*;
 
@@ -88,7 +88,7 @@ fn scenario_54_a_late_host_record_of_the_former_lockspace_says_nothing() {
         // Who repairs it must not take it for a release.
         let rest = seen.bad().and_then(|defect| reading::rest(defect, &sector, |_| Ok::<_, ()>(())));
         assert_eq!(rest, None);
-        let identity = Identity { name: name("host"), machine: A, boot: 1, session: 1 };
+        let identity = Identity { name: name("host"), machine: MachineId::new(A), boot: BootId::new(1), session: 1 };
         let now = World::new().now;
         match Acquire::new(me, identity, terms(), 0).step(delta::Event::Read(Span { started: now, ended: now }, seen)) {
             delta::Effect::Done(Err(delta::Refusal::Damaged(Defect::OtherFormatting { number: 4, .. }))) => {}

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use leasehold::format::DeltaRecord;
+use leasehold::format::{DeltaExtension, DeltaRecord};
 use leasehold::protocol::delta::{self, Acquire, Identity, Loss, Refusal, Tenure};
+use leasehold::protocol::identity::{Board, Found, boot, machine, named};
 use leasehold::protocol::liveness::{Observer, Verdict};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{Profile, Time};
+use leasehold::{BootId, MachineId, Profile, Time, Unidentified};
 
 use crate::world::*;
 
@@ -26,7 +27,7 @@ pub(crate) fn tenure() -> (Tenure, DeltaRecord, Time) {
 /// A join of a machine up to its write.
 fn join(machine: u64) -> (Acquire, DeltaRecord, Time) {
     let now = Time::ZERO + Duration::from_secs(100);
-    let identity = Identity { name: name("host"), machine, boot: 1, session: machine as u32 };
+    let identity = Identity { session: machine as u32, ..identity(machine, 1) };
     // Each skips another number of generations.
     let mut acquire = Acquire::new(id(A), identity, terms(), machine);
     let free = DeltaRecord { timestamp: 0, ..record(owner(A, 4), timeouts()) };
@@ -36,20 +37,59 @@ fn join(machine: u64) -> (Acquire, DeltaRecord, Time) {
     }
 }
 
-/// How long a machine watches an unreleased record of its own before it takes the id again.
-fn watches(seen: &DeltaRecord, boot: u32) -> Duration {
-    let identity = Identity { name: name("host"), machine: A, boot, session: 9 };
-    let mut acquire = Acquire::new(id(A), identity, terms(), 0);
+fn identity(machine: u64, boot: u32) -> Identity {
+    Identity { name: name("host"), machine: MachineId::new(machine), boot: BootId::new(boot), session: 9 }
+}
+
+/// How long `who` watches an unreleased record before it takes the id; `None` when it does not.
+fn takes_after(who: Identity, seen: &DeltaRecord) -> Option<Duration> {
+    let mut acquire = Acquire::new(id(A), who, terms(), 0);
     let start = Time::ZERO + Duration::from_secs(100);
     let mut now = start;
     loop {
         match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(seen.clone()))) {
             delta::Effect::Wait(until) => now = until,
-            delta::Effect::Write(_) => return now.since(start),
+            delta::Effect::Write(_) => return Some(now.since(start)),
+            delta::Effect::Done(Err(Refusal::NotReleased(_))) => return None,
             other => panic!("{other:?}"),
         }
-        acquire.step(delta::Event::Woke(now));
+        assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
     }
+}
+
+/// How long a machine watches an unreleased record of its own before it takes the id again.
+fn watches(seen: &DeltaRecord, boot: u32) -> Duration {
+    takes_after(identity(A, boot), seen).unwrap()
+}
+
+/// What root finds on a machine with this board, in this boot. All machines are made from one image.
+fn copy(board: Board, boot: u32) -> Found {
+    Found {
+        machine_id: Some("3d1219c7c4c5404aaa1f6d2a48adfda4".into()),
+        board,
+        pid_namespace: Some(4_026_531_836),
+        user_namespace: Some(4_026_531_837),
+        network_namespace: Some(4_026_531_992),
+        first_network_namespace: Some(4_026_531_992),
+        boot_id: Some(format!("boot {boot}")),
+        mounts: Some("22 27 0:21 / /proc rw - proc proc rw".into()),
+    }
+}
+
+fn board(number: u32) -> Board {
+    Board::Text(format!("{number:08x}-0038-4b10-8056-b7c04f4d3232"))
+}
+
+fn of(found: &Found) -> Identity {
+    Identity { machine: machine(found).ok(), boot: boot(found), ..identity(0, 0) }
+}
+
+/// The record of a holder that found this, and does not renew any more.
+fn stalled(found: &Found) -> DeltaRecord {
+    let mut held = record(owner(A, 4), timeouts());
+    let Identity { machine, boot, .. } = of(found);
+    held.extension = held.extension.map(|extension| DeltaExtension { machine, boot, ..extension });
+    held
 }
 
 #[test]
@@ -157,19 +197,65 @@ fn a_host_that_was_declared_dead_and_lives_is_lost_at_its_next_renewal_and_knows
 
 #[test]
 fn scenario_41_an_id_that_was_not_released_is_not_taken_by_another_machine() {
-    let identity = Identity { name: name("host"), machine: 77, boot: 1, session: 1 };
-    let mut acquire = Acquire::new(id(A), identity, terms(), 0);
-    let held = record(owner(A, 4), timeouts());
-    let mut now = Time::ZERO + Duration::from_secs(100);
-    for _ in 0..1_000 {
-        match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(held.clone()))) {
-            delta::Effect::Wait(until) => now = until,
-            delta::Effect::Done(Err(Refusal::NotReleased(_))) => return,
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
+    assert_eq!(takes_after(identity(77, 1), &record(owner(A, 4), timeouts())), None);
+}
+
+/// The second of two machines that were made from one image finds the first one stalled. Rules `BoardIsKnown` and
+/// `UnknownIsNobody`.
+#[test]
+fn scenario_53_a_copy_of_a_machine_does_not_take_its_id_as_rebooted() {
+    // Root sees that they differ.
+    assert_eq!(takes_after(of(&copy(board(2), 2)), &stalled(&copy(board(1), 1))), None);
+    // Others can't see it, and so are no machine at all, in no boot.
+    let (first, second) = (copy(Board::Unreadable, 1), copy(Board::Unreadable, 2));
+    assert_eq!(machine(&second), Err(Unidentified::BoardUnreadable));
+    for found in [&first, &second] {
+        assert_eq!(takes_after(of(found), &stalled(&first)), None, "{found:?}");
     }
-    panic!("no end");
+    assert_eq!(takes_after(of(&second), &stalled(&copy(board(1), 1))), None);
+    // One machine that is known, rebooted or not.
+    let (same, rebooted) = (copy(board(1), 1), copy(board(1), 2));
+    assert!(takes_after(of(&same), &stalled(&same)) >= Some(timeouts().dead()));
+    assert!(takes_after(of(&rebooted), &stalled(&same)) < Some(timeouts().dead()));
+}
+
+/// A container ends with a write in flight, and the next one has no lock that would tell. Rule `LocksAreShared`.
+#[test]
+fn scenario_53_a_container_takes_nothing_that_another_one_left() {
+    let own = copy(board(1), 1);
+    for container in [
+        Found { pid_namespace: Some(4_026_532_200), ..own.clone() },
+        Found { user_namespace: Some(4_026_532_200), ..own.clone() },
+        Found { network_namespace: Some(4_026_532_200), ..own.clone() },
+        // It may not look.
+        Found { first_network_namespace: None, ..own.clone() },
+    ] {
+        assert_eq!(machine(&container), Err(Unidentified::Container));
+        assert_eq!(takes_after(of(&container), &stalled(&container)), None, "{container:?}");
+        assert_eq!(takes_after(of(&own), &stalled(&container)), None, "{container:?}");
+    }
+}
+
+/// The machine below did not reboot: what the holder protected may run on, and its writes may land. Rules
+/// `BootIsTheMachines` and `UnknownBootIsNoReboot`.
+#[test]
+fn scenario_53_a_containers_fresh_boot_is_no_reboot() {
+    let name = Identity { machine: named("the machine").ok(), ..identity(0, 0) };
+    let given = "40 22 0:33 /boot_id /proc/sys/kernel/random/boot_id ro - tmpfs tmpfs rw";
+    let container = |boot| {
+        let own = copy(Board::Missing, boot);
+        Found { mounts: own.mounts.map(|mounts| format!("{mounts}\n{given}")), ..own }
+    };
+    let hidden = Found { boot_id: None, ..copy(Board::Missing, 1) };
+    let boots = [container(1), container(2), hidden].map(|found| boot(&found));
+    for before in boots {
+        let mut held = stalled(&copy(board(1), 1));
+        held.extension = held.extension.map(|it| DeltaExtension { machine: name.machine, boot: before, ..it });
+        for now in boots.into_iter().chain([BootId::new(7)]) {
+            let again = Identity { boot: now, ..name.clone() };
+            assert!(takes_after(again, &held) >= Some(timeouts().dead()), "{before:?} {now:?}");
+        }
+    }
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use leasehold::format::{Block, BlockExtension, DeltaRecord, Geometry, Leader};
+use leasehold::format::{Block, BlockExtension, DeltaExtension, DeltaRecord, Geometry, Leader};
 use leasehold::protocol::area::AreaView;
 use leasehold::protocol::delta::{Event, Identity, Loss, Tenure};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::resumption::{Effect, Refusal, Resume, Standing};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{LeaseMode, Owner, Time, Version};
+use leasehold::{BootId, LeaseMode, MachineId, Owner, Time, Version};
 
 use crate::host_ids;
 use crate::world::*;
@@ -38,6 +38,7 @@ fn predecessor() -> (Tenure, DeltaRecord, Time) {
 
 /// An attempt of a process of that machine and boot to go on with `me`.
 fn attempt(me: Owner, machine: u64, boot: u32) -> Resume {
+    let (machine, boot) = (MachineId::new(machine), BootId::new(boot));
     let identity = Identity { name: name("host"), machine, boot, session: SUCCESSOR };
     Resume::new(me, identity, terms())
 }
@@ -154,6 +155,15 @@ fn what_is_no_holding_of_this_machine_and_boot_is_not_continued() {
     let refused = |record: DeltaRecord| step(&mut attempt(me, B, 1), Seen::Good(record));
     assert!(matches!(step(&mut attempt(me, A, 1), Seen::Good(record.clone())), Refusal::OtherClock));
     assert!(matches!(step(&mut attempt(me, B, 2), Seen::Good(record.clone())), Refusal::OtherClock));
+    // Nor one that doesn't know its machine or boot, whether that which was held is known or not.
+    let mut unknown = record.clone();
+    unknown.extension = unknown.extension.map(|it| DeltaExtension { machine: None, boot: None, ..it });
+    for (machine, boot) in [(0, 1), (B, 0), (0, 0)] {
+        for held in [&record, &unknown] {
+            let refusal = step(&mut attempt(me, machine, boot), Seen::Good(held.clone()));
+            assert!(matches!(refusal, Refusal::OtherClock), "{machine} {boot} {held:?}");
+        }
+    }
     assert!(matches!(step(&mut attempt(me, B, 1), damage()), Refusal::Damaged(_)));
     assert_eq!(refused(DeltaRecord { timestamp: 0, ..record.clone() }), Refusal::Released);
     let later = DeltaRecord { generation: record.generation + 1, ..record.clone() };

@@ -9,7 +9,7 @@ use leasehold::protocol::delta::Terms;
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::resource::{Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{HostId, LeaseMode, Owner, Time, Timeouts, Version};
+use leasehold::{BootId, HostId, LeaseMode, MachineId, Owner, Time, Timeouts, Version};
 
 pub(crate) use crate::values::{A, B, damage, id, name, owner, timeouts};
 
@@ -62,9 +62,9 @@ pub(crate) fn record(me: Owner, timeouts: Timeouts) -> DeltaRecord {
         extension: Some(DeltaExtension {
             nonce: NONCE,
             session: me.host.get() as u32,
-            boot: 1,
+            boot: BootId::new(1),
             started_us: 0,
-            machine: me.host.get(),
+            machine: MachineId::new(me.host.get()),
             superseded: 0,
             confirmed: true,
             declared_by: None,

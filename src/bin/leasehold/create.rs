@@ -11,7 +11,7 @@ use leasehold::{CreateError, Membership};
 use crate::failure::Failure;
 use crate::output::{tell, written};
 use crate::prepare::{index_patience, open};
-use crate::session::{Identity, with_membership};
+use crate::session::{Identity, Machine, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -26,11 +26,13 @@ pub(crate) struct CreateArgs {
     /// Names, at most 48 bytes each
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
 }
 
 pub(crate) fn create(args: &CreateArgs) -> Result<ExitCode, Failure> {
     let lockspace = open(&args.device, Access::ReadWrite)?;
-    with_membership(&lockspace, &Identity::default(), |membership, _| create_all(membership, &args.names))
+    with_membership(&lockspace, &Identity::from(&args.machine), |membership, _| create_all(membership, &args.names))
 }
 
 fn create_all(membership: &Membership, names: &[String]) -> Result<(), Failure> {

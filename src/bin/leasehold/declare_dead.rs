@@ -12,7 +12,7 @@ use crate::args::host_id;
 use crate::failure::{DATA, Failure, HELD, IO, LOST, REFUSED, USAGE};
 use crate::output::written;
 use crate::prepare::open;
-use crate::session::{Identity, with_membership};
+use crate::session::{Identity, Machine, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,6 +37,8 @@ pub(crate) struct DeclareDeadArgs {
     /// I vouch that it was fenced: nothing on it acts, and no write of it will reach the device
     #[arg(long, required = true)]
     pub(crate) fenced: bool,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
 }
 
 fn generation(text: &str) -> Result<Generation, String> {
@@ -46,7 +48,7 @@ fn generation(text: &str) -> Result<Generation, String> {
 
 pub(crate) fn declare_dead(args: &DeclareDeadArgs) -> Result<ExitCode, Failure> {
     let lockspace = open(&args.device, Access::ReadWrite)?;
-    with_membership(&lockspace, &Identity::default(), |membership, _| {
+    with_membership(&lockspace, &Identity::from(&args.machine), |membership, _| {
         let how = match membership.declare_dead(args.host, args.generation)? {
             Declared::Dead => "is declared dead",
             Declared::WasOver => "was over already",

@@ -184,12 +184,16 @@ impl From<JoinError> for Failure {
             JoinError::HeldHere { .. } | JoinError::Live { .. } => {
                 Failure::of(HELD, &error).hint("take another host id, or leave the choice to leasehold")
             }
+            JoinError::NotReleased { unidentified: Some(_), .. } => Failure::of(HELD, &error)
+                .hint("--machine or LEASEHOLD_MACHINE says which machine this is; or take another host id"),
             JoinError::NotReleased { .. } => {
                 Failure::of(HELD, &error).hint(
                     "take another host id; only that machine may take this one again, or anybody after `leasehold declare-dead`",
                 )
             }
-            JoinError::NoneFree { .. } | JoinError::Attempt { .. } | JoinError::Cancelled => Failure::of(HELD, &error),
+            JoinError::NoneFree { .. } => Failure::of(HELD, &error)
+                .hint("`leasehold declare-dead` frees the ids of hosts that will not come back as the same machine"),
+            JoinError::Attempt { .. } | JoinError::Cancelled => Failure::of(HELD, &error),
             JoinError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
             JoinError::Foreign { .. } => Failure::of(DATA, &error),
             JoinError::TooLarge { .. } | JoinError::Name(_) => Failure::of(USAGE, &error),

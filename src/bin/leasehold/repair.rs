@@ -6,16 +6,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use leasehold::disk::Access;
-use leasehold::{
-    Finding, HostId, JoinOptions, Lockspace, Membership, RepairError, RepairOptions, Repaired, Resource, Status,
-};
+use leasehold::{Finding, HostId, Lockspace, Membership, RepairError, RepairOptions, Repaired, Resource, Status};
 use serde_json::{Value, json};
 
 use crate::args::{Target, host_id};
 use crate::failure::{DATA, Failure, HELD, IO, LOST};
 use crate::output::{tell, written};
 use crate::prepare::{index_patience, open};
-use crate::session::{Identity, Interrupted, with_membership};
+use crate::session::{Identity, Interrupted, Machine, with_membership};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -54,6 +52,8 @@ pub(crate) struct RepairArgs {
     /// For programs
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
 }
 
 impl RepairArgs {
@@ -92,7 +92,7 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<ExitCode, Failure> {
         report.end(findings.iter().any(|finding| !finding.damages().is_empty()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    with_membership(&lockspace, &Identity::default(), |membership, interrupted| {
+    with_membership(&lockspace, &Identity::from(&args.machine), |membership, interrupted| {
         repair_all(args, membership, interrupted, findings, report)
     })
 }
@@ -108,7 +108,7 @@ fn repair_all(
     let (mut rest, mut tried, mut failed) = (findings, Vec::new(), false);
     while !rest.is_empty() {
         for finding in rest {
-            let repaired = one(membership, interrupted, &finding, args.fenced);
+            let repaired = one(args, membership, interrupted, &finding);
             failed |= repaired.is_err();
             report.add(&finding, Some(&repaired))?;
             tried.push(finding);
@@ -123,16 +123,16 @@ fn repair_all(
 }
 
 fn one(
+    args: &RepairArgs,
     membership: &Membership,
     interrupted: &Interrupted,
     finding: &Finding,
-    fenced: bool,
 ) -> Result<Repaired, Failure> {
     let lockspace = membership.lockspace();
-    let options = RepairOptions { wait: index_patience(lockspace), fenced };
+    let options = RepairOptions { wait: index_patience(lockspace), fenced: args.fenced };
     match finding {
         Finding::Block { host, .. } if *host != membership.owner().host => {
-            let owner = JoinOptions::new().host_id(*host);
+            let owner = args.machine.options().host_id(*host);
             let repaired =
                 interrupted.with_membership(lockspace, owner, |owner| Ok(owner.repair(finding, options)?))?;
             repaired.ok_or_else(|| Failure::new(IO, "interrupted"))

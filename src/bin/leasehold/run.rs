@@ -38,10 +38,16 @@ Examples:
   leasehold run --device /dev/vg/leases --take-version 17 vm-1 -- ./start-vm vm-1
   leasehold run --device /dev/vg/leases --receive vm-1 -- ./resume-vm vm-1
   leasehold run --device /dev/vg/leases --watchdog /dev/watchdog vm-1 -- ./start-vm vm-1
+  leasehold run --device /dev/vg/leases --machine rack-4-blade-2 vm-1 -- ./start-vm vm-1
 
 The command finds LEASEHOLD_RESOURCE, LEASEHOLD_VERSION, LEASEHOLD_HOST_ID and LEASEHOLD_GENERATION in its \
 environment; with several names the first two are lists with commas. The version is the fencing token; it stands \
 there as it was at the start, and `leasehold convert --to exclusive` makes it a larger one.
+
+A host id that was not released is taken again only by its machine. That is known by /etc/machine-id and the \
+board's UUID, which only root can read, and never in a container: there --machine or LEASEHOLD_MACHINE says it, or \
+each end without a release uses a host id up, until `leasehold declare-dead`. Two machines that say the same may \
+run the same command at once. So it names the hardware: never what moves between machines, nor what is copied.
 
 With --take-version the owner's own command is ended within F + G, and exits with 69: for how long it may still \
 act is told, and stands in LEASEHOLD_FORMER_OWNER_MS. Another version than the one given is refused (exit code \

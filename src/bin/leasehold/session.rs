@@ -23,11 +23,40 @@ pub(crate) struct Identity {
     /// Name under which other hosts see this one [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     pub(crate) host_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// On which machine to join.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Machine {
+    /// Identity of this machine, which no other machine may say [default: by machine id and board UUID]
+    #[arg(long = "machine", value_name = "ID", env = "LEASEHOLD_MACHINE", hide_env_values = true, value_parser = machine)]
+    id: Option<String>,
+}
+
+fn machine(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("an empty identity says nothing") } else { Ok(text.into()) }
+}
+
+impl From<&Machine> for Identity {
+    fn from(machine: &Machine) -> Identity {
+        Identity { machine: machine.clone(), ..Identity::default() }
+    }
+}
+
+impl Machine {
+    pub(crate) fn options(&self) -> JoinOptions {
+        match &self.id {
+            Some(id) => JoinOptions::new().machine(id),
+            None => JoinOptions::new(),
+        }
+    }
 }
 
 impl Identity {
     pub(crate) fn options(&self) -> JoinOptions {
-        let mut options = JoinOptions::new();
+        let mut options = self.machine.options();
         if let Some(host) = self.host_id {
             options = options.host_id(host);
         }

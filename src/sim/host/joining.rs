@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{Answer, Completion, End, Host, Member, Process, Signal, Tag, terms};
-use crate::protocol::delta::{self, Acquire, Identity, Refusal};
+use crate::protocol::delta::{self, Acquire, Refusal};
 use crate::protocol::rules::in_force;
 use crate::protocol::{Span, Written};
-use crate::sim::env::{Env, name};
+use crate::sim::env::Env;
 use crate::sim::storage::delta_at;
 use crate::types::HostId;
 
@@ -25,12 +25,7 @@ impl Host {
         };
         let Some(id) = picked else { return };
         let token = self.token.take();
-        let identity = Identity {
-            name: name(b"host"),
-            machine: index as u64 + 1,
-            boot: env.machines[index].boot,
-            session: env.random.next() as u32,
-        };
+        let identity = env.identity(index);
         let terms = terms(env.timeouts(index));
         if let Some(token) = token {
             return self.resume(env, token, identity, terms);

@@ -7,7 +7,7 @@ use leasehold::protocol::area::{AreaView, claimed};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::resource::{After, Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
-use leasehold::{LeaseMode, Owner, Version};
+use leasehold::{BootId, LeaseMode, MachineId, Owner, Version};
 
 use super::world::{Broken, Held, NOW, Process, Reading, Role, Sector, State, id, name, timeouts};
 use crate::canonical::{NONCE, round};
@@ -230,9 +230,9 @@ impl State {
                 extension: Some(DeltaExtension {
                     nonce: NONCE,
                     session: 1,
-                    boot: 1,
+                    boot: BootId::new(1),
                     started_us: 1,
-                    machine: id(other).get(),
+                    machine: MachineId::new(id(other).get()),
                     superseded: u32::from(known.generation > 1),
                     confirmed: true,
                     declared_by: None,

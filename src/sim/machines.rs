@@ -1,0 +1,110 @@
+//! What the processes of a run can know of their machines: clones, and containers that share one machine.
+
+use super::env::{Env, name};
+use super::random::Random;
+use crate::protocol::delta::Identity;
+use crate::protocol::identity::{Board, Found, Unidentified, boot, machine, named};
+use crate::types::{BootId, MachineId};
+
+/// What one of the hosts is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A machine that is known.
+    Machine,
+    /// One of several machines made from one image. Its board differs from theirs, and can't be read.
+    Clone,
+    /// A container with a network of its own, from an image that others have, too. All containers are on one machine.
+    Container(Boot),
+    /// A container that was told an identity which no other host has. Its processes share a local lock.
+    Named(Boot),
+}
+
+/// What a process sees where the boot id stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Boot {
+    /// That of the kernel.
+    Kernels,
+    /// One that each process of a container finds new.
+    Fresh,
+    /// Nothing.
+    Hidden,
+}
+
+impl Kind {
+    /// As many hosts, most of them of one kind.
+    pub(super) fn draw(hosts: usize, random: &mut Random) -> Vec<Kind> {
+        let any = |random: &mut Random| {
+            let boot = [Boot::Kernels, Boot::Fresh, Boot::Hidden][random.below(3) as usize];
+            [Kind::Machine, Kind::Clone, Kind::Container(boot), Kind::Named(boot)][random.below(4) as usize]
+        };
+        let most = any(random);
+        (0..hosts).map(|_| if random.chance(800) { most } else { any(random) }).collect()
+    }
+
+    const fn boot(self) -> Boot {
+        match self {
+            Kind::Machine | Kind::Clone => Boot::Kernels,
+            Kind::Container(boot) | Kind::Named(boot) => boot,
+        }
+    }
+
+    const fn is_container(self) -> bool {
+        matches!(self, Kind::Container(_) | Kind::Named(_))
+    }
+}
+
+/// The inodes of a machine's first namespaces, and of another one.
+const FIRST: [u64; 3] = [0xefff_fffc, 0xefff_fffd, 0xefff_fff9];
+const ANOTHER: u64 = 0xf000_0001;
+/// What copies of one image have.
+const IMAGE: &str = "3d1219c7c4c5404aaa1f6d2a48adfda4";
+const PROC: &str = "22 27 0:21 / /proc rw - proc proc rw";
+const BOOT_ID: &str = "40 22 0:33 /boot_id /proc/sys/kernel/random/boot_id ro - tmpfs tmpfs rw";
+
+impl Env {
+    fn kind(&self, host: usize) -> Kind {
+        self.options.kinds.get(host).copied().unwrap_or(Kind::Machine)
+    }
+
+    /// The hosts that lose their power with `host`: those on its machine.
+    pub(super) fn on_machine_of(&self, host: usize) -> Vec<usize> {
+        let containers = (0..self.options.kinds.len()).filter(|other| self.kind(*other).is_container());
+        if self.kind(host).is_container() { containers.collect() } else { vec![host] }
+    }
+
+    /// Who a process is that begins on `host`.
+    pub(super) fn identity(&mut self, host: usize) -> Identity {
+        let (machine, boot) = match self.kind(host) {
+            Kind::Machine => (MachineId::new(host as u64 + 1), BootId::new(self.machines[host].boot)),
+            kind => self.looks(host, kind),
+        };
+        Identity { name: name(b"host"), machine, boot, session: self.random.next() as u32 }
+    }
+
+    /// What a process finds, by the function that judges it in production.
+    fn looks(&self, host: usize, kind: Kind) -> (Option<MachineId>, Option<BootId>) {
+        let it = &self.machines[host];
+        let [pid, user, network] = FIRST;
+        let kernel = if kind.is_container() { 0 } else { host + 1 };
+        let (boot_id, mounts) = match kind.boot() {
+            Boot::Kernels => (Some(format!("{kernel}-{}", it.boot)), PROC.to_owned()),
+            Boot::Fresh => (Some(format!("{kernel}-{}-{host}-{}", it.boot, it.epoch)), format!("{PROC}\n{BOOT_ID}")),
+            Boot::Hidden => (None, PROC.to_owned()),
+        };
+        let found = Found {
+            machine_id: Some(IMAGE.into()),
+            board: if kind == Kind::Clone { Board::Unreadable } else { Board::Missing },
+            pid_namespace: Some(if kind.is_container() { ANOTHER } else { pid }),
+            user_namespace: Some(user),
+            network_namespace: Some(if kind.is_container() { ANOTHER + host as u64 } else { network }),
+            first_network_namespace: None,
+            boot_id,
+            mounts: Some(mounts),
+        };
+        let known: Result<MachineId, Unidentified> = match kind {
+            Kind::Named(_) => named(&format!("host {host}")),
+            _ => machine(&found),
+        };
+        (known.ok(), boot(&found))
+    }
+}
