@@ -83,8 +83,8 @@ impl JoinOptions {
     /// Calls `tell` with the status after the join and whenever it changes: renewed, late, lost. It is called by a
     /// thread that does no I/O, so that storage can't hold it up; it must be quick.
     ///
-    /// The loss is told also when it comes after the membership was dropped, with leases held. Leaving and detaching are
-    /// told by the answers of those calls alone. Nothing follows the loss.
+    /// The loss is told also when it comes after the membership was dropped, with leases held. Leaving and detaching
+    /// are told by the answers of those calls alone. Nothing follows the loss.
     #[must_use]
     pub fn on_status(mut self, tell: impl Fn(&Status) + Send + 'static) -> JoinOptions {
         self.tell.status = Some(Box::new(tell));

@@ -15,11 +15,11 @@ use crate::watchdog::WatchdogError;
 
 /// A host id that is held, and renewed until the membership is left or lost.
 ///
-/// Dropping it leaves the lockspace as [`Membership::leave`] does, if no lease is held. Else renewing just stops, and the
-/// leases run out at their deadline: until then each says that it is held, and can be released. The program is
+/// Dropping it leaves the lockspace as [`Membership::leave`] does, if no lease is held. Else renewing just stops, and
+/// the leases run out at their deadline: until then each says that it is held, and can be released. The program is
 /// [told](crate::JoinOptions::on_status) that they are late, and at the deadline that they are lost, though nothing of
-/// the membership but its leases may be left by then. Dropping it returns when no renewal is in flight any more, at the
-/// latest at that deadline.
+/// the membership but its leases may be left by then. Dropping it returns when no renewal is in flight any more, at
+/// the latest at that deadline.
 #[derive(Debug)]
 pub struct Membership {
     pub(crate) member: Arc<Member>,
