@@ -165,9 +165,9 @@ impl Joining {
 impl Drop for Joining {
     fn drop(&mut self) {
         self.cancel.cancel();
-        // The membership that it may have become is left when it is dropped.
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        // Nobody has had the membership that it may have become: it is left though a panic drops this.
+        if let Some(Ok(membership)) = self.thread.take().and_then(|thread| thread.join().ok()) {
+            let _ = membership.leave();
         }
     }
 }

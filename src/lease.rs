@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -18,7 +19,9 @@ use crate::types::{LeaseMode, Owner, Resource, Version};
 /// membership is lost; or, when it is exclusive, until another host takes it by force.
 ///
 /// What it protects must be gone G after the deadline that [`Status`] shows, and before it is released. Dropping it has
-/// it released in the background, as [`Lease::release`] does.
+/// it released in the background, as [`Lease::release`] does. But a panic that drops it releases nothing, because it
+/// says nothing about what the lease protects: the lease stays held, renewed and supervised, until the membership ends,
+/// and [`Membership::orphans`](crate::Membership::orphans) hands it out again. Then it runs out at the deadline.
 pub struct Lease {
     member: Arc<Member>,
     resource: Resource,
@@ -126,7 +129,8 @@ impl Lease {
     /// changes nothing of that.
     ///
     /// A lease that is released, handed over or dropped ends the program too, but then it is late: before that it is to
-    /// be gone ([`Supervision::end`], [`Supervision::wait`]), or left alone ([`Supervision::stop`]).
+    /// be gone ([`Supervision::end`], [`Supervision::wait`]), or left alone ([`Supervision::stop`]). One that a panic
+    /// drops stays held, and the program goes on as before.
     ///
     /// For the rest as [`Membership::supervise`](crate::Membership::supervise). The watchdog is fed as long as the
     /// membership is held: it is not for a program that outlives a lease lost alone.
@@ -195,6 +199,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.released && thread::panicking() {
+            let Held { mode, version } = *self.held.get_mut();
+            self.member.orphans.lock().push((self.resource, mode, version));
+            return;
+        }
         if !self.released {
             self.member.release_later(&self.resource, self.version());
         }

@@ -1,6 +1,7 @@
 //! Being a host of a lockspace: until when, what follows from a loss, leaving.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::engine::feeding::Feeder;
@@ -8,6 +9,7 @@ use crate::engine::hosts::HostInfo;
 use crate::engine::member::Member;
 use crate::engine::pulse::{Status, Subject, Until};
 use crate::error::LeaveError;
+use crate::lease::Lease;
 use crate::lockspace::Lockspace;
 use crate::supervision::{Ladder, Protected, SuperviseError, Supervision};
 use crate::types::Owner;
@@ -20,6 +22,9 @@ use crate::watchdog::WatchdogError;
 /// [told](crate::JoinOptions::on_status) that they are late, and at the deadline that they are lost, though nothing of
 /// the membership but its leases may be left by then. Dropping it returns when no renewal is in flight any more, at
 /// the latest at that deadline.
+///
+/// A panic that drops it gives nothing back either, whether a lease is held or not: it says nothing about the programs
+/// that depend on the host id, and a watchdog goes on counting. This machine takes the id again after D.
 #[derive(Debug)]
 pub struct Membership {
     pub(crate) member: Arc<Member>,
@@ -108,6 +113,44 @@ impl Membership {
         self.member.hosts.infos(&self.lockspace.device(), self.member.io.now())
     }
 
+    /// The leases whose handles a panic has dropped since this was called last. They are held as before, if they say
+    /// so: each may be gone on with, or released when what it protects has stopped.
+    ///
+    /// Until then each counts as held: an acquire of its resource is refused, and so is [`Membership::leave`].
+    /// [`Membership::detach`] leaves them to the next process, which is handed them as all others.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use leasehold::disk::MemoryDisk;
+    /// # use leasehold::{FormatOptions, JoinOptions, Lockspace, Profile, Wait};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let timeouts = Profile::Balanced.with_io_timeout(std::time::Duration::from_millis(100))?;
+    /// # let options = FormatOptions { timeouts, ..FormatOptions::default() };
+    /// # let lockspace = leasehold::format(Arc::new(MemoryDisk::new(8 << 20, None)), &options)?;
+    /// # let membership = lockspace.join(JoinOptions::new())?;
+    /// # let resource = membership.create("database", Wait::No)?;
+    /// let lease = membership.acquire(&resource, Wait::No)?;
+    /// let worker = std::thread::spawn(move || {
+    ///     let _held = lease;
+    ///     panic!("the program goes on, and nobody looks after it");
+    /// });
+    /// assert!(worker.join().is_err());
+    /// // Once the program was stopped:
+    /// for lease in membership.orphans() {
+    ///     lease.release()?;
+    /// }
+    /// membership.leave()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn orphans(&self) -> Vec<Lease> {
+        let index = self.lockspace.index_guard().offset;
+        let mut orphans = self.member.orphans.lock();
+        // What the guard of the index protects are writes of this engine, which may be in flight.
+        let ended = orphans.extract_if(.., |(resource, ..)| resource.offset != index);
+        ended.map(|(resource, mode, version)| Lease::new(self.member.clone(), resource, mode, version)).collect()
+    }
+
     /// Gives the host id back. Acquires that wait in other threads end at once, and new ones are refused. Takes a few
     /// I/Os; at most F more when a renewal hangs.
     ///
@@ -122,7 +165,7 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         // The thread that watches the clock lives until it has told the loss, whatever that comes from.
-        if self.member.leave().is_err() {
+        if thread::panicking() || self.member.leave().is_err() {
             self.member.end(Until::Stopped);
         }
     }

@@ -21,7 +21,7 @@ use crate::format::DeltaRecord;
 use crate::protocol::Seen;
 use crate::protocol::delta::{Tenure, Terms, may_release};
 use crate::supervision::Ladder;
-use crate::types::{HostId, Time};
+use crate::types::{HostId, LeaseMode, Resource, Time, Version};
 use crate::watchdog::{Watchdog, WatchdogError};
 
 /// For how many I/O timeouts a host that calls may be overlooked: half of the time for which it does.
@@ -51,6 +51,8 @@ pub(crate) struct Member {
     pub(crate) values: Values,
     /// Taken by whoever changes the index: its guard keeps other hosts away, and this the other threads of this one.
     pub(crate) index: Mutex<()>,
+    /// What is held though a panic has dropped its handle, and how it was held then.
+    pub(crate) orphans: Mutex<Vec<(Resource, LeaseMode, Version)>>,
     /// None without a watchdog.
     feeder: OnceLock<Feeder>,
     latencies: Mutex<VecDeque<Duration>>,
@@ -90,6 +92,7 @@ impl Member {
             outbox: Outbox::default(),
             values: Values::default(),
             index: Mutex::default(),
+            orphans: Mutex::default(),
             feeder: OnceLock::new(),
             latencies: Mutex::default(),
             threads: Mutex::default(),

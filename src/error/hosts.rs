@@ -113,7 +113,8 @@ pub enum JoinError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaveError {
-    /// Leases are held, or being acquired or released. Nothing has changed: the membership goes on.
+    /// Leases are held, or being acquired or released; also those whose handles a panic has dropped
+    /// ([`Membership::orphans`](crate::Membership::orphans)). Nothing has changed: the membership goes on.
     #[error("leases are still held: {}", list(resources))]
     LeasesHeld {
         /// Which.

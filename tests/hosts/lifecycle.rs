@@ -9,13 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use leasehold::disk::{Fault, Lane, Plan, Request};
-use leasehold::{AcquireError, JoinOptions, Lockspace, LossReason, Status, Wait};
+use leasehold::{AcquireError, JoinOptions, LeaveError, Lockspace, LossReason, Status, Wait};
 
-use crate::common::answers::AtOnce;
+use crate::common::answers::{AtOnce, held_by};
 use crate::common::devices::{disk, folder, join, lockspace, text, with_resources};
 use crate::common::memory;
-use crate::common::memory::{Scene, Suspended, path_to, sector, steady, with_resource};
-use crate::common::{PATIENCE, until};
+use crate::common::memory::{Scene, Suspended, formatted, path_to, sector, steady, with_resource};
+use crate::common::{PATIENCE, id, until};
 
 /// The statuses that a program is told, and the options with which it is.
 fn told() -> (Receiver<Status>, impl Fn() -> JoinOptions) {
@@ -130,4 +130,70 @@ fn a_lease_whose_membership_was_dropped_is_released_until_the_deadline() {
     assert!(lease.is_held());
     lease.release().unwrap();
     assert!(other.try_acquire(&resource).unwrap().version() > version);
+}
+
+/// Drops them as a panic of the program does.
+fn dropped_by_a_panic<T: Send + 'static>(what: T) {
+    let panicked = thread::spawn(move || {
+        let _held = what;
+        panic!("expected by the test");
+    });
+    assert!(panicked.join().is_err());
+}
+
+/// The program that it protects may run. Whoever catches the panic has the lease again.
+#[test]
+fn scenario_59_a_lease_that_is_dropped_by_a_panic_stays_held_and_is_handed_out_again() {
+    let scene = Scene::new();
+    let other = scene.other(2);
+    let membership = &scene.membership;
+    let lease = membership.try_acquire(&scene.resource).unwrap();
+    let version = lease.version();
+    dropped_by_a_panic(lease);
+    let before = membership.renewal_latencies().len();
+    until("renewals", || membership.renewal_latencies().len() >= before + 3);
+    held_by(&other, &scene.resource, 1);
+    assert!(matches!(membership.try_acquire(&scene.resource), Err(AcquireError::AlreadyHeld { .. })));
+    assert!(matches!(membership.leave(), Err(LeaveError::LeasesHeld { .. })));
+    let orphans = membership.orphans();
+    let [lease] = &orphans[..] else { panic!("{orphans:?}") };
+    assert!(membership.orphans().is_empty(), "it is handed out once");
+    assert!(lease.is_held());
+    assert_eq!((lease.resource(), lease.version()), (&scene.resource, version));
+    dropped_by_a_panic(orphans);
+    membership.orphans().into_iter().for_each(|lease| lease.release().unwrap());
+    assert!(other.try_acquire(&scene.resource).unwrap().version() > version);
+    membership.leave().unwrap();
+}
+
+/// As at the end of a program whose main thread panics: nothing is given back, and the protected program is told.
+#[test]
+fn scenario_59_a_membership_that_is_dropped_by_a_panic_gives_nothing_back() {
+    for holds in [true, false] {
+        let (told, options) = told();
+        let (disk, resource) = with_resource(steady());
+        let clock = Arc::new(Suspended::new());
+        let lockspace = Lockspace::open_with_clock(path_to(&disk), clock.clone()).unwrap();
+        let membership = memory::join(&lockspace, move || options().host_id(id(1)));
+        let lease = holds.then(|| membership.try_acquire(&resource).unwrap());
+        dropped_by_a_panic((membership, lease));
+        let (record, area) = (sector(&disk, 0), sector(&disk, resource.offset() + 1024));
+        clock.suspend(steady().fail());
+        assert_eq!(loss(&told), LossReason::Expired { cause: None });
+        assert_eq!(told.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+        assert!(sector(&disk, 0) == record && sector(&disk, resource.offset() + 1024) == area);
+        let seen = &lockspace.hosts(Duration::ZERO).unwrap()[0];
+        assert_ne!(seen.timestamp, 0, "the host id was given back");
+    }
+}
+
+/// Nobody has had it, so nothing depends on it.
+#[test]
+fn a_join_that_is_dropped_by_a_panic_leaves_nothing_behind() {
+    let disk = formatted(steady());
+    let lockspace = Lockspace::open(Arc::new(disk)).unwrap();
+    let joining = lockspace.start_join(JoinOptions::new()).unwrap();
+    until("a join", || joining.is_done());
+    dropped_by_a_panic(joining);
+    assert!(lockspace.hosts(Duration::ZERO).unwrap().iter().all(|host| host.timestamp == 0));
 }
