@@ -1,5 +1,6 @@
 //! Random runs of the simulator. `LEASEHOLD_SEED=n` replays one; `LEASEHOLD_SEEDS=n` and `LEASEHOLD_SEED_START=n` say
-//! how many there are, and which is the first. After a change of the protocol, many that nobody has run before:
+//! how many there are, and which is the first; `LEASEHOLD_EMPHASIS=Name properties_hold_with_an_emphasis` runs those of
+//! one emphasis. After a change of the protocol, many that nobody has run before:
 //!
 //! `LEASEHOLD_SEEDS=100000 LEASEHOLD_SEED_START=5000000 cargo test --release --features sim --test simulation
 //! properties`
@@ -57,6 +58,21 @@ fn properties_hold_under_random_faults() {
     assert!(sum.declared > 5, "{sum:#?}");
     assert!(sum.without > 1_000, "{sum:#?}");
     assert!(sum.shared > 1_000 && sum.forced > 10 && sum.fenced > 15, "{sum:#?}");
+}
+
+/// `LEASEHOLD_EMPHASIS=Name` runs seeds of one emphasis.
+#[test]
+fn properties_hold_with_an_emphasis() {
+    let Ok(name) = std::env::var("LEASEHOLD_EMPHASIS") else { return };
+    let emphasis = Emphasis::ALL.iter().copied().find(|emphasis| format!("{emphasis:?}") == name);
+    let emphasis = emphasis.unwrap_or_else(|| panic!("{name} is none of {:?}", Emphasis::ALL));
+    run_all(SEEDS, |seed| Options::about(seed, Some(emphasis)));
+}
+
+#[test]
+fn processes_work_on_several_resources_at_once() {
+    let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Several)));
+    assert!(!is_default() || sum.held > 10_000 && sum.shared > 1_000 && sum.taken_up > 20, "{sum:#?}");
 }
 
 #[test]

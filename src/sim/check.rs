@@ -1,18 +1,15 @@
-//! The properties: each version has one owner (S2), and what a machine answers is on disk (S4).
-//!
-//! What it watches of leases and of host ids has a file each.
+//! The properties, checked at every step. What it watches of host ids and of each resource has a file each.
 
 mod host_ids;
 mod leases;
+mod resource;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counters::Counters;
-use super::storage::Storage;
-use crate::format::{Block, Leader};
-use crate::protocol::area::claimed;
-use crate::types::{HostId, Owner, Time, Version};
-use leases::Lease;
+use super::storage::Area;
+use crate::types::{HostId, Time};
+use resource::Resource;
 
 /// A right of a machine that ends at a moment of the world's time.
 #[derive(Clone, Copy)]
@@ -25,11 +22,7 @@ struct Right<T> {
 pub(super) struct Checker {
     pub(super) counters: Counters,
     failure: Option<String>,
-    /// For each machine, the lease that anything on it may act on.
-    leases: Vec<Option<Right<Lease>>>,
-    /// For each machine, the version whose release began last and was not answered: a process that goes on with what
-    /// the one before it had may hold it again.
-    releasing: Vec<Option<(Owner, Version)>>,
+    machines: usize,
     /// For each machine, its host id.
     tenures: Vec<Option<Right<HostId>>>,
     generations: BTreeMap<HostId, u64>,
@@ -37,37 +30,26 @@ pub(super) struct Checker {
     put_back: BTreeMap<HostId, u64>,
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
-    decided: BTreeMap<Version, Owner>,
-    /// Who was proposed as the next owner by another.
-    proposed: BTreeSet<Owner>,
-    /// Whose claims were passed over by force: up to which version, by which machine, and what that was told.
-    passed_over: BTreeMap<Owner, (Version, usize, Time)>,
-    latest: Version,
-    latest_was_released: bool,
+    resources: BTreeMap<Area, Resource>,
 }
 
 impl Checker {
-    pub(super) fn new(hosts: usize) -> Checker {
+    pub(super) fn new(machines: usize) -> Checker {
         Checker {
             counters: Counters::default(),
             failure: None,
-            leases: vec![None; hosts],
-            releasing: vec![None; hosts],
-            tenures: vec![None; hosts],
+            machines,
+            tenures: vec![None; machines],
             generations: BTreeMap::new(),
             put_back: BTreeMap::new(),
             raced: BTreeSet::new(),
-            decided: BTreeMap::new(),
-            proposed: BTreeSet::new(),
-            passed_over: BTreeMap::new(),
-            latest: Version::default(),
-            latest_was_released: true,
+            resources: BTreeMap::new(),
         }
     }
 
-    /// The resource is made with this version.
-    pub(super) fn made(&mut self, version: Version) {
-        self.latest = version;
+    /// What is watched of a resource.
+    pub(super) fn of(&mut self, area: Area) -> &mut Resource {
+        self.resources.entry(area).or_insert_with(|| Resource::new(area, self.machines))
     }
 
     pub(super) fn fail(&mut self, what: String) {
@@ -75,110 +57,19 @@ impl Checker {
     }
 
     pub(super) fn take_failure(&mut self) -> Option<String> {
-        self.failure.take()
+        self.failure.take().or_else(|| self.resources.values_mut().find_map(Resource::take_failure))
+    }
+
+    /// How often things happened.
+    pub(super) fn counters(&self) -> Counters {
+        let mut sum = self.counters.clone();
+        self.resources.values().for_each(|resource| sum += resource.counters.clone());
+        sum
     }
 
     /// Everything on the machine has stopped.
     pub(super) fn rebooted(&mut self, host: usize) {
         self.tenures[host] = None;
-        self.leases[host] = None;
-    }
-
-    /// A machine is about to write its block.
-    pub(super) fn proposes(&mut self, me: Owner, block: &Block) {
-        self.proposed.extend(block.inp.filter(|owner| *owner != me && block.bal > 0));
-    }
-
-    /// Who waited to be handed the resource holds it.
-    pub(super) fn received(&mut self, me: Owner) {
-        self.counters.received += 1;
-        if !self.proposed.contains(&me) {
-            self.fail(format!("S4: {me} was handed the resource by nobody"));
-        }
-    }
-
-    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up;
-    /// unless another process of it has come since.
-    pub(super) fn handed_over(&mut self, me: Owner, to: Option<Owner>, version: Version, storage: &Storage) {
-        self.counters.handed_over += 1;
-        let Some(to) = to else { return };
-        self.decide(version, to);
-        let knows = |disk| {
-            let block = storage.block(disk, to.host);
-            block.good().is_none_or(|block| {
-                block.extension.as_ref().is_none_or(|extension| {
-                    extension.generation != to.generation.get()
-                        || block.instance >= version
-                        || extension.receives.max(extension.withdrawn) >= Some(version)
-                })
-            })
-        };
-        let copies = (0..storage.disks()).filter(|disk| knows(*disk)).count();
-        if copies * 2 <= storage.disks() {
-            self.fail(format!("S4: {me} hands version {version} over to {to}, who does not know"));
-        }
-    }
-
-    /// An operation ended, and the lease is not held, or `shared` as before.
-    pub(super) fn ended(&mut self, me: Owner, released: bool, shared: bool, storage: &Storage) {
-        if released {
-            self.counters.released += 1;
-            self.latest_was_released = true;
-            self.releasing.iter_mut().for_each(|it| *it = it.filter(|(owner, _)| *owner != me));
-        } else {
-            self.counters.without += 1;
-        }
-        let says = |disk| {
-            let (leader, block) = (storage.leader(disk), storage.block(disk, me.host));
-            let (Some(leader), Some(block)) = (leader.good(), block.good()) else { return None };
-            let waits =
-                block.extension.as_ref().is_some_and(|it| it.generation == me.generation.get() && it.waiting.is_some());
-            let claims = claimed(me.host, block) == Some(me) && block.instance >= leader.version;
-            let shares = block.shared == Some(me.generation);
-            (claims || waits || shares != shared).then(|| format!("{block:?}, leader at {}", leader.version))
-        };
-        let left: Vec<String> = (0..storage.disks()).filter_map(says).collect();
-        if left.len() * 2 > storage.disks() {
-            self.fail(format!(
-                "S4: {me} answered that it has no more than before, shared: {shared}, but left {left:?}"
-            ));
-        }
-    }
-
-    /// A leader reaches a disk, over the one before it, if that was not damaged.
-    pub(super) fn leader(&mut self, before: Option<&Leader>, after: &Leader) {
-        let new = after.version;
-        match before.map(|before| before.version) {
-            Some(old) => {
-                self.counters.regressions += u64::from(new < old);
-                self.counters.repairs += u64::from(new > old.after(1));
-            }
-            None => self.counters.rebuilds += 1,
-        }
-        if let Some(owner) = after.owner {
-            self.counters.adoptions += u64::from(after.writer.id != owner.host.get());
-            self.decide(new, owner);
-        }
-    }
-
-    /// The latest version that a leader or an answer named.
-    pub(super) fn latest_decided(&self) -> Version {
-        self.decided.last_key_value().map(|(version, _)| *version).unwrap_or_default()
-    }
-
-    /// `owner` is about to hold `version`, which it was to take only from version `expected`. In between there may be
-    /// what it had asked for and gave up.
-    pub(super) fn follows(&mut self, expected: Version, version: Version, owner: Owner) {
-        let between = || self.decided.range(expected.after(1)..version).all(|(_, decided)| *decided == owner);
-        if version <= expected || !between() {
-            self.fail(format!("S2: {owner} holds version {version}, not the one after {expected}"));
-        }
-    }
-
-    fn decide(&mut self, version: Version, owner: Owner) {
-        let first = *self.decided.entry(version).or_insert(owner);
-        if first != owner {
-            self.fail(format!("S2: version {version} belongs to {first} and to {owner}"));
-        }
+        self.resources.values_mut().for_each(|resource| resource.stopped(host));
     }
 }

@@ -8,7 +8,7 @@ use super::Options;
 use super::check::Checker;
 use super::host::{Signal, Tag};
 use super::random::{Clock, Random};
-use super::storage::{AREA, Action, SECTOR, Storage, block_at, delta_at};
+use super::storage::{Action, Area, SECTOR, Storage, delta_at};
 use crate::format::{DeltaRecord, Geometry, Leader};
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, Name, Owner, Time, Version};
@@ -100,8 +100,8 @@ pub(super) struct Env {
     pub(super) machines: Vec<Machine>,
     /// Faults are over.
     pub(super) quiet: bool,
-    /// Machines that acquired since then.
-    pub(super) acquired: BTreeSet<usize>,
+    /// Machines that acquired since then, and what.
+    pub(super) acquired: BTreeSet<(usize, Area)>,
     /// Generations that a machine held before it lost its power.
     pub(super) fenced: Vec<Owner>,
     /// A generation that a process has just begun to go on with.
@@ -260,7 +260,24 @@ impl Env {
     pub(super) fn any_sector(&mut self) -> u64 {
         let block = self.random.chance(700);
         let id = HostId::new(self.random.below(self.options.hosts as u64) + 1);
-        id.map_or(AREA, if block { block_at } else { delta_at })
+        let area = self.any_area();
+        id.map_or(area.offset(), |id| if block { area.block_at(id) } else { delta_at(id) })
+    }
+
+    /// The resources.
+    pub(super) fn areas(&self) -> impl Iterator<Item = Area> + Clone + use<> {
+        (0..self.options.resources).map(Area::of_resource)
+    }
+
+    /// Whether a machine has acquired each resource since the faults are over.
+    pub(super) fn has_acquired(&self, host: usize) -> bool {
+        self.areas().all(|area| self.acquired.contains(&(host, area)))
+    }
+
+    /// One of the resources. Where there is but one nothing is drawn for it.
+    pub(super) fn any_area(&mut self) -> Area {
+        let count = self.options.resources as u64;
+        Area::of_resource(if count > 1 { self.random.below(count) as usize } else { 0 })
     }
 
     /// One sector is damaged.
@@ -282,13 +299,16 @@ impl Env {
         self.rotted = true;
     }
 
-    /// Whether, with `bytes` at `offset`, the leader and the accepted values fall short of the latest version that was
-    /// decided by two or more. Only damage together with a leader that is set back can do that; no host can know of
-    /// such versions.
-    pub(super) fn would_forget(&self, disk: usize, offset: u64, bytes: &[u8]) -> bool {
-        let mut after = self.storage.copy();
-        after.put(disk, offset, bytes.into());
-        after.latest_shown(self.known_ids()).after(1) < self.check.latest_decided()
+    /// Whether, with `bytes` at `offset`, the leader and the accepted values of a resource fall short of the latest
+    /// version that was decided by two or more. Only damage together with a leader that is set back can do that; no
+    /// host can know of such versions.
+    pub(super) fn would_forget(&mut self, disk: usize, offset: u64, bytes: &[u8]) -> bool {
+        let Some(area) = Area::at(offset) else { return false };
+        let before = self.storage.sector(disk, offset);
+        self.storage.put(disk, offset, bytes.into());
+        let shown = self.storage.latest_shown(area, self.known_ids());
+        self.storage.put(disk, offset, before);
+        shown.after(1) < self.check.of(area).latest_decided()
     }
 
     pub(super) fn format(&mut self) {
@@ -300,10 +320,12 @@ impl Env {
         }
         // A resource whose leader may be lost is one that was made where there had been another.
         let made = Version::new(if self.options.faults.rot_leader > 0 { 1_000 } else { 0 });
-        self.check.made(made);
-        let leader = Leader::new_free(geometry, lockspace(), NONCE, resource(), geometry.max_hosts(), made);
-        for disk in 0..self.options.disks {
-            self.storage.put(disk, AREA, leader.encode(AREA).into());
+        for area in self.areas() {
+            self.check.of(area).made(made);
+            let leader = Leader::new_free(geometry, lockspace(), NONCE, area.name(), geometry.max_hosts(), made);
+            for disk in 0..self.options.disks {
+                self.storage.put(disk, area.offset(), leader.encode(area.offset()).into());
+            }
         }
     }
 }
@@ -312,10 +334,6 @@ pub(super) const NONCE: u32 = 0x1ea5_e401;
 
 pub(super) fn lockspace() -> Name {
     name(b"ls")
-}
-
-pub(super) fn resource() -> Name {
-    name(b"res")
 }
 
 pub(super) fn name(text: &[u8]) -> Name {

@@ -1,5 +1,5 @@
 //! A machine's process: drives the state machines of [`crate::protocol`] as the engine does, with one renewal, one scan
-//! and one operation at a time.
+//! and, on each resource, one operation at a time.
 //!
 //! What it answers for itself, and the machines rely on:
 //! - The deadline is checked before each effect and before each write. After the loss nothing more is submitted.
@@ -11,23 +11,23 @@ mod handing;
 mod joining;
 mod leasing;
 mod resuming;
+mod slot;
 mod verifying;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use self::leasing::view;
 use self::resuming::Token;
+use self::slot::Slot;
 use super::env::{Env, NONCE, lockspace};
-use super::storage::{AREA, Sector, delta_at, readable};
-use crate::format::{Block, DeltaRecord, Geometry};
+use super::storage::{Area, Sector, delta_at, readable};
+use crate::format::{DeltaRecord, Geometry};
 use crate::protocol::declare::Declaration;
 use crate::protocol::delta::{self, Acquire, Tenure, Terms, may_release};
-use crate::protocol::holding::Holding;
 use crate::protocol::liveness::Observer;
-use crate::protocol::looks::Glance;
-use crate::protocol::resource::{Event, Operation};
+use crate::protocol::resource::Event;
 use crate::protocol::resumption::Resume;
 use crate::protocol::rules::in_force;
 use crate::protocol::{Seen, Span, Written, reading};
@@ -48,13 +48,13 @@ pub(super) enum Signal {
     /// A scan is due.
     Scan,
     /// What is held is to be looked at.
-    Verify { version: Version },
+    Verify { area: Area, version: Version },
     /// The wait of an operation is over.
-    Woke { operation: u64, round: u32 },
+    Woke { of: Begun, round: u32 },
     /// The caller's deadline.
-    CallOff { operation: u64 },
-    /// The caller wants what comes next.
-    Act,
+    CallOff { of: Begun },
+    /// The caller wants what comes next with a resource.
+    Act { area: Area },
     /// The deadline of the host id may have passed.
     Deadline,
     /// An I/O was completed, or timed out.
@@ -71,36 +71,45 @@ pub(super) enum Tag {
     Resume,
     /// Looking for the lease that an earlier process had, as it is known to have held it.
     TakeUp {
+        area: Area,
         listed: Option<(LeaseMode, Version)>,
     },
     Scan {
         known_from: Time,
         wanted_by: Option<Wanted>,
     },
-    /// A look that was begun after so many operations.
+    /// A look that was begun after that operation.
     Verify {
+        of: Begun,
         version: Version,
-        begun: u64,
     },
     /// What is written again of what is held at that version.
     Restore {
+        area: Area,
         version: Version,
     },
-    Area {
-        operation: u64,
+    Operation {
+        of: Begun,
         round: u32,
         disk: usize,
         since: Time,
     },
 }
 
+/// An operation: on which resource, and which one of those that the process began there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begun {
+    area: Area,
+    number: u32,
+}
+
 /// What waits for a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// A round of an operation.
-    Operation(u64, u32),
+    Operation(Begun, u32),
     /// A look at what is held at that version.
-    Look(Version),
+    Look(Area, Version),
 }
 
 impl Tag {
@@ -176,36 +185,9 @@ struct Member {
     /// The ids that the last complete scan showed in use, and when it started.
     known: Option<(Time, BTreeSet<HostId>)>,
     renewal_started: Time,
-    operation: Option<Operation>,
-    operations: u64,
-    /// The version that an acquire under way is to take the resource from.
-    expected: Option<Version>,
-    /// The round of the effect that waits for writes in flight.
-    settling: Option<u32>,
-    own: Option<Block>,
-    held: Option<Held>,
-    /// What a look that is under way goes by.
-    glance: Option<Glance>,
+    slots: BTreeMap<Area, Slot>,
     leaving: bool,
     declaration: Option<(HostId, Declaration)>,
-    /// It found the leader damaged.
-    rebuilds: bool,
-    /// Who asked for what is held when it was last looked at.
-    asked: Option<Owner>,
-    /// To whom this host hands over, or did last.
-    destination: Option<Owner>,
-    /// The acquire under way is for what is handed over.
-    receiving: bool,
-}
-
-/// A lease that a process holds, or has lost alone and not given back yet.
-#[derive(Clone)]
-struct Held {
-    mode: LeaseMode,
-    version: Version,
-    holding: Holding,
-    /// When a signal comes to look at it; [`Time::MAX`]: none does.
-    signalled: Time,
 }
 
 impl Host {
@@ -285,20 +267,15 @@ impl Member {
             scanning: 0,
             known: None,
             renewal_started: Time::ZERO,
-            operation: None,
-            operations: 0,
-            expected: None,
-            settling: None,
-            own: None,
-            held: None,
-            glance: None,
+            slots: BTreeMap::new(),
             leaving: false,
             declaration: None,
-            rebuilds: false,
-            asked: None,
-            destination: None,
-            receiving: false,
         }
+    }
+
+    /// What this process has of a resource.
+    fn slot(&mut self, area: Area) -> &mut Slot {
+        self.slots.entry(area).or_default()
     }
 
     fn handle(&mut self, index: usize, env: &mut Env, signal: Signal) -> Option<End> {
@@ -314,21 +291,18 @@ impl Member {
                 }
                 env.signal_after(index, env.options.scan, Signal::Scan);
             }
-            Signal::Verify { version } => return self.verify(index, env, version),
-            Signal::Act => return self.act(index, env),
-            Signal::CallOff { operation } if operation == self.operations => {
-                if let Some(operation) = &mut self.operation {
+            Signal::Verify { area, version } => return self.verify(index, env, (area, version)),
+            Signal::Act { area } => return self.act(index, env, area),
+            Signal::CallOff { of } => {
+                if let Some(operation) = self.slot(of.area).under_way(of) {
                     env.trace(|| format!("host {index} calls off"));
                     operation.call_off();
                 }
             }
-            Signal::Woke { operation, round } if operation == self.operations => {
-                return self.step(index, env, round, Event::Woke);
-            }
+            Signal::Woke { of, round } => return self.step(index, env, (of, round), Event::Woke),
             Signal::DeclarationWoke => self.declaring(index, env, delta::Event::Woke(now)),
             Signal::Io(completion) => return self.completed(index, env, completion),
             Signal::Start | Signal::JoinWoke | Signal::Deadline => {}
-            Signal::Woke { .. } | Signal::CallOff { .. } => {}
         }
         None
     }
@@ -369,65 +343,70 @@ impl Member {
                     self.scanned(env, (known_from, stale), span, &offsets, &sectors);
                 }
                 match wanted_by? {
-                    Wanted::Operation(operation, round) if operation == self.operations => {
-                        return self.step(index, env, round, Event::Scanned);
+                    Wanted::Operation(of, round) => self.step(index, env, (of, round), Event::Scanned),
+                    Wanted::Look(area, version) => {
+                        self.look(index, env, (area, version));
+                        None
                     }
-                    Wanted::Operation(..) => {}
-                    Wanted::Look(version) => self.look(index, env, version),
                 }
-                None
             }
-            (Tag::Area { operation, round, disk, since }, answer) => {
-                let current = operation == self.operations;
+            (Tag::Operation { of, round, disk, since }, answer) => {
+                let slot = self.slot(of.area);
+                let current = of.number == slot.begun;
                 // Of several disks, one may still write what a majority has; then nobody waits for it, but to settle.
-                if let (Answer::Wrote(_), true) = (&answer, late || !current || self.settling.is_some()) {
-                    return self.settled(index, env);
+                if let (Answer::Wrote(_), true) = (&answer, late || !current || slot.settling.is_some()) {
+                    return self.settled(index, env, of.area);
                 }
                 let event = match answer {
                     Answer::Read(offsets, sectors) => Event::Read { disk, span, since, view: view(&offsets, &sectors) },
                     Answer::Failed => Event::ReadFailed { disk },
                     Answer::Wrote(written) => Event::Wrote { disk, written },
                 };
-                if current { self.step(index, env, round, event) } else { None }
+                self.step(index, env, (of, round), event)
             }
-            (Tag::Verify { version, begun }, answer) => {
-                self.verified(index, env, (version, begun), started, answer);
+            (Tag::Verify { of, version }, answer) => {
+                self.verified(index, env, (of, version), started, answer);
                 None
             }
-            (Tag::Restore { version }, Answer::Wrote(written)) => {
+            (Tag::Restore { area, version }, Answer::Wrote(written)) => {
                 if written == Written::Done {
-                    self.restored(index, env, version);
+                    self.restored(index, env, (area, version));
                 }
-                self.settled(index, env)
+                self.settled(index, env, area)
             }
             (Tag::Declare, answer) => {
                 self.declared(index, env, span, answer);
                 None
             }
-            (Tag::TakeUp { listed }, answer) => self.take_up(index, env, listed, started, answer),
+            (Tag::TakeUp { area, listed }, answer) => self.take_up(index, env, (area, listed), started, answer),
             (Tag::Join | Tag::Resume | Tag::Leave | Tag::Restore { .. }, _) => None,
         }
     }
 
     /// A write has ended, for whose end an operation may wait.
-    fn settled(&mut self, index: usize, env: &mut Env) -> Option<End> {
-        let settled = self.settling.filter(|_| !env.storage.writing(index, |_, at| at >= AREA))?;
-        self.settling = None;
-        self.step(index, env, settled, Event::Settled)
+    fn settled(&mut self, index: usize, env: &mut Env, area: Area) -> Option<End> {
+        let slot = self.slot(area);
+        let settled = slot.settling.filter(|_| !env.storage.writing(index, |_, at| area.has(at)))?;
+        slot.settling = None;
+        let of = Begun { area, number: slot.begun };
+        self.step(index, env, (of, settled), Event::Settled)
     }
 
     /// The deadline is where the tenure has it now.
     fn renewed(&self, index: usize, env: &mut Env) {
         let deadline = self.tenure.deadline();
         env.check.renewed(index, env.machines[index].clock.world(deadline));
-        self.extend(index, env);
+        for area in self.slots.keys() {
+            self.extend(index, env, *area);
+        }
         env.signal(index, deadline, Signal::Deadline);
     }
 
     fn renew(&mut self, index: usize, env: &mut Env, sector: &[u8]) -> Option<End> {
         let (now, at) = (env.local(index), delta_at(self.tenure.me().host));
         let seen = record(sector, at);
-        let may_leave = self.leaving && may_release(!env.storage.writing(index, |_, _| true));
+        let idle = self.slots.values().all(Slot::is_idle);
+        let may_leave = self.leaving && idle && may_release(!env.storage.writing(index, |_, _| true));
         let record = match may_leave {
             true => self.tenure.release(now, &seen),
             false => self.tenure.renew(now, &seen),

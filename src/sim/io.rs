@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::env::{Env, Event, NONCE, Stalled};
 use super::host::{Answer, Completion, Signal, Tag};
-use super::storage::{AREA, Action, Io, SECTOR, Sector, block_at, delta_at, readable};
+use super::storage::{Action, Area, Io, SECTOR, Sector, delta_at, is_of, readable};
 use crate::protocol::{Seen, Written, reading};
 use crate::types::{HostId, Time};
 
@@ -103,8 +103,8 @@ impl Env {
 
     /// Whether another machine than `host` has a write in flight to the sectors of a host id.
     fn others_write(&self, host: usize, id: HostId) -> bool {
-        let of_id = |_, offset| [delta_at(id), block_at(id)].contains(&offset);
-        (0..self.machines.len()).any(|other| other != host && self.storage.writing(other, of_id))
+        (0..self.machines.len())
+            .any(|other| other != host && self.storage.writing(other, |_, offset| is_of(id, offset)))
     }
 
     pub(super) fn takes(&mut self, id: u64) {
@@ -147,7 +147,10 @@ impl Env {
             self.check.raced(id);
         }
         self.check.landed(host, tag.races(), offset, self.now);
-        if offset > AREA && !self.quiet && self.random.chance(self.options.faults.rot_written) {
+        if Area::at(offset).is_some_and(|area| offset > area.offset())
+            && !self.quiet
+            && self.random.chance(self.options.faults.rot_written)
+        {
             let later = self.random.span(Duration::ZERO, self.options.timeouts.io());
             self.at(self.now + later, Event::Rot { offset });
         }
@@ -158,24 +161,26 @@ impl Env {
             return;
         }
         let when = if late { "late" } else { "in time" };
-        if offset == AREA && self.rotted && self.would_forget(disk, offset, &bytes) {
+        let area = Area::at(offset);
+        let leads = area.filter(|area| area.offset() == offset);
+        if leads.is_some() && self.rotted && self.would_forget(disk, offset, &bytes) {
             return;
         }
-        if offset < AREA
+        if area.is_none()
             && let Seen::Good(after) = reading::record(readable(&bytes), offset, NONCE)
             && self.storage.delta(offset).good().is_none_or(|before| after.generation < before.generation)
         {
             self.check.set_back(after.owner());
         }
-        if offset == AREA {
-            let before = self.storage.leader(disk);
+        if let Some(area) = leads {
+            let before = self.storage.leader(disk, area);
             self.storage.put(disk, offset, bytes);
-            if let Seen::Good(after) = self.storage.leader(disk) {
+            if let Seen::Good(after) = self.storage.leader(disk, area) {
                 self.trace(|| {
                     let free = if after.is_free() { " (free)" } else { "" };
                     format!("leader lands {when} from host {host}: {} {:?}{free}", after.version, after.owner)
                 });
-                self.check.leader(before.good(), &after);
+                self.check.of(area).leader(before.good(), &after);
             }
         } else {
             self.storage.put(disk, offset, bytes);
@@ -221,8 +226,9 @@ mod tests {
     /// How many sectors of a write of several have landed after each event of it, or when its machine has lost power.
     fn landed(seed: u64, power_off: bool) -> Vec<usize> {
         let mut env = Env::new(Options::calm(seed, 1, Duration::from_secs(1)), false);
-        env.write(0, Tag::Renew, 0, AREA + SECTOR, vec![7; (SECTORS * SECTOR) as usize]);
-        let count = |env: &Env| (1..=SECTORS).filter(|at| env.storage.sector(0, AREA + at * SECTOR)[0] == 7).count();
+        let at = |sector| Area::of_resource(0).offset() + SECTOR * sector;
+        env.write(0, Tag::Renew, 0, at(1), vec![7; (SECTORS * SECTOR) as usize]);
+        let count = |env: &Env| (1..=SECTORS).filter(|sector| env.storage.sector(0, at(*sector))[0] == 7).count();
         let mut counts = Vec::new();
         while let Some(due) = env.queue.pop() {
             env.now = due.at;

@@ -61,8 +61,10 @@ pub struct Options {
     pub seed: u64,
     /// What decides before the seed does, two bytes for each decision: for a fuzzer. Empty: the seed decides all.
     pub schedule: Vec<u8>,
-    /// Machines that contend for one resource.
+    /// Machines that contend for each resource.
     pub hosts: usize,
+    /// Resources, each in an area of its own.
+    pub resources: usize,
     /// Disks with a copy of the resource; host ids live on the first.
     pub disks: usize,
     /// Host ids that they choose from.
@@ -107,7 +109,7 @@ pub struct Modes {
     pub received: u64,
 }
 
-/// What hardly ever happens unless a run is about it. Every second seed has none.
+/// What hardly ever happens unless a run is about it. Every fourth seed has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Emphasis {
     /// Hosts want the same few ids, writes land late, and holders don't look often.
@@ -140,11 +142,32 @@ pub enum Emphasis {
     Clones,
     /// Hosts ask to be handed the resource and hand it over all the time, while writes hang and hosts stall.
     Handover,
+    /// There are two or three resources, and each process works on all of them at once.
+    Several,
 }
 
 impl Emphasis {
-    /// Those that every second seed has one of. Long lives cost too much for that, and several disks and restarts go
-    /// with any of them.
+    /// All of them.
+    pub const ALL: &[Emphasis] = &[
+        Emphasis::FewIds,
+        Emphasis::NewIds,
+        Emphasis::Damage,
+        Emphasis::StaleScans,
+        Emphasis::SlowPeers,
+        Emphasis::NoMargin,
+        Emphasis::Clocks,
+        Emphasis::LongLife,
+        Emphasis::Declared,
+        Emphasis::LostLeader,
+        Emphasis::SeveralDisks,
+        Emphasis::Restarts,
+        Emphasis::Modes,
+        Emphasis::Handover,
+        Emphasis::Several,
+    ];
+
+    /// Those that most seeds have one of. Long lives cost too much for that; several disks or resources, modes and
+    /// restarts go with any of them.
     const DRAWN: &[Emphasis] = &[
         Emphasis::FewIds,
         Emphasis::NewIds,
@@ -211,7 +234,10 @@ impl Options {
         };
         // What an earlier process has on one of several disks the engine doesn't know how to put together yet.
         let resumes = if random.chance(300) && disks == 1 { 700 } else { 0 };
-        Options { disks, modes, resumes, ..Options::about(seed, Emphasis::DRAWN.get(drawn).copied()) }
+        let usual = Options::about(seed, Emphasis::DRAWN.get(drawn).copied());
+        // So do several resources.
+        let resources = if random.below(12) == 0 { 2 + random.below(2) as usize } else { usual.resources };
+        Options { disks, modes, resumes, resources, ..usual }
     }
 
     /// As [`Options::of_seed`], with the emphasis given.
@@ -239,6 +265,7 @@ impl Options {
             seed,
             schedule: Vec::new(),
             hosts,
+            resources: 1,
             disks: 1,
             ids: hosts as u64 + 4,
             timeouts,
@@ -347,6 +374,16 @@ impl Options {
                 let faults = Faults { slow: 60, hung: 20, eio: 20, stall: 20, upset: upset * 2, ..rates };
                 Options { hosts: 4, ids: 8, modes, faults, ..self }
             }
+            Emphasis::Several => {
+                let modes = match random.chance(500) {
+                    true => Modes { shared: 300, converts: 300, forced: 100, unchanged: 100, received: 200 },
+                    false => Modes::default(),
+                };
+                let faults = Faults { slow: 60, hung: 30, eio: 20, stall: 20, upset: upset * 2, ..rates };
+                let resources = if random.below(3) == 0 { 3 } else { 2 };
+                let resumes = if random.chance(300) { 700 } else { 0 };
+                Options { resources, resumes, modes, faults, ..self }
+            }
         }
     }
 
@@ -357,6 +394,7 @@ impl Options {
             seed,
             schedule: Vec::new(),
             hosts,
+            resources: 1,
             disks: 1,
             // One is left for the host that is alone in the end.
             ids: (hosts as u64 + 4).min(Geometry::default().max_hosts() - 1),

@@ -3,17 +3,64 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::env::NONCE;
+use super::env::{NONCE, name};
 use super::host::Tag;
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::{Defect, Seen, reading};
-use crate::types::{HostId, Time, Version};
+use crate::types::{HostId, Name, Time, Version};
 
 /// Bytes of a sector.
 pub(super) const SECTOR: u64 = 512;
 
-/// Where the resource's area starts: behind the lockspace and the two areas of an index.
-pub(super) const AREA: u64 = 3 << 20;
+/// An area of the device behind the lockspace's, which is the first: a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Area(u32);
+
+/// Bytes of an area.
+const AREA: u64 = 1 << 20;
+
+impl Area {
+    /// The area of the resource with this number: behind the lockspace and the two areas of an index.
+    pub(super) const fn of_resource(number: usize) -> Area {
+        Area(3 + number as u32)
+    }
+
+    /// Whose sector is at `offset`; `None`: it is one of the lockspace.
+    pub(super) const fn at(offset: u64) -> Option<Area> {
+        if offset < AREA { None } else { Some(Area((offset / AREA) as u32)) }
+    }
+
+    /// Where its leader stands.
+    pub(super) const fn offset(self) -> u64 {
+        self.0 as u64 * AREA
+    }
+
+    /// Where the block of `host` stands.
+    pub(super) fn block_at(self, host: HostId) -> u64 {
+        self.offset() + Geometry::default().block_offset(host)
+    }
+
+    /// Where its leader and the blocks of these hosts stand.
+    pub(super) fn offsets(self, hosts: impl IntoIterator<Item = HostId>) -> Vec<u64> {
+        let blocks = hosts.into_iter().map(|host| self.block_at(host));
+        std::iter::once(self.offset()).chain(blocks).collect()
+    }
+
+    /// Whose block the sector at `offset` would be.
+    pub(super) fn host_at(self, offset: u64) -> Option<HostId> {
+        HostId::new(((offset - self.offset()) / SECTOR).checked_sub(1)?)
+    }
+
+    /// Whether the sector at `offset` is one of it.
+    pub(super) fn has(self, offset: u64) -> bool {
+        Area::at(offset) == Some(self)
+    }
+
+    /// The resource's name.
+    pub(super) fn name(self) -> Name {
+        name(format!("res{}", self.0).as_bytes())
+    }
+}
 
 /// The bytes of one sector, which many may have read.
 pub(super) type Sector = Rc<[u8]>;
@@ -119,21 +166,23 @@ impl Storage {
         reading::record(readable(&self.sector(0, at)), at, NONCE)
     }
 
-    pub(super) fn leader(&self, disk: usize) -> Seen<Leader> {
-        reading::leader(readable(&self.sector(disk, AREA)), AREA, NONCE)
+    pub(super) fn leader(&self, disk: usize, area: Area) -> Seen<Leader> {
+        let at = area.offset();
+        reading::leader(readable(&self.sector(disk, at)), at, NONCE)
     }
 
-    pub(super) fn block(&self, disk: usize, host: HostId) -> Seen<Block> {
-        let at = block_at(host);
+    pub(super) fn block(&self, disk: usize, area: Area, host: HostId) -> Seen<Block> {
+        let at = area.block_at(host);
         reading::block(readable(&self.sector(disk, at)), at, NONCE)
     }
 
-    /// The latest version that a leader, or a value accepted by one of these hosts, shows.
-    pub(super) fn latest_shown(&self, hosts: impl Iterator<Item = HostId> + Clone) -> Version {
-        let leaders = (0..self.disks()).filter_map(|disk| Some(self.leader(disk).good()?.version));
+    /// The latest version of a resource that a leader, or a value accepted by one of these hosts, shows.
+    pub(super) fn latest_shown(&self, area: Area, hosts: impl Iterator<Item = HostId> + Clone) -> Version {
+        let leaders = (0..self.disks()).filter_map(|disk| Some(self.leader(disk, area).good()?.version));
         let blocks = (0..self.disks()).flat_map(|disk| hosts.clone().map(move |host| (disk, host)));
-        let blocks = blocks
-            .filter_map(|(disk, host)| Some(self.block(disk, host).good().filter(|block| block.bal > 0)?.instance));
+        let blocks = blocks.filter_map(|(disk, host)| {
+            Some(self.block(disk, area, host).good().filter(|block| block.bal > 0)?.instance)
+        });
         leaders.chain(blocks).max().unwrap_or_default()
     }
 
@@ -154,10 +203,11 @@ pub(super) fn readable(sector: &[u8]) -> Result<&[u8], Defect> {
     if sector.is_empty() { Err(Defect::Unreadable) } else { Ok(sector) }
 }
 
-pub(super) fn delta_at(host: HostId) -> u64 {
-    Geometry::default().delta_offset(host)
+/// Whether the sector at `offset` is the record or a block of `host`.
+pub(super) fn is_of(host: HostId, offset: u64) -> bool {
+    offset == Area::at(offset).map_or_else(|| delta_at(host), |area| area.block_at(host))
 }
 
-pub(super) fn block_at(host: HostId) -> u64 {
-    AREA + Geometry::default().block_offset(host)
+pub(super) fn delta_at(host: HostId) -> u64 {
+    Geometry::default().delta_offset(host)
 }

@@ -6,7 +6,6 @@ use super::Options;
 use super::counters::Counters;
 use super::env::{Due, Env, Event};
 use super::host::{Host, Signal};
-use super::storage::{AREA, block_at};
 use crate::protocol::rules::in_force;
 use crate::types::Time;
 
@@ -36,7 +35,8 @@ impl World {
         }
         for _ in 0..env.options.faults.rot_leader {
             let at = env.random.span(Duration::ZERO, env.options.duration);
-            env.at(Time::ZERO + at, Event::Rot { offset: AREA });
+            let offset = env.any_area().offset();
+            env.at(Time::ZERO + at, Event::Rot { offset });
         }
         let quiet_at = Time::ZERO + env.options.duration;
         env.at(quiet_at, Event::Quiet);
@@ -65,15 +65,15 @@ impl World {
             if let Some(failure) = self.env.check.take_failure() {
                 return Err(failure);
             }
-            if self.env.quiet && contenders.clone().all(|host| self.env.acquired.contains(&host)) {
-                return Ok(self.env.check.counters.clone());
+            if self.env.quiet && contenders.clone().all(|host| self.env.has_acquired(host)) {
+                return Ok(self.env.check.counters());
             }
             if at > bound {
                 break;
             }
         }
         let name = if self.env.options.lone_end { "L1" } else { "L2" };
-        let stuck: Vec<usize> = contenders.filter(|host| !self.env.acquired.contains(host)).collect();
+        let stuck: Vec<usize> = contenders.filter(|host| !self.env.has_acquired(*host)).collect();
         Err(format!("{name}: hosts {stuck:?} did not acquire after the faults"))
     }
 
@@ -163,7 +163,8 @@ impl World {
             if let Some(id) = self.hosts[host].id()
                 && env.random.chance(env.options.faults.rot_killed)
             {
-                env.rot(block_at(id));
+                let offset = env.any_area().block_at(id);
+                env.rot(offset);
             }
             self.hosts[host].process_is_gone();
             // Soon enough to be in time more often than not.

@@ -1,7 +1,7 @@
 //! Host ids: who holds one (S3), and which writes are made by the right of it (W).
 
 use super::{Checker, Right};
-use crate::sim::storage::{block_at, delta_at};
+use crate::sim::storage::is_of;
 use crate::types::{HostId, Owner, Time};
 
 impl Checker {
@@ -51,7 +51,7 @@ impl Checker {
 
     /// A write of a join or a declaration, or by the right of a host id, reaches the disk.
     pub(in crate::sim) fn landed(&mut self, host: usize, races: bool, offset: u64, now: Time) {
-        let belongs = |tenure: &Right<HostId>| [delta_at(tenure.what), block_at(tenure.what)].contains(&offset);
+        let belongs = |tenure: &Right<HostId>| is_of(tenure.what, offset);
         let hit = |(other, tenure): (usize, &Option<Right<HostId>>)| {
             other != host && tenure.as_ref().is_some_and(|tenure| tenure.until > now && belongs(tenure))
         };

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, Right};
+use super::Right;
+use super::resource::Resource;
 use crate::protocol::area::claimed;
 use crate::sim::storage::Storage;
 use crate::types::{LeaseMode, Owner, Time, Version};
@@ -40,7 +41,7 @@ impl Told {
     }
 }
 
-impl Checker {
+impl Resource {
     /// "Held" is said. `taken`: whom it was taken from by force, and until when each of them may act.
     #[expect(clippy::too_many_arguments, reason = "what is to be checked comes from everywhere")]
     pub(in crate::sim) fn held(
@@ -74,7 +75,7 @@ impl Checker {
         self.decide(version, me);
         // Damage may have come after the write.
         let says = |disk| {
-            let block = storage.block(disk, me.host);
+            let block = storage.block(disk, self.area, me.host);
             block.good().is_none_or(|block| match mode {
                 LeaseMode::Exclusive => block.instance == version && claimed(me.host, block) == Some(me),
                 LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),

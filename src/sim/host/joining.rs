@@ -7,7 +7,7 @@ use crate::protocol::delta::{self, Acquire, Refusal};
 use crate::protocol::rules::in_force;
 use crate::protocol::{Span, Written};
 use crate::sim::env::Env;
-use crate::sim::storage::delta_at;
+use crate::sim::storage::{Area, delta_at};
 use crate::types::HostId;
 
 impl Host {
@@ -69,7 +69,11 @@ impl Host {
                 env.signal(index, now, Signal::Renew);
                 env.signal(index, now, Signal::Scan);
                 let rest = if env.quiet { Duration::ZERO } else { env.random.span(Duration::ZERO, env.options.rest) };
-                env.signal_after(index, rest, Signal::Act);
+                env.signal_after(index, rest, Signal::Act { area: Area::of_resource(0) });
+                for area in env.areas().skip(1) {
+                    let rest = env.random.span(Duration::ZERO, env.options.rest);
+                    env.signal_after(index, rest, Signal::Act { area });
+                }
                 self.process =
                     Process::Member(Box::new(Member::new(*tenure, env.options.timeouts, env.timeouts(index))));
             }

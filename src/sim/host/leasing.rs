@@ -1,27 +1,28 @@
-//! What a process does with the resource: it acquires, converts, hands over and releases, as chance has it.
+//! What a process does with a resource: it acquires, converts, hands over and releases, as chance has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{End, Held, Member, Signal, Tag, Wanted};
+use super::slot::Held;
+use super::{Begun, End, Member, Signal, Tag, Wanted};
 use crate::format::Geometry;
 use crate::protocol::Written;
 use crate::protocol::area::AreaView;
 use crate::protocol::holding::{Holding, Loss};
 use crate::protocol::resource::{After, Basis, Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
 use crate::protocol::rules::in_force;
-use crate::sim::env::{self, Env, NONCE, lockspace};
-use crate::sim::storage::{AREA, Sector, block_at, readable};
-use crate::types::{HostId, LeaseMode, Owner, Time, Version};
+use crate::sim::env::{Env, NONCE, lockspace};
+use crate::sim::storage::{Area, Sector, readable};
+use crate::types::{LeaseMode, Owner, Time, Version};
 
 impl Member {
-    pub(super) fn subject(&self, env: &Env) -> Subject {
+    pub(super) fn subject(&self, env: &Env, area: Area) -> Subject {
         Subject {
             me: self.tenure.me(),
             geometry: Geometry::default(),
             lockspace: lockspace(),
             nonce: NONCE,
-            resource: env::resource(),
+            resource: area.name(),
             timeouts: self.timeouts,
             disks: env.options.disks,
         }
@@ -31,234 +32,266 @@ impl Member {
         &mut self,
         index: usize,
         env: &mut Env,
+        area: Area,
         (operation, effect): (Operation, Effect),
     ) -> Option<End> {
-        self.operation = Some(operation);
-        self.drive(index, env, Some(effect))
+        self.slot(area).operation = Some(operation);
+        self.drive(index, env, area, Some(effect))
     }
 
-    pub(super) fn act(&mut self, index: usize, env: &mut Env) -> Option<End> {
+    pub(super) fn act(&mut self, index: usize, env: &mut Env, area: Area) -> Option<End> {
         self.declare(index, env);
-        if self.operation.is_some() || self.leaving {
+        let leaving = self.leaving;
+        let (now, subject) = (env.local(index), self.subject(env, area));
+        let slot = self.slot(area);
+        if slot.operation.is_some() || leaving && slot.held.is_none() {
             return None;
         }
-        let now = env.local(index);
-        let timeouts = self.timeouts;
-        let subject = self.subject(env);
-        self.operations += 1;
-        self.expected = None;
-        self.receiving = false;
-        self.settling = None;
+        slot.begun += 1;
+        slot.expected = None;
+        slot.receiving = false;
+        slot.settling = None;
         let modes = env.options.modes;
-        if let Some(held) = &mut self.held {
+        if let Some(held) = &mut slot.held {
             held.holding.tick(now);
         }
         let wait = env.quiet || env.random.chance(700);
         let converts =
             |held: &Held, env: &mut Env| !env.quiet && !held.holding.is_lost() && env.random.chance(modes.converts);
-        let begun = match &self.held {
+        let begun = match slot.held.clone() {
             Some(held) => {
-                let held = held.clone();
-                if let Some(begun) = self.hand_over(env, &held, now) {
+                let own = slot.own.clone();
+                if let Some(begun) = self.hand_over(env, area, &held, now) {
                     begun
-                } else if let Some(own) = self.own.clone().filter(|_| modes.converts > 0 && converts(&held, env)) {
+                } else if let Some(own) = own.filter(|_| modes.converts > 0 && !leaving && converts(&held, env)) {
                     let to = other(held.mode);
                     env.trace(|| format!("host {index} converts to {to}, wait {wait}"));
                     if to == LeaseMode::Shared {
-                        env.check.shares(index);
+                        env.check.of(area).shares(index);
                     }
                     Operation::convert(subject, own, to, wait, now)
                 } else {
-                    self.give_back(index, env)?
+                    self.give_back(index, env, area)?
                 }
             }
+            // What it still has of other resources it releases first.
             None if !env.quiet && env.random.chance(env.options.leaves) => {
                 self.leaving = true;
                 return None;
             }
-            None if std::mem::take(&mut self.rebuilds) => {
+            None if std::mem::take(&mut slot.rebuilds) => {
                 env.trace(|| format!("host {index} rebuilds the leader"));
-                Operation::rebuild(subject, self.own.clone(), None, now)
+                Operation::rebuild(subject, slot.own.clone(), None, now)
             }
             None => {
-                let wish = self.wish(env, wait);
-                self.receiving = wish.basis == Basis::HandedOver;
-                self.expected = match wish.basis {
+                let wish = wish(env, area, wait);
+                slot.receiving = wish.basis == Basis::HandedOver;
+                slot.expected = match wish.basis {
                     Basis::Any | Basis::HandedOver => None,
                     Basis::Unchanged(version) | Basis::Forced(version) => Some(version),
                 };
                 env.trace(|| format!("host {index} acquires: {wish:?}"));
-                Operation::acquire(subject, self.own.clone(), wish, now)
+                Operation::acquire(subject, slot.own.clone(), wish, now)
             }
         };
         if wait && !env.quiet && env.random.chance(600) {
-            let patience = env.random.span(Duration::ZERO, timeouts.dead() * 2);
-            env.signal_after(index, patience, Signal::CallOff { operation: self.operations });
+            let patience = env.random.span(Duration::ZERO, self.timeouts.dead() * 2);
+            let of = self.begun(area);
+            env.signal_after(index, patience, Signal::CallOff { of });
         }
-        self.begin(index, env, begun)
+        self.begin(index, env, area, begun)
     }
 
-    pub(super) fn wish(&self, env: &mut Env, wait: bool) -> Wish {
-        let modes = env.options.modes;
-        if env.quiet || modes.shared + modes.forced + modes.received == 0 {
-            return Wish::exclusive(wait);
-        }
-        if env.random.chance(modes.received) {
-            return Wish { basis: Basis::HandedOver, ..Wish::exclusive(wait) };
-        }
-        let mode = if env.random.chance(modes.shared) { LeaseMode::Shared } else { LeaseMode::Exclusive };
-        let forced = env.random.chance(modes.forced);
-        // What a manager knows, or knew before.
-        let known = Version::new(env.check.latest_decided().get().saturating_sub(env.random.below(2)));
-        match forced {
-            true => Wish { mode: LeaseMode::Exclusive, wait, basis: Basis::Forced(known) },
-            false if env.random.chance(modes.unchanged) => Wish { mode, wait, basis: Basis::Unchanged(known) },
-            false => Wish { mode, wait, basis: Basis::Any },
-        }
+    /// The operation that was begun last on a resource.
+    fn begun(&mut self, area: Area) -> Begun {
+        Begun { area, number: self.slot(area).begun }
     }
 
-    pub(super) fn step(&mut self, index: usize, env: &mut Env, round: u32, event: Event) -> Option<End> {
+    pub(super) fn step(&mut self, index: usize, env: &mut Env, (of, round): (Begun, u32), event: Event) -> Option<End> {
+        if of != self.begun(of.area) {
+            return None;
+        }
+        let effect = self.next(index, env, of.area, round, event);
+        self.drive(index, env, of.area, effect)
+    }
+
+    /// What the operation under way on a resource does next.
+    fn next(&mut self, index: usize, env: &mut Env, area: Area, round: u32, event: Event) -> Option<Effect> {
         let (now, random) = (env.local(index), env.random.next());
-        let effect = self.operation.as_mut()?.step(round, event, &mut self.observer, now, random);
-        self.drive(index, env, effect)
+        let operation = self.slots.get_mut(&area)?.operation.as_mut()?;
+        operation.step(round, event, &mut self.observer, now, random)
     }
 
     /// Carries out effects until one has to be waited for.
-    pub(super) fn drive(&mut self, index: usize, env: &mut Env, mut next: Option<Effect>) -> Option<End> {
+    pub(super) fn drive(&mut self, index: usize, env: &mut Env, area: Area, mut next: Option<Effect>) -> Option<End> {
         while let Some(effect) = next.take() {
             let now = env.local(index);
             if !self.tenure.held(now) {
                 return Some(End::Lost);
             }
-            let exposed = self.operation.as_ref().filter(|operation| operation.is_exposed());
-            if let (Some(_), Some(held)) = (exposed, &mut self.held) {
+            let slot = self.slot(area);
+            let exposed = slot.operation.as_ref().filter(|operation| operation.is_exposed());
+            if let (Some(_), Some(held)) = (exposed, &mut slot.held) {
                 held.holding.expose();
             }
-            self.cede(index, env);
+            self.cede(index, env, area);
             match effect {
-                Effect::Read(round) => self.read(index, env, round),
+                Effect::Read(round) => self.read(index, env, area, round),
                 Effect::WriteBlock(round, block) => {
                     env.check.counters.burns +=
                         u64::from(block.extension.as_ref().is_some_and(|extension| extension.burned.is_some()));
-                    env.check.proposes(self.tenure.me(), &block);
+                    env.check.of(area).proposes(self.tenure.me(), &block);
                     env.trace(|| format!("host {index}: {block:?}"));
-                    let at = block_at(self.tenure.me().host);
-                    next = self.write(index, env, round, at, &block.encode(Geometry::default(), at));
+                    let at = area.block_at(self.tenure.me().host);
+                    next = self.write(index, env, (area, round), at, &block.encode(Geometry::default(), at));
                 }
                 Effect::WriteLeader(round, leader) => {
-                    next = self.write(index, env, round, AREA, &leader.encode(AREA));
+                    let at = area.offset();
+                    next = self.write(index, env, (area, round), at, &leader.encode(at));
                 }
-                Effect::Scan(round) => self.scan(index, env, Some(Wanted::Operation(self.operations, round))),
+                Effect::Scan(round) => {
+                    let of = self.begun(area);
+                    self.scan(index, env, Some(Wanted::Operation(of, round)));
+                }
                 Effect::Settle(round) => {
-                    if env.storage.writing(index, |_, at| at >= AREA) {
-                        self.settling = Some(round);
+                    if env.storage.writing(index, |_, at| area.has(at)) {
+                        self.slot(area).settling = Some(round);
                     } else {
-                        let random = env.random.next();
-                        let operation = self.operation.as_mut()?;
-                        next = operation.step(round, Event::Settled, &mut self.observer, now, random);
+                        next = self.next(index, env, area, round, Event::Settled);
                     }
                 }
                 Effect::Wait(round, until) => {
-                    env.signal(index, until, Signal::Woke { operation: self.operations, round });
+                    let of = self.begun(area);
+                    env.signal(index, until, Signal::Woke { of, round });
                 }
-                Effect::Done(outcome) => self.done(index, env, &outcome),
+                Effect::Done(outcome) => self.done(index, env, area, &outcome),
             }
         }
         None
     }
 
     /// Reads the blocks of the ids that the last scan showed in use, or now and then those of all.
-    pub(super) fn read(&self, index: usize, env: &mut Env, round: u32) {
+    fn read(&mut self, index: usize, env: &mut Env, area: Area, round: u32) {
         let (since, mut hosts) = self.known.clone().unwrap_or((Time::ZERO, BTreeSet::new()));
         if env.random.chance(200) {
             hosts = env.known_ids().collect();
         }
-        let offsets: Vec<u64> = std::iter::once(AREA).chain(hosts.into_iter().map(block_at)).collect();
+        let offsets = area.offsets(hosts);
+        let of = self.begun(area);
         for disk in 0..env.options.disks {
-            let tag = Tag::Area { operation: self.operations, round, disk, since };
-            env.read(index, tag, disk, offsets.clone());
+            env.read(index, Tag::Operation { of, round, disk, since }, disk, offsets.clone());
         }
     }
 
-    pub(super) fn write(&mut self, index: usize, env: &mut Env, round: u32, at: u64, bytes: &[u8]) -> Option<Effect> {
+    fn write(
+        &mut self,
+        index: usize,
+        env: &mut Env,
+        (area, round): (Area, u32),
+        at: u64,
+        bytes: &[u8],
+    ) -> Option<Effect> {
         let mut next = None;
+        let of = self.begun(area);
         for disk in 0..env.options.disks {
             if in_force!(OneWriteInFlight) && env.storage.writing(index, |on, offset| (on, offset) == (disk, at)) {
                 let event = Event::Wrote { disk, written: Written::InFlight };
-                let (now, random) = (env.local(index), env.random.next());
-                next = next.or(self.operation.as_mut()?.step(round, event, &mut self.observer, now, random));
+                let now = self.next(index, env, area, round, event);
+                next = next.or(now);
             } else {
-                let tag = Tag::Area { operation: self.operations, round, disk, since: Time::ZERO };
+                let tag = Tag::Operation { of, round, disk, since: Time::ZERO };
                 env.write(index, tag, disk, at, bytes.to_vec());
             }
         }
         next
     }
 
-    pub(super) fn done(&mut self, index: usize, env: &mut Env, outcome: &Outcome) {
+    fn done(&mut self, index: usize, env: &mut Env, area: Area, outcome: &Outcome) {
         let (me, now) = (self.tenure.me(), env.local(index));
         env.trace(|| format!("host {index}: {me} answers {outcome:?}"));
-        let Some(operation) = self.operation.take() else { return };
-        self.own = operation.own_block().cloned();
-        self.rebuilds = matches!(outcome, Outcome::Refused(Refusal::LeaderDamaged(_)));
-        let before = self.held.take();
+        let subject = self.subject(env, area);
+        let slot = self.slots.entry(area).or_default();
+        let Some(operation) = slot.operation.take() else { return };
+        slot.own = operation.own_block().cloned();
+        slot.rebuilds = matches!(outcome, Outcome::Refused(Refusal::LeaderDamaged(_)));
+        let before = slot.held.take();
+        let check = env.check.of(area);
         let rest = match (operation.leaves(outcome), outcome) {
             (After::Held(mode), Outcome::Held(version)) => {
-                if let Some(expected) = self.expected {
-                    env.check.follows(expected, *version, me);
+                if let Some(expected) = slot.expected {
+                    check.follows(expected, *version, me);
                 }
-                let subject = self.subject(env);
                 let holding = match before {
                     Some(before) => before.holding.converted(&subject, operation.looked(), now),
                     None => Holding::new(&subject, operation.looked(), operation.overridden().clone()),
                 };
-                if self.receiving {
-                    env.check.received(me);
+                if slot.receiving {
+                    check.received(me);
                 }
                 let held = Held { mode, version: *version, holding, signalled: Time::MAX };
+                slot.held = Some(held.clone());
                 let until = self.acts_until(index, env, &held);
                 let told = |host| env.machines[index].clock.world(self.observer.acts_until(host, now));
                 let taken: BTreeMap<Owner, Time> =
                     operation.overridden().iter().map(|owner| (*owner, told(owner.host))).collect();
-                env.check.held(index, me, (mode, *version), &taken, env.now, until, &env.storage);
-                self.held = Some(held);
+                env.check.of(area).held(index, me, (mode, *version), &taken, env.now, until, &env.storage);
                 if env.quiet {
-                    env.acquired.insert(index);
+                    env.acquired.insert((index, area));
                 }
-                self.verify_later(index, env);
+                self.verify_later(index, env, area);
                 // Who is to hear of those who ask holds for long enough.
                 let often = if env.options.modes.received > 0 { 600 } else { 150 };
                 let long = !env.quiet && env.random.chance(often);
                 if long { env.random.millis(1, 1_500) } else { env.random.span(Duration::ZERO, env.options.rest) }
             }
             (After::Held(LeaseMode::Exclusive), _) => {
-                self.held = before;
+                slot.held = before;
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             (After::Held(LeaseMode::Shared), _) => {
-                self.held = before;
-                env.check.ended(me, false, true, &env.storage);
+                slot.held = before;
+                check.ended(me, false, true, &env.storage);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             (After::Lost, _) => {
-                self.held = before;
-                if let Some(held) = &mut self.held {
+                slot.held = before;
+                if let Some(held) = &mut slot.held {
                     held.holding.lose(why(outcome), now);
                 }
-                self.verify_later(index, env);
+                self.verify_later(index, env, area);
                 env.check.counters.fenced += 1;
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             (After::Nothing, Outcome::HandedOver(version)) => {
-                env.check.handed_over(me, self.destination, *version, &env.storage);
+                check.handed_over(me, slot.destination, *version, &env.storage);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             (After::Nothing, _) => {
-                env.check.ended(me, *outcome == Outcome::Released, false, &env.storage);
+                check.ended(me, *outcome == Outcome::Released, false, &env.storage);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
         };
-        env.signal_after(index, rest, Signal::Act);
+        env.signal_after(index, rest, Signal::Act { area });
+    }
+}
+
+/// What a process wants of a resource that it does not hold.
+fn wish(env: &mut Env, area: Area, wait: bool) -> Wish {
+    let modes = env.options.modes;
+    if env.quiet || modes.shared + modes.forced + modes.received == 0 {
+        return Wish::exclusive(wait);
+    }
+    if env.random.chance(modes.received) {
+        return Wish { basis: Basis::HandedOver, ..Wish::exclusive(wait) };
+    }
+    let mode = if env.random.chance(modes.shared) { LeaseMode::Shared } else { LeaseMode::Exclusive };
+    let forced = env.random.chance(modes.forced);
+    // What a manager knows, or knew before.
+    let known = Version::new(env.check.of(area).latest_decided().get().saturating_sub(env.random.below(2)));
+    match forced {
+        true => Wish { mode: LeaseMode::Exclusive, wait, basis: Basis::Forced(known) },
+        false if env.random.chance(modes.unchanged) => Wish { mode, wait, basis: Basis::Unchanged(known) },
+        false => Wish { mode, wait, basis: Basis::Any },
     }
 }
 
@@ -280,9 +313,7 @@ const fn other(mode: LeaseMode) -> LeaseMode {
 
 /// What a read of the leader and of some blocks showed.
 pub(super) fn view(offsets: &[u64], sectors: &[Sector]) -> AreaView {
-    let geometry = Geometry::default();
-    let host = |at: u64| HostId::new((at - AREA) / geometry.sector_bytes() as u64 - 1);
     let blocks = offsets.iter().zip(sectors).skip(1);
-    let blocks = blocks.filter_map(|(at, sector)| Some((host(*at)?, readable(sector))));
-    AreaView::decode(readable(&sectors[0]), blocks, AREA, geometry, NONCE)
+    let blocks = blocks.filter_map(|(at, sector)| Some((Area::at(*at)?.host_at(*at)?, readable(sector))));
+    AreaView::decode(readable(&sectors[0]), blocks, offsets[0], Geometry::default(), NONCE)
 }

@@ -1,32 +1,34 @@
 //! A process that goes on with the host id and the lease of the one before it, as the engine does: see
 //! [`crate::protocol::resumption`]. Its token was taken after the last acquire.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Answer, Completion, End, Held, Host, Member, Process, Signal, Tag, view};
+use super::slot::Held;
+use super::{Answer, Completion, End, Host, Member, Process, Signal, Tag, view};
 use crate::protocol::Span;
 use crate::protocol::delta::{Identity, Terms};
 use crate::protocol::holding::{Holding, Loss};
 use crate::protocol::resource::Operation;
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
 use crate::sim::env::Env;
-use crate::sim::storage::{AREA, block_at, delta_at};
+use crate::sim::storage::{Area, delta_at};
 use crate::types::{LeaseMode, Owner, Time, Version};
 
 /// What a process leaves to the next one of its machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Token {
     pub(super) me: Owner,
-    pub(super) listed: Option<(LeaseMode, Version)>,
+    pub(super) listed: BTreeMap<Area, (LeaseMode, Version)>,
 }
 
 impl Host {
     /// The process is killed. Its successor goes on with what it had, if there is anything.
     pub(in crate::sim) fn leaves_token(&mut self) -> bool {
         if let Process::Member(member) = &self.process {
-            let held = member.held.as_ref().filter(|held| !held.holding.is_lost());
-            let listed = held.map(|held| (held.mode, held.version));
+            let held = member.slots.iter().filter_map(|(area, slot)| Some((*area, slot.held.as_ref()?)));
+            let held = held.filter(|(_, held)| !held.holding.is_lost());
+            let listed = held.map(|(area, held)| (area, (held.mode, held.version))).collect();
             self.token = Some(Token { me: member.tenure.me(), listed });
         }
         self.token.is_some()
@@ -43,14 +45,15 @@ impl Host {
     pub(super) fn resume(&mut self, env: &mut Env, token: Token, identity: Identity, terms: Terms) {
         let index = self.index;
         env.trace(|| format!("host {index} resumes {}", token.me));
-        self.process = Process::Resuming(token, Box::new(Resume::new(token.me, identity, terms)));
-        env.read(index, Tag::Resume, 0, vec![delta_at(token.me.host)]);
+        let me = token.me;
+        self.process = Process::Resuming(token, Box::new(Resume::new(me, identity, terms)));
+        env.read(index, Tag::Resume, 0, vec![delta_at(me.host)]);
     }
 
     pub(super) fn resuming(&mut self, env: &mut Env, signal: Signal) {
         let (index, now) = (self.index, env.local(self.index));
         let Process::Resuming(token, resume) = &mut self.process else { return };
-        let (token, at) = (*token, delta_at(token.me.host));
+        let (token, at) = (token.clone(), delta_at(token.me.host));
         let Signal::Io(Completion { tag: Tag::Resume, started, late: false, answer, .. }) = signal else { return };
         let span = Span { started, ended: now };
         match resume.step(answer.of_record(span, at)) {
@@ -66,7 +69,10 @@ impl Host {
                 // The own block is always read.
                 member.known = Some((Time::ZERO, [token.me.host].into()));
                 member.renewed(index, env);
-                member.look_for_lease(index, env, token.listed);
+                for area in env.areas() {
+                    member.slot(area).taking_up = true;
+                    member.look_for_lease(index, env, (area, token.listed.get(&area).copied()));
+                }
                 env.signal(index, now, Signal::Renew);
                 env.signal(index, now, Signal::Scan);
                 self.process = Process::Member(Box::new(member));
@@ -84,9 +90,9 @@ impl Host {
 }
 
 impl Member {
-    fn look_for_lease(&self, index: usize, env: &mut Env, listed: Option<(LeaseMode, Version)>) {
-        let offsets = std::iter::once(AREA).chain(env.known_ids().map(block_at)).collect();
-        env.read(index, Tag::TakeUp { listed }, 0, offsets);
+    fn look_for_lease(&self, index: usize, env: &mut Env, (area, listed): (Area, Option<(LeaseMode, Version)>)) {
+        let offsets = area.offsets(env.known_ids());
+        env.read(index, Tag::TakeUp { area, listed }, 0, offsets);
     }
 
     /// The resource was read, or could not be.
@@ -94,54 +100,55 @@ impl Member {
         &mut self,
         index: usize,
         env: &mut Env,
-        listed: Option<(LeaseMode, Version)>,
+        (area, listed): (Area, Option<(LeaseMode, Version)>),
         started: Time,
         answer: Answer,
     ) -> Option<End> {
         let Answer::Read(offsets, sectors) = answer else {
-            self.look_for_lease(index, env, listed);
+            self.look_for_lease(index, env, (area, listed));
             return None;
         };
+        self.slot(area).taking_up = false;
         let me = self.tenure.me();
         let view = view(&offsets, &sectors);
         let Ok((standing, own)) = Standing::of(me, &view, listed) else {
             // The program is told that its lease is gone.
-            env.check.stopped(index);
-            env.signal_after(index, Duration::ZERO, Signal::Act);
+            env.check.of(area).stopped(index);
+            env.signal_after(index, Duration::ZERO, Signal::Act { area });
             return None;
         };
         env.trace(|| format!("host {index} finds {standing:?}"));
-        self.own = Some(own.clone());
-        let (now, subject) = (env.local(index), self.subject(env));
+        self.slot(area).own = Some(own.clone());
+        let (now, subject) = (env.local(index), self.subject(env, area));
         let rest = match standing {
             Standing::Held(mode, version) => {
                 let passed = match mode {
                     LeaseMode::Exclusive => view.overridden(me, version, &mut self.observer, now),
                     LeaseMode::Shared => BTreeSet::new(),
                 };
-                self.goes_on(index, env, (mode, version), passed, started);
+                self.goes_on(index, env, area, (mode, version), passed, started);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             Standing::Upgrading(version) => {
-                self.goes_on(index, env, (LeaseMode::Shared, version), BTreeSet::new(), started);
+                self.goes_on(index, env, area, (LeaseMode::Shared, version), BTreeSet::new(), started);
                 let (mut operation, effect) = Operation::convert(subject, own, LeaseMode::Exclusive, true, now);
                 operation.call_off();
-                return self.begin(index, env, (operation, effect));
+                return self.begin(index, env, area, (operation, effect));
             }
-            Standing::Open(version) => return self.begin(index, env, Operation::complete(subject, version, now)),
+            Standing::Open(version) => return self.begin(index, env, area, Operation::complete(subject, version, now)),
             Standing::Superseded { mode, version, by, owner } => {
                 // The program stops within G, then it is given back.
                 let mut holding = Holding::new(&subject, started, BTreeSet::new());
                 holding.lose(Loss::Taken { owner, version: by }, now);
-                self.held = Some(Held { mode, version, holding, signalled: Time::MAX });
-                self.verify_later(index, env);
+                self.slot(area).held = Some(Held { mode, version, holding, signalled: Time::MAX });
+                self.verify_later(index, env, area);
                 env.check.counters.fenced += 1;
                 self.timeouts.fence()
             }
-            Standing::Leftover => return self.begin(index, env, Operation::release(subject, own, now)),
+            Standing::Leftover => return self.begin(index, env, area, Operation::release(subject, own, now)),
             Standing::Nothing => Duration::ZERO,
         };
-        env.signal_after(index, rest, Signal::Act);
+        env.signal_after(index, rest, Signal::Act { area });
         None
     }
 
@@ -150,18 +157,19 @@ impl Member {
         &mut self,
         index: usize,
         env: &mut Env,
+        area: Area,
         (mode, version): (LeaseMode, Version),
         passed: BTreeSet<Owner>,
         looked: Time,
     ) {
-        let holding = Holding::new(&self.subject(env), looked, passed.clone());
+        let holding = Holding::new(&self.subject(env, area), looked, passed.clone());
         let held = Held { mode, version, holding, signalled: Time::MAX };
         let until = self.acts_until(index, env, &held);
         let now = env.local(index);
         let bound = |owner: &Owner| env.machines[index].clock.world(self.observer.acts_until(owner.host, now));
         let told = passed.iter().map(|owner| (*owner, bound(owner))).collect();
-        env.check.took_up(index, self.tenure.me(), (mode, version), &told, env.now, until);
-        self.held = Some(held);
-        self.verify_later(index, env);
+        env.check.of(area).took_up(index, self.tenure.me(), (mode, version), &told, env.now, until);
+        self.slot(area).held = Some(held);
+        self.verify_later(index, env, area);
     }
 }

@@ -1,0 +1,158 @@
+//! What is watched of one resource: each version has one owner (S2), and what a machine answers is on disk (S4).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Right;
+use super::leases::Lease;
+use crate::format::{Block, Leader};
+use crate::protocol::area::claimed;
+use crate::sim::counters::Counters;
+use crate::sim::storage::{Area, Storage};
+use crate::types::{Owner, Time, Version};
+
+/// Watches a resource.
+pub(in crate::sim) struct Resource {
+    pub(super) area: Area,
+    pub(super) counters: Counters,
+    failure: Option<String>,
+    /// For each machine, the lease that anything on it may act on.
+    pub(super) leases: Vec<Option<Right<Lease>>>,
+    /// For each machine, the version whose release began last and was not answered: a process that goes on with what
+    /// the one before it had may hold it again.
+    pub(super) releasing: Vec<Option<(Owner, Version)>>,
+    pub(super) decided: BTreeMap<Version, Owner>,
+    /// Who was proposed as the next owner by another.
+    proposed: BTreeSet<Owner>,
+    /// Whose claims were passed over by force: up to which version, by which machine, and what that was told.
+    pub(super) passed_over: BTreeMap<Owner, (Version, usize, Time)>,
+    pub(super) latest: Version,
+    pub(super) latest_was_released: bool,
+}
+
+impl Resource {
+    pub(super) fn new(area: Area, machines: usize) -> Resource {
+        Resource {
+            area,
+            counters: Counters::default(),
+            failure: None,
+            leases: vec![None; machines],
+            releasing: vec![None; machines],
+            decided: BTreeMap::new(),
+            proposed: BTreeSet::new(),
+            passed_over: BTreeMap::new(),
+            latest: Version::default(),
+            latest_was_released: true,
+        }
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+
+    pub(super) fn take_failure(&mut self) -> Option<String> {
+        self.failure.take()
+    }
+
+    /// The resource is made with this version.
+    pub(in crate::sim) fn made(&mut self, version: Version) {
+        self.latest = version;
+    }
+
+    /// A machine is about to write its block.
+    pub(in crate::sim) fn proposes(&mut self, me: Owner, block: &Block) {
+        self.proposed.extend(block.inp.filter(|owner| *owner != me && block.bal > 0));
+    }
+
+    /// Who waited to be handed the resource holds it.
+    pub(in crate::sim) fn received(&mut self, me: Owner) {
+        self.counters.received += 1;
+        if !self.proposed.contains(&me) {
+            self.fail(format!("S4: {me} was handed the resource by nobody"));
+        }
+    }
+
+    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up;
+    /// unless another process of it has come since.
+    pub(in crate::sim) fn handed_over(&mut self, me: Owner, to: Option<Owner>, version: Version, storage: &Storage) {
+        self.counters.handed_over += 1;
+        let Some(to) = to else { return };
+        self.decide(version, to);
+        let knows = |disk| {
+            let block = storage.block(disk, self.area, to.host);
+            block.good().is_none_or(|block| {
+                block.extension.as_ref().is_none_or(|extension| {
+                    extension.generation != to.generation.get()
+                        || block.instance >= version
+                        || extension.receives.max(extension.withdrawn) >= Some(version)
+                })
+            })
+        };
+        let copies = (0..storage.disks()).filter(|disk| knows(*disk)).count();
+        if copies * 2 <= storage.disks() {
+            self.fail(format!("S4: {me} hands version {version} over to {to}, who does not know"));
+        }
+    }
+
+    /// An operation ended, and the lease is not held, or `shared` as before.
+    pub(in crate::sim) fn ended(&mut self, me: Owner, released: bool, shared: bool, storage: &Storage) {
+        if released {
+            self.counters.released += 1;
+            self.latest_was_released = true;
+            self.releasing.iter_mut().for_each(|it| *it = it.filter(|(owner, _)| *owner != me));
+        } else {
+            self.counters.without += 1;
+        }
+        let says = |disk| {
+            let (leader, block) = (storage.leader(disk, self.area), storage.block(disk, self.area, me.host));
+            let (Some(leader), Some(block)) = (leader.good(), block.good()) else { return None };
+            let waits =
+                block.extension.as_ref().is_some_and(|it| it.generation == me.generation.get() && it.waiting.is_some());
+            let claims = claimed(me.host, block) == Some(me) && block.instance >= leader.version;
+            let shares = block.shared == Some(me.generation);
+            (claims || waits || shares != shared).then(|| format!("{block:?}, leader at {}", leader.version))
+        };
+        let left: Vec<String> = (0..storage.disks()).filter_map(says).collect();
+        if left.len() * 2 > storage.disks() {
+            self.fail(format!(
+                "S4: {me} answered that it has no more than before, shared: {shared}, but left {left:?}"
+            ));
+        }
+    }
+
+    /// A leader reaches a disk, over the one before it, if that was not damaged.
+    pub(in crate::sim) fn leader(&mut self, before: Option<&Leader>, after: &Leader) {
+        let new = after.version;
+        match before.map(|before| before.version) {
+            Some(old) => {
+                self.counters.regressions += u64::from(new < old);
+                self.counters.repairs += u64::from(new > old.after(1));
+            }
+            None => self.counters.rebuilds += 1,
+        }
+        if let Some(owner) = after.owner {
+            self.counters.adoptions += u64::from(after.writer.id != owner.host.get());
+            self.decide(new, owner);
+        }
+    }
+
+    /// The latest version that a leader or an answer named.
+    pub(in crate::sim) fn latest_decided(&self) -> Version {
+        self.decided.last_key_value().map(|(version, _)| *version).unwrap_or_default()
+    }
+
+    /// `owner` is about to hold `version`, which it was to take only from version `expected`. In between there may be
+    /// what it had asked for and gave up.
+    pub(in crate::sim) fn follows(&mut self, expected: Version, version: Version, owner: Owner) {
+        let between = || self.decided.range(expected.after(1)..version).all(|(_, decided)| *decided == owner);
+        if version <= expected || !between() {
+            self.fail(format!("S2: {owner} holds version {version}, not the one after {expected}"));
+        }
+    }
+
+    pub(super) fn decide(&mut self, version: Version, owner: Owner) {
+        let first = *self.decided.entry(version).or_insert(owner);
+        if first != owner {
+            self.fail(format!("S2: version {version} belongs to {first} and to {owner}"));
+        }
+    }
+}
