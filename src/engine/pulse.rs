@@ -170,8 +170,8 @@ impl Pulse {
         self.state.lock().holds.get(&key).map(|hold| hold.holding.clone())
     }
 
-    /// A look at the lease that began at `started` has shown that, and `reason` says why the lease is lost if it is. What
-    /// is to be written.
+    /// A look at the lease that began at `started` has shown that, and `reason` says why the lease is lost if it is.
+    /// What is to be written.
     pub(crate) fn looked(
         &self,
         key: (u64, Version),

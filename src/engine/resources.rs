@@ -82,8 +82,8 @@ impl Resources {
         }
     }
 
-    /// Takes the own block of what is held at `version`, to write it or the leader again, if no operation was begun since
-    /// `begun` of them.
+    /// Takes the own block of what is held at `version`, to write it or the leader again, if no operation was begun
+    /// since `begun` of them.
     pub(super) fn take_at_rest(&self, resource: &Resource, version: Version, begun: u64) -> Option<(Block, LeaseMode)> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&resource.offset).filter(|slot| slot.begun == begun)?;

@@ -13,6 +13,7 @@ use super::operations::Acquired;
 use super::pulse::Until;
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
+use crate::format::Block;
 use crate::protocol::delta::{Event, Identity, Tenure, Terms};
 use crate::protocol::holding::{Holding, Loss};
 use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
@@ -124,8 +125,9 @@ impl Member {
         let read = self.io.read(Lane::General, block_at, size, timeout).ok();
         let own = read.map(|(_, sector)| reading::block(Ok(&sector), block_at, self.terms.nonce));
         let own = own.and_then(|own| own.good().cloned());
-        if own.as_ref().is_some_and(|own| !Standing::speaks(me, own)) {
-            return unknown(GoneReason::Released);
+        if let Some(own) = own.as_ref().filter(|own| !Standing::speaks(me, own)) {
+            let erased = *own == Block::default();
+            return unknown(if erased { GoneReason::BlockErased } else { GoneReason::Released });
         }
         let (span, view) = match (self.read_area(resource), own) {
             (Ok(read), _) => read,

@@ -1,5 +1,5 @@
-//! Carries out what [`Holding`](crate::protocol::holding::Holding) says of each lease: looks at it, writes what only this host may put right, gives back
-//! what is lost.
+//! Carries out what the protocol says of each lease ([`crate::protocol::holding`]): looks at it, writes what only this
+//! host may put right, gives back what is lost.
 
 use super::member::Member;
 use crate::disk::Lane;

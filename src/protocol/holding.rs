@@ -33,7 +33,7 @@ pub enum Loss {
     },
     /// The own block was erased: the area was wiped, or made again.
     Erased,
-    /// Something else stands in the place of the own block: the area was set back, or something else wrote there.
+    /// Another block stands in the place of the own one: the area was set back, or somebody else wrote there.
     Replaced,
 }
 

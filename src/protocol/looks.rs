@@ -4,13 +4,14 @@
 //! ([`super::holding`]).
 //!
 //! The own block is what keeps others away, so it is looked at first. Nobody else writes its sector: where it is
-//! readable and is not what this host wrote last, somebody has wiped the area, made it again or set it back. The lease is
-//! lost then, because whoever came since has seen nothing of it. Where it is damaged others wait, and this host writes it
-//! again.
+//! readable and is not what this host wrote last, somebody has wiped the area, made it again or set it back. The lease
+//! is lost then, because whoever came since has seen nothing of it. Where it is damaged others wait, and this host
+//! writes it again.
 //!
-//! The leader is a cache. While the own block stands, a leader that shows less than what is held comes from a write that
-//! landed late, of a host that may be dead by now. That must not end a healthy program: the owner of the version writes
-//! it again. But it is no good look either, so an owner that can't write ceases to hold F after the last good one.
+//! The leader is a cache. While the own block stands, a leader that shows less than what is held comes from a write
+//! that landed late, of a host that may be dead by now. That must not end a healthy program: the owner of the version
+//! writes it again. But it is no good look either, so an owner that can't write ceases to hold F after the last good
+//! one.
 
 use super::Seen;
 use super::area::AreaView;
@@ -28,8 +29,8 @@ pub struct Glance {
     pub begun: u64,
     /// How it holds it.
     pub mode: LeaseMode,
-    /// The own block as it is known to be on disk. `None`: an operation is under way that writes it, a change from shared
-    /// to exclusive; all that it writes has the flag, until it is [exposed](Holding::expose).
+    /// The own block as it is known to be on disk. `None`: an operation is under way that writes it, a change from
+    /// shared to exclusive; all that it writes has the flag, until it is [exposed](Holding::expose).
     pub own: Option<Block>,
 }
 

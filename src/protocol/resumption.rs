@@ -192,7 +192,8 @@ pub enum Standing {
         /// Whose that is.
         owner: Option<Owner>,
     },
-    /// Its block says what was never held: that it waits, or owns for a moment in order to share.
+    /// Its block says what was never held, that it waits or owns for a moment in order to share; or what is not held
+    /// any more, because the block was set back.
     Leftover,
     /// Its block says nothing that others respect.
     Nothing,
@@ -222,7 +223,11 @@ impl Standing {
         let shares = own.shared == Some(me.generation);
         let mine = own.extension.as_ref().filter(|extension| extension.generation == me.generation.get());
         let waits = waits(me, own);
+        // Blocks only ever go on: somebody has set the area back, and what was held later is lost.
+        let set_back = listed.is_some_and(|(_, version)| version > own.instance);
         match (claims, shares) {
+            (None, false) if !waits => Standing::Nothing,
+            _ if set_back && in_force!(OwnBlockIsLookedAt) => Standing::Leftover,
             (Some(_), false) if mine.is_some_and(|extension| extension.shares) => Standing::Leftover,
             (Some(version), false) => Standing::alone(me, view, version, listed),
             (claims, true) => {
@@ -234,8 +239,7 @@ impl Standing {
                     (false, version) => Standing::sharing(me, view, own.instance, version),
                 }
             }
-            (None, false) if waits => Standing::Leftover,
-            (None, false) => Standing::Nothing,
+            (None, false) => Standing::Leftover,
         }
     }
 

@@ -126,7 +126,8 @@ mod switch {
         LowerLeaderIsNoGoodLook,
         /// What is read while an own operation is begun says nothing of what is held.
         OwnWorkIsNoLook,
-        /// An operation on what is held ends when the own block does not say any more that it is: it is not written again.
+        /// An operation on what is held ends when the own block does not say any more that it is, and is not written
+        /// again.
         HoldIsNotMadeUp,
         /// What is held is lost when another host owns the resource that did not see that it is.
         RivalEndsHold,

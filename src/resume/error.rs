@@ -182,6 +182,10 @@ pub enum GoneReason {
     /// The predecessor released it after the token was taken. It may hold a later version: then that is continued.
     #[error("it was released")]
     Released,
+    /// This host's block in the resource's area is empty: somebody has wiped the area or made it again, and hosts that
+    /// came since saw nothing of the lease.
+    #[error("its block in the resource's area was erased: the area was wiped or made again")]
+    BlockErased,
     /// Another ownership came after it, as when it was taken by force; of a shared lease that the token doesn't list,
     /// it may have come without respecting it. It is given back G from now, and counts as held here until then.
     #[error("version {version} came after it{}", owner.map_or(String::new(), |owner| format!(", owned by {owner}")))]

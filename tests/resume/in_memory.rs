@@ -171,6 +171,19 @@ fn a_lease_that_a_later_owner_has_is_told_with_that_owner() {
 }
 
 #[test]
+fn scenario_51_a_lease_whose_area_was_wiped_in_between_is_gone() {
+    let memory = Memory::new();
+    let lease = memory.acquire(0);
+    let (version, offset) = (lease.version(), memory.resources[0].offset() as usize);
+    let token = memory.membership.detach().unwrap();
+    memory.disk.edit(|bytes| bytes[offset..offset + (1 << 20)].fill(0));
+    let Resumed { leases, gone, .. } = memory.resume(&token).unwrap();
+    assert!(leases.is_empty());
+    assert_eq!((gone[0].resource, gone[0].version, gone.len()), (memory.resources[0], version, 1));
+    assert!(matches!(gone[0].reason, GoneReason::BlockErased), "{gone:?}");
+}
+
+#[test]
 fn a_lease_that_was_held_is_continued_though_a_late_write_has_set_the_leader_back() {
     let memory = Memory::new();
     let lease = memory.acquire(0);

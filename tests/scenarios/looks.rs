@@ -119,8 +119,8 @@ fn scenario_51_a_holder_whose_block_was_erased_or_replaced_has_lost_the_lease() 
     }
 }
 
-/// As a device that is wiped under a holder: B takes what A holds, which stops F + G later. What A gives back then takes
-/// nothing from B, which a release like any other would: its block of a later instance looks like another owner.
+/// As a device that is wiped under a holder: B takes what A holds, which stops F + G later. What A gives back then
+/// takes nothing from B, which a release like any other would: its block of a later instance looks like another owner.
 #[test]
 fn scenario_51_an_area_that_is_made_again_under_its_holder_is_not_given_back_over_the_next_one() {
     let mut world = World::new();
@@ -247,8 +247,8 @@ fn a_damaged_block_of_a_holder_is_written_again_and_is_no_good_look() {
     }
 }
 
-/// The leader that A had in flight when B took the resource by force shows A again. B passed over A, so that is no other
-/// owner.
+/// The leader that A had in flight when B took the resource by force shows A again. B passed over A, so that is no
+/// other owner.
 #[test]
 fn who_has_taken_by_force_writes_its_leader_over_that_of_the_owner_before() {
     let mut world = World::new();
@@ -260,8 +260,8 @@ fn who_has_taken_by_force_writes_its_leader_over_that_of_the_owner_before() {
     assert!(matches!(world.verdict(&lease), Verdict::Restore(Restoration::Leader(_))));
 }
 
-/// The area is wiped after A has looked at it for the last time before a write, so that write hides it. Without the rule
-/// (`RivalEndsHold`) A and B go on beside each other.
+/// The area is wiped after A has looked at it for the last time before a write, so that write hides it. Without the
+/// rule (`RivalEndsHold`) A and B go on beside each other.
 #[test]
 fn who_sees_another_own_the_resource_who_saw_nothing_of_its_own_hold_has_lost_it() {
     for mode in [LeaseMode::Exclusive, LeaseMode::Shared] {
@@ -309,8 +309,8 @@ fn what_was_read_before_an_own_operation_began_says_nothing() {
 }
 
 impl World {
-    /// `source` begins to hand over to `to`, and keeps what it has: its block is of a later instance then, and says that
-    /// it holds the earlier one.
+    /// `source` begins to hand over to `to`, and keeps what it has: its block is of a later instance then, and says
+    /// that it holds the earlier one.
     fn receive_and_ask(&mut self, source: u64, to: u64) {
         let mut b = self.receive(to);
         self.until(&mut b, |effect| matches!(effect, Effect::Wait(..)));

@@ -208,6 +208,9 @@ fn a_lease_is_taken_up_at_the_version_that_is_known_to_be_decided() {
         let superseded = Standing::Superseded { mode: LeaseMode::Exclusive, version: n, by, owner: Some(other) };
         assert_eq!(of(&leader(other, by), &own, Some(n)), superseded, "whatever was listed");
     }
+    // Somebody has set the area back while nobody looked.
+    let set_back = Block { instance: Version::new(5), ..own.clone() };
+    assert_eq!(of(&leader(me, Version::new(5)), &set_back, Some(n)), Standing::Leftover);
     let released = Block { released: true, ..own.clone() };
     assert_eq!(of(&leader(me, n), &released, Some(n)), Standing::Nothing);
     let earlier = Block { inp: Some(owner(A, 2)), ..own.clone() };
