@@ -47,6 +47,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::PeersOwnTimeouts, Emphasis::SlowPeers),
     (Rule::ConfirmedByMirror, Emphasis::StaleScans),
     (Rule::MirrorIsRecent, Emphasis::StaleScans),
+    (Rule::SightingIsOfThisBoot, Emphasis::SlowPeers),
     (Rule::FlagGivesVersionUp, Emphasis::Modes),
     (Rule::FlagIsChecked, Emphasis::Modes),
     (Rule::UpgradeKeepsFlag, Emphasis::Modes),

@@ -1,6 +1,7 @@
 //! How to join a lockspace.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
@@ -8,6 +9,7 @@ use crate::engine::join::{self, Cancel};
 use crate::engine::member::Tell;
 use crate::engine::notices::{Notice, TellNotice};
 use crate::engine::pulse::{LeaseLoss, Status};
+use crate::engine::sightings::Place;
 use crate::error::JoinError;
 use crate::lockspace::Lockspace;
 use crate::membership::Membership;
@@ -20,6 +22,7 @@ pub struct JoinOptions {
     host_id: Option<HostId>,
     host_name: Option<String>,
     pub(crate) machine: Option<String>,
+    pub(crate) remember: Place,
     pub(crate) tell: Tell,
     pub(crate) tell_notice: Option<TellNotice>,
     pub(crate) watchdog: Option<Box<dyn Watchdog>>,
@@ -31,6 +34,7 @@ impl fmt::Debug for JoinOptions {
             .field("host_id", &self.host_id)
             .field("host_name", &self.host_name)
             .field("machine", &self.machine)
+            .field("remember", &self.remember)
             .field("watchdog", &self.watchdog.is_some())
             .finish_non_exhaustive()
     }
@@ -77,6 +81,27 @@ impl JoinOptions {
     #[must_use]
     pub fn machine(mut self, identity: &str) -> JoinOptions {
         self.machine = Some(identity.into());
+        self
+    }
+
+    /// Keeps what this process sees of the other hosts in this folder, for the next process of this user until the
+    /// machine is booted: so processes that live for less than D find out together that a host is dead. The folder is
+    /// made, and the one above it. Nobody but this user may be able to write to it, nor anybody but root and this user
+    /// to one above it: a lie in it makes a live host look dead.
+    ///
+    /// Without this it is `/run/leasehold/sightings` for root and `leasehold/sightings` in `$XDG_RUNTIME_DIR` for
+    /// others, for a device that other processes can have, too. What can't be kept is not missed. Nothing is kept with
+    /// another clock than the host's boot-time clock, nor in a time namespace of its own.
+    #[must_use]
+    pub fn remember_in(mut self, folder: impl Into<PathBuf>) -> JoinOptions {
+        self.remember = Place::Folder(folder.into());
+        self
+    }
+
+    /// Keeps nothing, and goes by nothing that was kept: see [`JoinOptions::remember_in`].
+    #[must_use]
+    pub fn remember_nothing(mut self) -> JoinOptions {
+        self.remember = Place::Nowhere;
         self
     }
 
@@ -178,8 +203,8 @@ impl Membership {
             Some(name) => Name::host(&name)?,
             None => own_host_name(),
         };
-        let JoinOptions { host_id, machine, tell, tell_notice, watchdog, .. } = options;
-        let request = join::Request { host: host_id, name, machine, tell, tell_notice };
+        let JoinOptions { host_id, machine, remember, tell, tell_notice, watchdog, .. } = options;
+        let request = join::Request { host: host_id, name, machine, remember, tell, tell_notice };
         let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
         // Left when it is dropped.
         let membership = Membership::of(member, lockspace.clone());

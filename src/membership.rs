@@ -167,6 +167,7 @@ impl Drop for Membership {
         // The thread that watches the clock lives until it has told the loss, whatever that comes from.
         if thread::panicking() || self.member.leave().is_err() {
             self.member.end(Until::Stopped);
+            self.member.sightings_are_kept();
         }
     }
 }

@@ -52,6 +52,7 @@ const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::PeersOwnTimeouts, Some(Emphasis::SlowPeers)),
     (Rule::NoRemoteTime, None),
     (Rule::ConfirmedByMirror, Some(Emphasis::StaleScans)),
+    (Rule::SightingIsOfSameRecord, None),
 ];
 
 #[test]

@@ -12,6 +12,11 @@ use crate::types::Time;
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The present point in time.
     fn now(&self) -> Time;
+
+    /// Whether it is the boot-time clock of this machine, which all its processes have in common.
+    fn is_boot_time(&self) -> bool {
+        false
+    }
 }
 
 /// The host's `CLOCK_BOOTTIME`. It goes on in suspend, which `CLOCK_MONOTONIC` does not: a lease must run out then
@@ -25,6 +30,10 @@ impl Clock for BootClock {
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
         Time::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+
+    fn is_boot_time(&self) -> bool {
+        true
     }
 }
 

@@ -155,6 +155,10 @@ impl Disk for DirectDisk {
         self.medium.len.load(Ordering::Relaxed)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn submit(&self, request: Request, reply: Reply) {
         if let Err(fault) = self.medium.check(&request) {
             return reply.complete(Err(fault));

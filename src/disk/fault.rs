@@ -115,6 +115,10 @@ impl Disk for FaultDisk {
         self.disk.len()
     }
 
+    fn is_shared(&self) -> bool {
+        self.disk.is_shared()
+    }
+
     fn submit(&self, request: Request, reply: Reply) {
         let rule = self.rule.lock().clone();
         match rule(&request) {

@@ -51,6 +51,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
         self.len() == 0
     }
 
+    /// Whether other processes of this machine may have the same medium.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Starts `request` and returns at once. `reply` is completed exactly once: with the bytes of a read, with no
     /// bytes for a write that is durable, or with a [`Fault`]; from any thread, and possibly before this returns.
     ///

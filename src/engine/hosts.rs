@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 use super::io::Io;
 use super::notices::Call;
 use super::pulse::Pulse;
+use super::sightings::Keeper;
 use crate::disk::Lane;
 use crate::error::{Damage, DiskCause, DiskError};
 use crate::format::{DeltaRecord, Geometry};
-use crate::protocol::delta::Terms;
+use crate::protocol::delta::{Tenure, Terms};
 use crate::protocol::liveness::{HostState, Observer};
 use crate::protocol::{Seen, Span, reading};
 use crate::types::{HostId, Name, Owner, Time};
@@ -43,6 +44,22 @@ pub struct HostInfo {
     pub state: HostState,
     /// What is wrong with its record.
     pub damage: Option<Damage>,
+}
+
+/// Who reads the records.
+enum Reader<'pulse> {
+    /// Somebody who is no host, and judges for people only.
+    Watcher,
+    /// A process that has no host id yet.
+    Joiner,
+    /// The host whose this is: it reads its own record back.
+    Member(&'pulse Pulse),
+}
+
+impl<'pulse> From<Option<&'pulse Pulse>> for Reader<'pulse> {
+    fn from(own: Option<&'pulse Pulse>) -> Reader<'pulse> {
+        own.map_or(Reader::Watcher, Reader::Member)
+    }
 }
 
 /// The delta records as last read.
@@ -92,10 +109,25 @@ impl Hosts {
         })
     }
 
+    /// Counts on from what earlier processes have kept.
+    pub(super) fn recall(&self, keeper: Option<&Keeper>) {
+        if let Some(keeper) = keeper {
+            let sightings = keeper.recall();
+            self.with_observer(|observer| observer.recall(sightings));
+        }
+    }
+
+    /// Reads the records of all ids for a process that is about to be one of these hosts. It has written nothing yet
+    /// that it could read back, so nothing that it reads is known to be recent.
+    pub(super) fn scan_to_join(&self, io: &Io) -> Result<(), DiskError> {
+        let _one_at_a_time = self.scanning.lock();
+        self.scan(io, self.geometry.max_hosts(), &Reader::Joiner, self.patience).map(drop)
+    }
+
     /// Reads the records of all ids; returns who of them calls the own host.
     pub(crate) fn scan_all(&self, io: &Io, own: Option<&Pulse>) -> Result<Vec<Call>, DiskError> {
         let _one_at_a_time = self.scanning.lock();
-        self.scan(io, self.geometry.max_hosts(), own, self.patience)
+        self.scan(io, self.geometry.max_hosts(), &own.into(), self.patience)
     }
 
     /// Reads the records of all ids by `end`, whoever else is reading them.
@@ -107,7 +139,7 @@ impl Hosts {
         };
         // A read that takes too long is followed by another.
         let timeout = self.patience.min(end.since(io.now()) / 2);
-        self.scan(io, all, Some(own), timeout).map(drop)
+        self.scan(io, all, &Reader::Member(own), timeout).map(drop)
     }
 
     /// Reads the records of the ids in use; returns who of them calls the own host.
@@ -117,7 +149,7 @@ impl Hosts {
         // Without the own record nothing that is seen is known to be recent.
         let highest = highest.max(own.map_or(0, |pulse| pulse.me().host.get()));
         let all = self.geometry.max_hosts();
-        self.scan(io, if since.is_some() { highest.clamp(1, all) } else { all }, own, self.patience)
+        self.scan(io, if since.is_some() { highest.clamp(1, all) } else { all }, &own.into(), self.patience)
     }
 
     /// The ids that are or were in use, as they were last read.
@@ -153,8 +185,12 @@ impl Hosts {
         })
     }
 
-    fn scan(&self, io: &Io, hosts: u64, own: Option<&Pulse>, timeout: Duration) -> Result<Vec<Call>, DiskError> {
+    fn scan(&self, io: &Io, hosts: u64, reader: &Reader<'_>, timeout: Duration) -> Result<Vec<Call>, DiskError> {
         let sector = self.geometry.sector_bytes();
+        let own = match reader {
+            Reader::Member(pulse) => Some(*pulse),
+            Reader::Joiner | Reader::Watcher => None,
+        };
         let before = own.map(Pulse::tenure);
         let (span, sectors) = io.read_sectors(0, 0..hosts, sector, timeout)?;
         let records: Vec<(HostId, Seen<DeltaRecord>)> = sectors
@@ -171,12 +207,16 @@ impl Hosts {
                 }
             }
         }
-        // An observer that is no host has nothing to read back: it judges for people only.
-        let content = own.map_or(Some(span.started), |pulse| {
-            let mine = pulse.me().host;
-            let shown = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good())?;
-            before.as_ref().and_then(|tenure| tenure.recognises(shown)).or_else(|| pulse.tenure().recognises(shown))
-        });
+        let content = match reader {
+            Reader::Watcher => Some(span.started),
+            Reader::Joiner => None,
+            Reader::Member(pulse) => {
+                let mine = pulse.me().host;
+                let shown = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good());
+                let recognised = |tenure: &Tenure| shown.and_then(|record| tenure.recognises(record));
+                before.as_ref().and_then(recognised).or_else(|| recognised(&pulse.tenure()))
+            }
+        };
         let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
         let highest = records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get());
         let mut state = self.state.lock();

@@ -11,6 +11,7 @@ use super::identity::{self, HostLock, LocalLock};
 use super::io::{Io, outcome};
 use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
+use super::sightings::{Keeper, Place};
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError};
 use crate::format::DeltaRecord;
@@ -23,6 +24,7 @@ pub(crate) struct Request {
     pub(crate) host: Option<HostId>,
     pub(crate) name: Name,
     pub(crate) machine: Option<String>,
+    pub(crate) remember: Place,
     pub(crate) tell: Tell,
     pub(crate) tell_notice: Option<TellNotice>,
 }
@@ -65,7 +67,9 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
     let identity =
         Identity { name: request.name, machine: machine.ok(), boot: identity::boot(), session: rand::random() };
     let hosts = Hosts::new(&terms, terms.timeouts.io());
-    hosts.scan_all(&io, None)?;
+    let keeper = Keeper::of(&request.remember, &io, &terms);
+    hosts.recall(keeper.as_ref());
+    hosts.scan_to_join(&io)?;
     let joiner = Joiner { io: &io, terms: &terms, identity: &identity, unidentified: machine.err(), cancel };
     let tenure = match request.host {
         Some(host) => {
@@ -77,7 +81,11 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
         }
         None => joiner.take_any(&hosts)?,
     };
-    Member::start(io, terms, hosts, tenure, request.tell, request.tell_notice.map(Notices::new))
+    let member = Member::start(io, terms, hosts, tenure, request.tell, request.tell_notice.map(Notices::new))?;
+    if let Some(keeper) = keeper {
+        member.keep_sightings(keeper);
+    }
+    Ok(member)
 }
 
 /// Why a host id was not locked.
@@ -132,7 +140,7 @@ impl Joiner<'_> {
                 }
                 Err(error) => last = error,
             }
-            hosts.scan_all(self.io, None)?;
+            hosts.scan_to_join(self.io)?;
         }
         Err(last)
     }

@@ -14,6 +14,7 @@ use super::notices::Notices;
 use super::outbox::Outbox;
 use super::pulse::{LeaseLoss, Pulse, Status, Until};
 use super::resources::Resources;
+use super::sightings::Keeping;
 use super::values::Values;
 use crate::disk::Lane;
 use crate::error::{DiskError, JoinError, LeaveError, LossReason};
@@ -55,6 +56,7 @@ pub(crate) struct Member {
     pub(crate) orphans: Mutex<Vec<(Resource, LeaseMode, Version)>>,
     /// None without a watchdog.
     feeder: OnceLock<Feeder>,
+    pub(super) keeping: Keeping,
     latencies: Mutex<VecDeque<Duration>>,
     /// Each with what ends it.
     threads: Mutex<Vec<(Until, thread::JoinHandle<()>)>>,
@@ -94,6 +96,7 @@ impl Member {
             index: Mutex::default(),
             orphans: Mutex::default(),
             feeder: OnceLock::new(),
+            keeping: Keeping::default(),
             latencies: Mutex::default(),
             threads: Mutex::default(),
         });
@@ -297,6 +300,7 @@ impl Member {
         self.io.close();
         let result = self.release_id();
         self.pulse.lose(LossReason::Left);
+        self.sightings_are_kept();
         result.and(disarmed.map_err(LeaveError::Watchdog))
     }
 

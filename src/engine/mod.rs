@@ -5,6 +5,7 @@
 //! | [`io`] | reads and writes with a timeout, at most one write in flight for each sector |
 //! | [`pulse`] | until when the host id is held; told to whoever watches |
 //! | [`hosts`] | reads the delta records into the observer |
+//! | [`sightings`] | keeps what was seen of them for the next process |
 //! | [`member`] | the membership of one host: its threads and its resources |
 //! | [`outbox`] | what this host says to others with its renewals |
 //! | [`notices`] | what others say to it |
@@ -28,8 +29,8 @@
 //! `leasehold-verify` looks whether a lease was taken by force,
 //! `leasehold-watch` looks at the clock and does no I/O, so that storage can't keep it from telling that a lease is
 //! late or lost. Acquire and release run in the thread that calls them; what they can't finish by its deadline goes on
-//! in a thread of its own, `leasehold-undo`. I/O happens in the disk's own threads: a caller waits for it with a
-//! timeout.
+//! in a thread of its own, `leasehold-undo`. `leasehold-keep` writes a file that nobody waits for. I/O happens in the
+//! disk's own threads: a caller waits for it with a timeout.
 
 pub(crate) mod areas;
 mod carry;
@@ -50,5 +51,6 @@ pub(crate) mod pulse;
 mod repair;
 pub(crate) mod resources;
 pub(crate) mod resume;
+pub(crate) mod sightings;
 pub(crate) mod values;
 pub(crate) mod verify;

@@ -11,6 +11,7 @@ use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
 use super::operations::Acquired;
 use super::pulse::Until;
+use super::sightings::{Keeper, Place};
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
 use crate::format::Block;
@@ -26,6 +27,7 @@ pub(crate) struct Request {
     pub(crate) owner: Owner,
     pub(crate) machine: MachineId,
     pub(crate) boot: BootId,
+    pub(crate) remember: Place,
     pub(crate) tell: Tell,
     pub(crate) tell_notice: Option<TellNotice>,
 }
@@ -40,6 +42,8 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
         LockError::System { what, source } => ResumeError::System { what, source },
     })?;
     let hosts = Hosts::new(&terms, terms.timeouts.io());
+    let keeper = Keeper::of(&request.remember, &io, &terms);
+    hosts.recall(keeper.as_ref());
     let started = attempt(&io, &terms, &request).and_then(|tenure| {
         let notices = request.tell_notice.map(Notices::new);
         Member::start(io.clone(), terms, hosts, tenure, request.tell, notices).map_err(|error| match error {
@@ -47,6 +51,9 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
             other => unreachable!("starting threads fails in no other way: {other}"),
         })
     });
+    if let (Ok(member), Some(keeper)) = (&started, keeper) {
+        member.keep_sightings(keeper);
+    }
     // What may be on its way to the disk keeps the next attempt waiting.
     if started.is_err() && io.writes_in_flight() == 0 {
         io.let_go();

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::rules::in_force;
+use super::sightings::Sightings;
 use super::{Seen, Span};
 use crate::format::DeltaRecord;
 use crate::timeouts::{Timeouts, stretched};
@@ -57,7 +58,7 @@ pub enum HostState {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct View {
     value: Seen<DeltaRecord>,
-    /// End of the read that first showed `value`.
+    /// End of the read that first showed `value`, to this process or one before it.
     first_seen: Time,
     /// By the latest reads that showed `value` together with the observer's own latest record.
     confirmed: Option<Confirmation>,
@@ -121,12 +122,20 @@ pub struct Observer {
     timeouts: Timeouts,
     views: BTreeMap<HostId, View>,
     missing: BTreeMap<HostId, Missing>,
+    /// Of earlier processes.
+    sightings: Sightings,
 }
 
 impl Observer {
     /// An observer that has seen nothing. `timeouts` are the lockspace's, for records that carry none of their own.
     pub fn new(timeouts: Timeouts) -> Observer {
-        Observer { timeouts, views: BTreeMap::new(), missing: BTreeMap::new() }
+        let sightings = Sightings::default();
+        Observer { timeouts, views: BTreeMap::new(), missing: BTreeMap::new(), sightings }
+    }
+
+    /// Counts on from what earlier processes have seen, of records that it has not read itself yet.
+    pub fn recall(&mut self, sightings: Sightings) {
+        self.sightings = sightings;
     }
 
     /// Takes in one read of `host`'s sector. `content`: what it shows is no older than that; `None` when the same I/O
@@ -143,9 +152,10 @@ impl Observer {
         let content = if in_force!(ConfirmedByMirror) { content } else { Some(span.started) };
         let confirmed = content.map(|content| Confirmation { started: span.started, content });
         let Some(view) = self.views.get_mut(&host) else {
+            let before = value.good().and_then(|record| self.sightings.since(host, record, span.ended));
             let view = View {
                 value,
-                first_seen: span.ended,
+                first_seen: before.unwrap_or(span.ended),
                 confirmed,
                 changed: false,
                 generation_since: span.ended,
@@ -258,7 +268,7 @@ impl Observer {
         }
     }
 
-    /// End of the read that first showed what `host`'s sector shows.
+    /// End of the read that first showed what `host`'s sector shows, to this process or one before it.
     pub fn first_seen(&self, host: HostId) -> Option<Time> {
         self.views.get(&host).map(|view| view.first_seen)
     }

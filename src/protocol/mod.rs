@@ -9,6 +9,7 @@
 //! | [`delta`] | who holds a host id: acquire, renew, release |
 //! | [`declare`] | whether a host may be declared dead by its caller's word |
 //! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
+//! | [`sightings`] | what of that counts for the next process of the machine |
 //! | [`resumption`] | whether a restarted process goes on with its predecessor's generation and leases |
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
 //! | [`holding`] | until when a lease is held, when it is looked at, when it is given back if it is lost alone |
@@ -33,6 +34,7 @@ pub mod reading;
 pub mod resource;
 pub mod resumption;
 pub(crate) mod rules;
+pub mod sightings;
 
 use crate::format::Corrupt;
 use crate::types::{Name, Time};

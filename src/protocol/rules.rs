@@ -208,6 +208,10 @@ mod switch {
         ConfirmedByMirror,
         /// Dead needs a read that, by the observer's own record in it, is no older than F.
         MirrorIsRecent,
+        /// What an earlier process has seen counts only for the record that it saw.
+        SightingIsOfSameRecord,
+        /// What an earlier process has seen counts only in the boot in which it saw that.
+        SightingIsOfThisBoot,
     }
 
     /// 1 + the place of the rule that is out of force; 0 for none.

@@ -93,7 +93,7 @@ impl Lockspace {
         if (token.lockspace, token.nonce) != (self.terms.lockspace, self.terms.nonce) {
             return Err(ResumeError::OtherLockspace { device, found: self.name(), lockspace: token.lockspace });
         }
-        let JoinOptions { machine, tell, tell_notice, watchdog, .. } = options;
+        let JoinOptions { machine, remember, tell, tell_notice, watchdog, .. } = options;
         let host = token.owner.host;
         let machine = match identity::machine(machine.as_deref()) {
             Ok(machine) => machine,
@@ -106,7 +106,7 @@ impl Lockspace {
             (Some((_, boot)), Some(now)) if boot != now => return Err(ResumeError::Rebooted { device, host }),
             (Some(_), Some(boot)) => boot,
         };
-        let request = Request { owner: token.owner, machine, boot, tell, tell_notice };
+        let request = Request { owner: token.owner, machine, boot, remember, tell, tell_notice };
         let member = resume::resume(self.io.for_member(), self.terms.clone(), request)?;
         // Until it is known what is held nothing may be given back: dropping a membership would give the host id back.
         let scanned = member.hosts.scan_all(&member.io, Some(&member.pulse)).map_err(ResumeError::Disk);
@@ -205,6 +205,7 @@ impl Membership {
     /// nothing to go on with.
     pub fn detach(&self) -> Result<ResumeToken, LeaveError> {
         self.member.detach(&self.lockspace().index_guard())?;
+        self.member.sightings_are_kept();
         Ok(token(&self.member))
     }
 }

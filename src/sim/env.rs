@@ -10,6 +10,7 @@ use super::host::{Signal, Tag};
 use super::random::{Clock, Random};
 use super::storage::{Action, Area, SECTOR, Storage, delta_at};
 use crate::format::{DeltaRecord, Geometry, Leader};
+use crate::protocol::sightings::Sightings;
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, Name, Owner, Time, Version};
 
@@ -86,6 +87,8 @@ pub(super) struct Machine {
     pub(super) stalled: Vec<Stalled>,
     /// When it was suspended, if it is.
     pub(super) suspended: Option<Time>,
+    /// What its processes have seen of the others.
+    pub(super) sightings: Sightings,
     /// What its scans read instead of the disk.
     pub(super) stale: Option<Box<Storage>>,
 }
@@ -128,6 +131,7 @@ impl Env {
             inbox: VecDeque::new(),
             stalled: Vec::new(),
             suspended: None,
+            sightings: Sightings::default(),
             stale: None,
         };
         // One more, which is alone in the end.

@@ -10,6 +10,7 @@ mod declaring;
 mod handing;
 mod joining;
 mod leasing;
+mod remembering;
 mod resuming;
 mod slot;
 mod verifying;
@@ -180,6 +181,8 @@ struct Member {
     tenure: Tenure,
     timeouts: Timeouts,
     observer: Observer,
+    /// When what it has seen was kept.
+    kept: Option<Time>,
     /// Scans under way.
     scanning: u32,
     /// The ids that the last complete scan showed in use, and when it started.
@@ -264,6 +267,7 @@ impl Member {
             tenure,
             observer: Observer::new(lockspace),
             timeouts: own,
+            kept: None,
             scanning: 0,
             known: None,
             renewal_started: Time::ZERO,
@@ -341,6 +345,7 @@ impl Member {
                 self.scanning -= 1;
                 if let Answer::Read(offsets, sectors) = answer {
                     self.scanned(env, (known_from, stale), span, &offsets, &sectors);
+                    self.keep_sightings(index, env);
                 }
                 match wanted_by? {
                     Wanted::Operation(of, round) => self.step(index, env, (of, round), Event::Scanned),

@@ -36,6 +36,8 @@ mod loop_devices;
 #[cfg(feature = "cli")]
 mod migration;
 mod modes;
+#[cfg(feature = "cli")]
+mod remembering;
 mod repair;
 #[cfg(feature = "cli")]
 mod requests;

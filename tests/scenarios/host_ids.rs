@@ -6,6 +6,7 @@ use leasehold::format::{DeltaExtension, DeltaRecord};
 use leasehold::protocol::delta::{self, Acquire, Identity, Loss, Refusal, Tenure};
 use leasehold::protocol::identity::{Board, Found, boot, machine, named};
 use leasehold::protocol::liveness::{Observer, Verdict};
+use leasehold::protocol::sightings::Sightings;
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{BootId, MachineId, Profile, Time, Unidentified};
 
@@ -340,4 +341,98 @@ fn a_host_is_dead_only_by_a_read_that_began_after_d_and_shows_no_stale_copy() {
     assert!(!look(late, None).is_gone(), "the copy may be of any age");
     assert!(!look(late, Some(first)).is_gone(), "the copy may be as old as the first look");
     assert_eq!(look(late, Some(late)), Verdict::Dead);
+}
+
+/// What a process finds of A, whose record is `record`, by one look at `at`, of which `recalled` is the past; and what
+/// it leaves to the next one.
+fn look_of_a_process(recalled: Sightings, at: Time, record: &DeltaRecord) -> (Verdict, Sightings) {
+    let mut observer = Observer::new(timeouts());
+    observer.recall(recalled.recalled(BOOT));
+    // The first look is that of the join, which has nothing to read back yet.
+    for content in [None, Some(at)] {
+        observer.observe(id(A), Span { started: at, ended: at }, content, Seen::Good(record.clone()));
+    }
+    (observer.judge(owner(A, 1), at), Sightings::of(BOOT, 1, &observer))
+}
+
+const BOOT: u128 = 7;
+
+/// A record of A's, renewed at `now`.
+fn renewed(now: Time) -> DeltaRecord {
+    let mut renewed = record(owner(A, 1), timeouts());
+    renewed.begin_write(now, now);
+    renewed
+}
+
+#[test]
+fn scenario_56_processes_that_live_for_less_than_d_find_out_together_who_is_dead() {
+    let start = Time::ZERO + Duration::from_secs(10);
+    let record = renewed(start);
+    let mut kept = Sightings::default();
+    for third in 0..4 {
+        let at = start + timeouts().dead() / 3 * third;
+        let (verdict, seen) = look_of_a_process(kept, at, &record);
+        // Clocks may differ in rate.
+        assert!(!verdict.is_gone(), "process {third}");
+        kept = seen;
+    }
+    let dead_at = start + leasehold::stretched(timeouts().dead());
+    assert_eq!(look_of_a_process(kept, dead_at, &record).0, Verdict::Dead);
+    assert!(!look_of_a_process(Sightings::default(), dead_at, &record).0.is_gone(), "nobody has seen anything");
+}
+
+/// Rule `SightingIsOfSameRecord`.
+#[test]
+fn scenario_56_what_was_seen_counts_for_the_same_record_only() {
+    let start = Time::ZERO + Duration::from_secs(10);
+    let (_, kept) = look_of_a_process(Sightings::default(), start, &renewed(start));
+    let later = start + timeouts().dead() * 2;
+    let (verdict, kept) = look_of_a_process(kept, later, &renewed(later));
+    assert!(!verdict.is_gone(), "it has renewed");
+    // It counts from then.
+    let dead_at = later + leasehold::stretched(timeouts().dead());
+    assert_eq!(look_of_a_process(kept, dead_at, &renewed(later)).0, Verdict::Dead);
+}
+
+/// Rule `SightingIsOfThisBoot`.
+#[test]
+fn scenario_56_what_was_seen_counts_in_the_same_boot_only() {
+    let start = Time::ZERO + Duration::from_secs(10);
+    let record = renewed(start);
+    let (_, kept) = look_of_a_process(Sightings::default(), start, &record);
+    let later = start + timeouts().dead() * 2;
+    let before = Sightings::new(BOOT + 1, kept.iter());
+    assert!(!look_of_a_process(before, later, &record).0.is_gone());
+    let (_, future) = look_of_a_process(Sightings::default(), later + timeouts().dead(), &record);
+    assert!(!look_of_a_process(future, later, &record).0.is_gone());
+    assert_eq!(look_of_a_process(kept, later, &record).0, Verdict::Dead);
+}
+
+/// A read that shows no own record confirms nothing, however long the record was seen before.
+#[test]
+fn scenario_56_what_was_seen_needs_a_read_of_this_process_that_confirms_it() {
+    let start = Time::ZERO + Duration::from_secs(10);
+    let record = renewed(start);
+    let (_, kept) = look_of_a_process(Sightings::default(), start, &record);
+    let later = start + timeouts().dead() * 2;
+    let mut observer = Observer::new(timeouts());
+    observer.recall(kept.recalled(BOOT));
+    let mut look = |content| {
+        observer.observe(id(A), Span { started: later, ended: later }, content, Seen::Good(record.clone()));
+        observer.judge(owner(A, 1), later)
+    };
+    assert!(!look(None).is_gone(), "the copy may be of any age");
+    assert!(!look(Some(start)).is_gone(), "the copy may be as old as the sighting");
+    assert_eq!(look(Some(later)), Verdict::Dead);
+}
+
+/// A host of sanlock's may come back with the same bytes after its lockspace was made again.
+#[test]
+fn scenario_56_what_may_come_back_is_not_kept() {
+    let mut observer = Observer::new(timeouts());
+    let now = Time::ZERO + Duration::from_secs(10);
+    let plain = DeltaRecord { extension: None, ..record(owner(A, 1), timeouts()) };
+    observer.observe(id(A), Span { started: now, ended: now }, Some(now), Seen::Good(plain));
+    assert_eq!(Sightings::of(BOOT, 0, &observer).iter().count(), 0);
+    assert_eq!(Sightings::of(BOOT, 1, &observer).iter().count(), 1, "another nonce, another file");
 }

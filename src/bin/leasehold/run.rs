@@ -58,6 +58,10 @@ when nobody holds it any more, or when --wait is over, if that is given. The own
 shows who asks. It hands over by `leasehold handover`; or when its command ends with exit code 0, to the first who \
 asks then. After any other end of its command the resource is released.
 
+What it sees of other hosts it keeps for the next command of this user, until the machine is booted: so commands that \
+end before they could know that an owner is dead find that out together. The folder is \
+/run/leasehold/sightings, or leasehold/sightings in $XDG_RUNTIME_DIR; LEASEHOLD_REMEMBER names another one, or none.
+
 Signals are passed on. When the command ends, whatever it started is ended too, then the leases are handed over or \
 released. When a lease is lost the command and all it started get SIGTERM, then SIGKILL, before another host may \
 take it over. With --on-request yield they get SIGTERM when another host asks for a resource, and all the time \

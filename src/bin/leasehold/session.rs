@@ -54,6 +54,9 @@ impl Machine {
     }
 }
 
+/// The folder in which what is seen of other hosts is kept for the next command, or `none`.
+const REMEMBER: &str = "LEASEHOLD_REMEMBER";
+
 impl Identity {
     pub(crate) fn options(&self) -> JoinOptions {
         let mut options = self.machine.options();
@@ -63,7 +66,11 @@ impl Identity {
         if let Some(name) = &self.host_name {
             options = options.host_name(name);
         }
-        options
+        match std::env::var_os(REMEMBER) {
+            Some(nothing) if nothing == "none" => options.remember_nothing(),
+            Some(folder) if !folder.is_empty() => options.remember_in(folder),
+            _ => options,
+        }
     }
 }
 

@@ -74,8 +74,9 @@ impl Host {
                     let rest = env.random.span(Duration::ZERO, env.options.rest);
                     env.signal_after(index, rest, Signal::Act { area });
                 }
-                self.process =
-                    Process::Member(Box::new(Member::new(*tenure, env.options.timeouts, env.timeouts(index))));
+                let mut member = Member::new(*tenure, env.options.timeouts, env.timeouts(index));
+                member.recall_sightings(index, env);
+                self.process = Process::Member(Box::new(member));
             }
             delta::Effect::Done(Err(refusal)) => {
                 env.trace(|| format!("host {index} could not join as {id}: {refusal:?}"));

@@ -66,6 +66,7 @@ impl Host {
                 env.trace(|| format!("host {index} goes on with {}", token.me));
                 env.resumed = Some(token.me);
                 let mut member = Member::new(*tenure, env.options.timeouts, env.timeouts(index));
+                member.recall_sightings(index, env);
                 // The own block is always read.
                 member.known = Some((Time::ZERO, [token.me.host].into()));
                 member.renewed(index, env);
