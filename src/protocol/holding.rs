@@ -38,7 +38,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// Whether the area is not what this host left there. What stands there may be others', and a new count of versions.
+    /// Whether the area is not what this host left there. What stands there may be others', and a new count of
+    /// versions.
     pub const fn is_of_the_area(&self) -> bool {
         matches!(self, Loss::Erased | Loss::Replaced)
     }
