@@ -47,6 +47,11 @@ impl DiskError {
     pub(crate) const fn is_gone(&self) -> bool {
         matches!(self.cause, DiskCause::Fault(Fault::Gone))
     }
+
+    /// Whether the system reported it: other sectors may still be readable.
+    pub(crate) const fn is_of_medium(&self) -> bool {
+        matches!(self.cause, DiskCause::Fault(Fault::Os { .. }))
+    }
 }
 
 /// Why a read or a write did not succeed.

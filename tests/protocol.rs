@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use leasehold::format::{Block, DeltaRecord, Geometry, Leader};
 use leasehold::protocol::area::AreaView;
-use leasehold::protocol::delta::{self, Acquire, Identity, Terms};
+use leasehold::protocol::delta::{self, Acquire, Identity, Joined, Terms};
 use leasehold::protocol::liveness::{HostState, Observer, Verdict};
+use leasehold::protocol::record::{self, RecordProcedure};
 use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{BootId, HostId, MachineId, Owner, Time, Timeouts, Version, stretched};
@@ -43,24 +44,24 @@ fn instant(time: Time) -> Span {
 // Host ids.
 
 /// The first effect that a join of host id 1 has after it read `seen`.
-fn joins(seen: DeltaRecord) -> delta::Effect {
+fn joins(seen: DeltaRecord) -> record::Effect<Joined> {
     let identity = Identity { name: name("host"), machine: MachineId::new(1), boot: BootId::new(1), session: 1 };
     let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: NONCE, timeouts: timeouts() };
-    Acquire::new(id(A), identity, terms, 0).step(delta::Event::Read(instant(at(1_000)), Seen::Good(seen)))
+    Acquire::new(id(A), identity, terms, 0).step(record::Event::Read(instant(at(1_000)), Seen::Good(seen)))
 }
 
 #[test]
 fn a_join_leaves_alone_what_belongs_to_another_lockspace_or_another_id() {
     let free = DeltaRecord { timestamp: 0, ..record(owner(A, 4), 0) };
-    assert!(matches!(joins(free_record()), delta::Effect::Write(_)), "formatted, and never held");
-    assert!(matches!(joins(free.clone()), delta::Effect::Write(_)), "released");
+    assert!(matches!(joins(free_record()), record::Effect::Write(..)), "formatted, and never held");
+    assert!(matches!(joins(free.clone()), record::Effect::Write(..)), "released");
     let foreign = [
         DeltaRecord { lockspace: name("other"), ..free_record() },
         DeltaRecord { owner_id: B, ..free },
         DeltaRecord { owner_id: 0, ..record(owner(A, 4), 0) },
     ];
     for seen in foreign {
-        let refused = delta::Effect::Done(Err(delta::Refusal::Foreign(Box::new(seen.clone()))));
+        let refused = record::Effect::Done(Err(delta::Refusal::Foreign(Box::new(seen.clone()))));
         assert_eq!(joins(seen), refused);
     }
 }
@@ -70,11 +71,11 @@ fn a_join_never_begins_the_generations_anew() {
     let last = u64::MAX / 2 - 2;
     let released = |generation| DeltaRecord { timestamp: 0, ..record(owner(A, generation), 0) };
     match joins(released(last)) {
-        delta::Effect::Write(record) => assert_eq!(record.generation, last + 1),
+        record::Effect::Write(record, _) => assert_eq!(record.generation, last + 1),
         other => panic!("{other:?}"),
     }
     for generation in [last + 1, u64::MAX - 1, u64::MAX] {
-        let refused = delta::Effect::Done(Err(delta::Refusal::Exhausted));
+        let refused = record::Effect::Done(Err(delta::Refusal::Exhausted));
         assert_eq!(joins(released(generation)), refused, "generation {generation}");
     }
 }
@@ -91,8 +92,8 @@ fn a_join_leaves_alone_an_id_whose_other_joiners_are_slower_than_it_can_wait_for
     };
     let longest = (timeouts().fail() - timeouts().io()) / 2;
     let longest = longest.as_millis() as u64;
-    assert!(matches!(joins(by_peer_with(longest - 1)), delta::Effect::Write(_)));
-    let refused = delta::Effect::Done(Err(delta::Refusal::SlowPeer));
+    assert!(matches!(joins(by_peer_with(longest - 1)), record::Effect::Write(..)));
+    let refused = record::Effect::Done(Err(delta::Refusal::SlowPeer));
     assert_eq!(joins(by_peer_with(longest)), refused, "clocks differ in rate");
     let sanlock = DeltaRecord { extension: None, io_timeout: 1, ..by_peer_with(1) };
     assert_eq!(joins(sanlock), refused);

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::io::{Io, Sectors};
+use super::io::Io;
 use super::member::Member;
 use crate::error::DiskError;
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::Terms;
+use crate::protocol::procedure::Sectors;
 use crate::protocol::{Defect, Seen, Span};
 use crate::types::{HostId, Resource};
 

@@ -4,7 +4,7 @@
 //! [`Io::write`] refuses, and [`Io::settle`] waits. What must outlive such writes, the lock on the host id, is kept
 //! here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::identity::HostLock;
-use crate::disk::{Clock, Disk, Fault, Lane, Op, Pending, Request, channel, channel_with};
+use crate::disk::{Clock, Disk, Lane, Op, Pending, Request, channel, channel_with};
 use crate::error::{DiskCause, DiskError};
-use crate::protocol::{Defect, Span, Written};
+use crate::protocol::procedure::{Extent, Sectors, Window};
+use crate::protocol::{Span, Written};
 use crate::types::Time;
 
 /// One disk as the engine uses it.
@@ -47,24 +48,6 @@ impl InFlight {
     }
 }
 
-/// Sectors as they were read.
-#[derive(Debug)]
-pub(crate) struct Sectors {
-    size: usize,
-    bytes: Vec<u8>,
-    unreadable: BTreeSet<u64>,
-}
-
-impl Sectors {
-    /// Every sector in turn, from the first one read on.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Result<&[u8], Defect>> {
-        self.bytes.chunks_exact(self.size).zip(0..).map(|(bytes, number)| match self.unreadable.contains(&number) {
-            true => Err(Defect::Unreadable),
-            false => Ok(bytes),
-        })
-    }
-}
-
 /// A write that was submitted.
 #[derive(Debug)]
 pub(crate) struct Writing {
@@ -72,6 +55,17 @@ pub(crate) struct Writing {
     pending: Pending,
     error: DiskError,
     timeout: Duration,
+}
+
+/// Why a write was not submitted.
+#[derive(Debug)]
+pub(crate) enum Unsubmitted {
+    /// The membership has ended.
+    Closed(DiskError),
+    /// Another write is in flight to its sectors.
+    Busy(DiskError),
+    /// It was too late for it, by this clock.
+    TooLate(Time, DiskError),
 }
 
 impl Io {
@@ -122,8 +116,8 @@ impl Io {
     }
 
     /// Reads whole sectors. One read that takes too long is followed by another: a disk, or this machine, may stall for
-    /// a moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't keep the
-    /// others from being seen.
+    /// a moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't
+    /// keep the others from being seen.
     ///
     /// # Errors
     /// When none can be read, or not in time.
@@ -134,35 +128,55 @@ impl Io {
         size: usize,
         timeout: Duration,
     ) -> Result<(Span, Sectors), DiskError> {
-        let count = (sectors.end - sectors.start) as usize;
-        let at = |number: u64| offset + number * size as u64;
-        let started = self.now();
-        let read = || self.read(Lane::General, at(sectors.start), count * size, timeout);
-        let first = match read() {
+        let offset = offset + sectors.start * size as u64;
+        let extents = [Extent { offset, sectors: sectors.end - sectors.start }];
+        let read = || self.read_extents(Lane::General, &extents, size, timeout);
+        let (span, sectors, _) = match read() {
             Err(error) if error.is_timeout() => read(),
             first => first,
-        };
-        let failure = match first {
-            Ok((span, bytes)) => return Ok((span, Sectors { size, bytes, unreadable: BTreeSet::new() })),
-            Err(DiskError { cause: DiskCause::Fault(Fault::Os { source, .. }), .. }) if count > 1 => source,
-            Err(error) => return Err(error),
-        };
-        let mut all = Sectors { size, bytes: vec![0; count * size], unreadable: BTreeSet::new() };
-        for (number, slot) in sectors.clone().zip(all.bytes.chunks_exact_mut(size)) {
-            let left = timeout.saturating_sub(self.now().since(started));
-            match self.read(Lane::General, at(number), size, left) {
-                Ok((_, bytes)) => slot.copy_from_slice(&bytes),
-                Err(DiskError { cause: DiskCause::Fault(Fault::Os { .. }), .. }) => {
-                    all.unreadable.insert(number - sectors.start);
+        }?;
+        Ok((span, sectors))
+    }
+
+    /// Reads the sectors of all `extents`, once. When the disk can't read all of an extent, each of its sectors is read
+    /// alone. Says why one can't be read.
+    ///
+    /// # Errors
+    /// When none can be read, or not in time.
+    pub(crate) fn read_extents(
+        &self,
+        lane: Lane,
+        extents: &[Extent],
+        size: usize,
+        timeout: Duration,
+    ) -> Result<(Span, Sectors, Option<DiskError>), DiskError> {
+        let started = self.now();
+        let left = || timeout.saturating_sub(self.now().since(started));
+        let (mut all, mut trouble) = (Sectors::new(size), None);
+        for extent in extents {
+            match self.read(lane, extent.offset, extent.sectors as usize * size, left()) {
+                Ok((_, bytes)) => all.append(Sectors::whole(size, bytes)),
+                Err(error) if error.is_of_medium() => {
+                    trouble = Some(error);
+                    if extent.sectors == 1 {
+                        all.push(None);
+                        continue;
+                    }
+                    for number in 0..extent.sectors {
+                        match self.read(lane, extent.offset + number * size as u64, size, left()) {
+                            Ok((_, bytes)) => all.push(Some(&bytes)),
+                            Err(error) if error.is_of_medium() => all.push(None),
+                            Err(error) => return Err(error),
+                        }
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
-        if all.unreadable.len() == count {
-            let fault = Fault::Os { doing: "reading", source: failure };
-            return Err(self.error(at(sectors.start), count * size, false, fault.into()));
+        match trouble {
+            Some(error) if all.all_unreadable() => Err(error),
+            trouble => Ok((Span { started, ended: self.now() }, all, trouble)),
         }
-        Ok((Span { started, ended: self.now() }, all))
     }
 
     /// Submits a write, unless one is in flight for any of its sectors: then that one's timeout is reported.
@@ -173,27 +187,46 @@ impl Io {
         data: Vec<u8>,
         timeout: Duration,
     ) -> Result<Writing, DiskError> {
-        let len = data.len();
+        let window = Window { before: Time::MAX, timeout };
+        self.submit_within(lane, offset, data, window).map_err(|unsubmitted| match unsubmitted {
+            Unsubmitted::Closed(error) | Unsubmitted::Busy(error) | Unsubmitted::TooLate(_, error) => error,
+        })
+    }
+
+    /// Submits a write within its window.
+    pub(crate) fn submit_within(
+        &self,
+        lane: Lane,
+        offset: u64,
+        data: Vec<u8>,
+        window: Window,
+    ) -> Result<Writing, Unsubmitted> {
+        let (len, timeout) = (data.len(), window.timeout);
         let range = offset..offset + len as u64;
+        let error = |cause| self.error(offset, len, true, cause);
         {
             let mut state = self.writes.state.lock();
             if state.closed && lane == Lane::General {
-                return Err(self.error(offset, len, true, DiskCause::Over));
+                return Err(Unsubmitted::Closed(error(DiskCause::Over)));
             }
             if state.touches(&range) {
-                return Err(self.error(offset, len, true, DiskCause::TimedOut(timeout)));
+                return Err(Unsubmitted::Busy(error(DiskCause::TimedOut(timeout))));
             }
             state.ranges.insert(range.start, range.end);
         }
-        let writes = self.writes.clone();
-        let (reply, pending) = channel_with(move |_| {
-            writes.state.lock().ranges.remove(&range.start);
+        let (start, writes) = (range.start, self.writes.clone());
+        let ends = move || {
+            writes.state.lock().ranges.remove(&start);
             writes.settled.notify_all();
-        });
-        let error = self.error(offset, len, true, DiskCause::TimedOut(timeout));
+        };
         let started = self.now();
+        if !window.is_open(started) {
+            ends();
+            return Err(Unsubmitted::TooLate(started, error(DiskCause::TimedOut(Duration::ZERO))));
+        }
+        let (reply, pending) = channel_with(move |_| ends());
         self.disk.submit(Request { offset, lane, op: Op::Write { data } }, reply);
-        Ok(Writing { started, pending, error, timeout })
+        Ok(Writing { started, pending, error: error(DiskCause::TimedOut(timeout)), timeout })
     }
 
     /// Waits for a write, at most its timeout.
@@ -272,5 +305,18 @@ mod tests {
         assert!(write(Lane::Renewal, 0).is_ok());
         let written = [0, 512, 1024].map(|at| disk.bytes()[at]);
         assert_eq!(written, [1, 1, 0]);
+    }
+
+    #[test]
+    fn what_comes_too_late_is_not_submitted_and_is_in_nobodys_way() {
+        let disk = MemoryDisk::new(4096, None);
+        let io = Io::new(Arc::new(disk.reopen()), Arc::new(BootClock));
+        let timeout = Duration::from_secs(60);
+        let submit = |before| io.submit_within(Lane::General, 512, vec![1; 512], Window { before, timeout });
+        assert!(matches!(submit(io.now()), Err(Unsubmitted::TooLate(..))));
+        assert_eq!((io.writes_in_flight(), disk.bytes()[512]), (0, 0));
+        let writing = submit(io.now() + timeout);
+        assert!(writing.is_ok_and(|writing| io.finish(&writing).1.is_ok()));
+        assert_eq!(disk.bytes()[512], 1);
     }
 }

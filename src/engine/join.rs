@@ -6,16 +6,18 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rand::RngExt;
 
-use super::hosts::{Hosts, read_record};
+use super::hosts::Hosts;
 use super::identity::{self, HostLock, LocalLock};
-use super::io::{Io, outcome};
+use super::io::Io;
 use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
+use super::procedure::{Driver, Warrant};
+use super::pulse::LONGEST_WAIT;
 use super::sightings::{Keeper, Place};
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError};
 use crate::format::DeltaRecord;
-use crate::protocol::delta::{Acquire, Effect, Event, Identity, Refusal, Tenure, Terms};
+use crate::protocol::delta::{Acquire, Identity, Refusal, Tenure, Terms};
 use crate::protocol::identity::{Unidentified, hash};
 use crate::types::{HostId, Name, Time};
 
@@ -41,18 +43,28 @@ impl Cancel {
         *self.cancelled.lock() = true;
         self.changed.notify_all();
     }
+}
 
-    /// Sleeps until `until`; false when the join was cancelled.
-    fn sleep(&self, io: &Io, until: Time) -> bool {
+/// A join ends when another thread cancels it.
+impl Warrant for Cancel {
+    type End = JoinError;
+
+    fn until(&self) -> Result<Time, JoinError> {
+        if *self.cancelled.lock() { Err(JoinError::Cancelled) } else { Ok(Time::MAX) }
+    }
+
+    fn sleep(&self, io: &Io, time: Time) -> Result<(), JoinError> {
         let mut cancelled = self.cancelled.lock();
-        while !*cancelled {
+        loop {
             let now = io.now();
-            if now >= until {
-                return true;
+            if *cancelled {
+                return Err(JoinError::Cancelled);
             }
-            self.changed.wait_for(&mut cancelled, until.since(now));
+            if now >= time {
+                return Ok(());
+            }
+            self.changed.wait_for(&mut cancelled, time.since(now).min(LONGEST_WAIT));
         }
-        false
     }
 }
 
@@ -77,7 +89,7 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
             if host.get() > max {
                 return Err(JoinError::TooLarge { device: io.device(), host: host.get(), max });
             }
-            joiner.take(host)?
+            joiner.take(host, &hosts)?
         }
         None => joiner.take_any(&hosts)?,
     };
@@ -133,7 +145,7 @@ impl Joiner<'_> {
         while tried.len() < MAX_ATTEMPTS {
             let Some(host) = self.choose(hosts, &tried) else { break };
             tried.insert(host);
-            match self.take(host) {
+            match self.take(host, hosts) {
                 Ok(tenure) => return Ok(tenure),
                 Err(error @ (JoinError::Cancelled | JoinError::Disk(_) | JoinError::System { .. })) => {
                     return Err(error);
@@ -172,20 +184,19 @@ impl Joiner<'_> {
             .or_else(|| find(&ours))
     }
 
-    fn take(&self, host: HostId) -> Result<Tenure, JoinError> {
-        let at = self.terms.geometry.delta_offset(host);
+    fn take(&self, host: HostId, hosts: &Hosts) -> Result<Tenure, JoinError> {
         lock_host(self.io, self.terms, host).map_err(|error| match error {
             LockError::HeldHere => JoinError::HeldHere { device: self.io.device(), host },
             LockError::System { what, source } => JoinError::System { what, source },
         })?;
-        let mut result = self.attempt(host, at);
+        let mut result = self.attempt(host, hosts);
         for _ in 1..READ_ATTEMPTS {
             // A read that took too long; nothing was written, or it is over and counted for nothing.
             let slow = matches!(&result, Err(JoinError::Disk(error)) if error.is_timeout() && !error.write);
             if !slow {
                 break;
             }
-            result = self.attempt(host, at);
+            result = self.attempt(host, hosts);
         }
         // An id that may have been written stays locked while a write is in flight.
         if result.is_err() && self.io.writes_in_flight() == 0 {
@@ -194,42 +205,17 @@ impl Joiner<'_> {
         result
     }
 
-    fn attempt(&self, host: HostId, at: u64) -> Result<Tenure, JoinError> {
-        let io_timeout = self.terms.timeouts.io();
-        let mut machine = Acquire::new(host, self.identity.clone(), self.terms.clone(), rand::random());
-        let mut effect = Effect::Read;
-        let mut failure = None;
-        loop {
-            let event = match effect {
-                Effect::Read => match read_record(self.io, Lane::Renewal, self.terms, host, io_timeout) {
-                    Ok((span, seen)) => Event::Read(span, seen),
-                    Err(error) => {
-                        failure = Some(error);
-                        Event::ReadFailed
-                    }
-                },
-                Effect::Write(record) => {
-                    let writing = self.io.submit_write(Lane::Renewal, at, record.encode(at), io_timeout)?;
-                    let (span, result) = self.io.finish(&writing);
-                    let written = outcome(&result);
-                    failure = result.err();
-                    Event::Wrote(span, written)
-                }
-                Effect::Wait(until) => match self.cancel.sleep(self.io, until) {
-                    true => Event::Woke(self.io.now()),
-                    false => return Err(JoinError::Cancelled),
-                },
-                Effect::Done(Ok(tenure)) => return Ok(*tenure),
-                Effect::Done(Err(Refusal::Storage)) if failure.is_some() => {
-                    return Err(failure.map_or(JoinError::Cancelled, JoinError::Disk));
-                }
-                Effect::Done(Err(refusal)) => return Err(self.refused(host, at, refusal)),
-            };
-            effect = machine.step(event);
-        }
+    fn attempt(&self, host: HostId, hosts: &Hosts) -> Result<Tenure, JoinError> {
+        let acquire = Acquire::new(host, self.identity.clone(), self.terms.clone(), rand::random());
+        let driver = Driver { io: self.io, lane: Lane::Renewal, geometry: self.terms.geometry, hosts };
+        let (joined, failure) = driver.carry_out(acquire, self.cancel)?;
+        joined.map(|tenure| *tenure).map_err(|refusal| match (refusal, failure) {
+            (Refusal::Storage, Some(error)) => error.into(),
+            (refusal, _) => self.refused(host, refusal),
+        })
     }
 
-    fn refused(&self, host: HostId, at: u64, refusal: Refusal) -> JoinError {
+    fn refused(&self, host: HostId, refusal: Refusal) -> JoinError {
         let device = self.io.device();
         let attempt = |reason| JoinError::Attempt { device: device.clone(), host, reason };
         match refusal {
@@ -240,7 +226,10 @@ impl Joiner<'_> {
                 let (name, generation, unidentified) = (record.host_name, record.generation, self.unidentified);
                 JoinError::NotReleased { device, host, name, generation, unidentified }
             }
-            Refusal::Damaged(reason) => Damage { device, offset: at, what: "host record", reason }.into(),
+            Refusal::Damaged(reason) => {
+                let offset = self.terms.geometry.delta_offset(host);
+                Damage { device, offset, what: "host record", reason }.into()
+            }
             Refusal::Foreign(record) => {
                 JoinError::Foreign { device, host, found: record.owner_id, lockspace: record.lockspace }
             }

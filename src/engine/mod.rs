@@ -14,6 +14,7 @@
 //! | [`declare`] | declares another host dead |
 //! | [`repair`] | mends delta records and leaders |
 //! | [`resume`] | goes on with the host id and leases of a process that has ended |
+//! | [`procedure`] | carries out a procedure of the protocol: each of the four above |
 //! | [`operations`] | acquires, converts and releases |
 //! | [`carry`] | carries one to its end, and keeps what is held then |
 //! | [`drive`] | carries the effects of one out |
@@ -47,6 +48,7 @@ pub(crate) mod member;
 pub(crate) mod notices;
 mod operations;
 pub(crate) mod outbox;
+mod procedure;
 pub(crate) mod pulse;
 mod repair;
 pub(crate) mod resources;

@@ -2,75 +2,40 @@
 
 use super::member::Member;
 use super::operations::Acquired;
-use super::pulse::Until;
-use crate::disk::{Fault, Lane};
-use crate::error::{AcquireError, DiskCause, DiskError, LossReason};
-use crate::format::{DeltaRecord, Leader};
-use crate::protocol::mend::Damaged;
+use crate::disk::Lane;
+use crate::error::AcquireError;
+use crate::format::Leader;
+use crate::protocol::mend::{Mended, Mending, Refusal};
 use crate::protocol::resource::Operation;
-use crate::protocol::{Defect, Seen, Span, reading};
 use crate::repair::{RepairError, Repaired};
 use crate::types::{HostId, Resource, Time};
 
 impl Member {
-    /// Mends the delta record of another host, waiting until `deadline` until it may be. `shown` finds the largest
+    /// Mends the delta record of another host, waiting until `deadline` until it may be. `shown` is the largest
     /// generation of the host that anything else on the device shows.
     pub(crate) fn repair_host(
         &self,
         host: HostId,
-        shown: impl FnOnce() -> Result<u64, DiskError>,
+        shown: u64,
         fenced: bool,
         deadline: Time,
     ) -> Result<Repaired, RepairError> {
-        let at = self.terms.geometry.delta_offset(host);
-        let io_timeout = self.terms.timeouts.io();
-        let fenced_by = fenced.then(|| self.host());
-        let (mut search, mut generation) = (Some(shown), 0);
-        loop {
-            self.pulse.held().map_err(RepairError::Lost)?;
-            let started = self.io.now();
-            let (seen, rest) = self.read_damaged(at)?;
-            let Seen::Bad(defect) = seen else { return Ok(Repaired::Sound) };
-            let now = self.io.now();
-            let damaged = Damaged::new(host, self.terms.clone(), defect, rest, fenced_by);
-            let span = Span { started, ended: now };
-            let ready_at = match self.hosts.with_observer(|observer| damaged.may_mend(span, observer)) {
-                Ok(()) => {
-                    // Reading every area takes its time: the record is read once more after it.
-                    if let Some(shown) = search.take() {
-                        generation = shown()?;
-                        continue;
-                    }
-                    let record = damaged.mended(generation);
-                    self.pulse.held().map_err(RepairError::Lost)?;
-                    self.io.write(Lane::General, at, record.encode(at), io_timeout)?;
-                    return Ok(Repaired::Host { generation: record.generation, free: record.is_free() });
-                }
-                Err(ready_at) => ready_at,
-            };
-            if now >= deadline {
-                return Err(RepairError::MayLive { host, gone_in: ready_at.map(|at| at.since(now)) });
+        // Scans of the ids in use watch it from then on.
+        self.hosts.scan_all(&self.io, Some(&self.pulse))?;
+        let mending = Mending::new(self.host(), host, self.terms.clone(), shown, fenced, deadline);
+        let driver = self.driver(Lane::General);
+        let (mended, failure) = driver.carry_out(mending, &self.pulse).map_err(RepairError::Lost)?;
+        match (mended, failure) {
+            (Ok(Mended::Sound), _) => Ok(Repaired::Sound),
+            (Ok(Mended::Written(record)), _) => {
+                Ok(Repaired::Host { generation: record.generation, free: record.is_free() })
             }
-            let next = now + self.terms.timeouts.renewal() / 2;
-            if !self.pulse.sleep(next.min(deadline), Until::Closing) {
-                return Err(RepairError::Lost(self.pulse.held().err().unwrap_or(LossReason::Left)));
+            (Err(Refusal::MayLive { gone_at }), _) => {
+                let now = self.io.now();
+                Err(RepairError::MayLive { host, gone_in: gone_at.map(|at| at.since(now)) })
             }
-        }
-    }
-
-    /// What a host's sector shows, and what sanlock would read of it.
-    fn read_damaged(&self, at: u64) -> Result<(Seen<DeltaRecord>, Option<DeltaRecord>), DiskError> {
-        match self.io.read(Lane::General, at, self.terms.geometry.sector_bytes(), self.terms.timeouts.io()) {
-            Ok((_, sector)) => {
-                let seen = reading::record(Ok(&sector), at, self.terms.nonce);
-                let rest = seen.bad().and_then(|defect| reading::rest(defect, &sector, DeltaRecord::decode_base));
-                Ok((seen, rest))
-            }
-            // Writing it may make it readable.
-            Err(DiskError { cause: DiskCause::Fault(Fault::Os { .. }), .. }) => {
-                Ok((Seen::Bad(Defect::Unreadable), None))
-            }
-            Err(error) => Err(error),
+            (Err(Refusal::Storage | Refusal::Unknown), Some(error)) => Err(error.into()),
+            (Err(Refusal::Storage | Refusal::Unknown), None) => unreachable!("an I/O failed, and its error was kept"),
         }
     }
 

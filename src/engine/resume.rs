@@ -4,20 +4,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::hosts::{Hosts, read_record};
-use super::io::{Io, outcome};
+use super::hosts::Hosts;
+use super::io::Io;
 use super::join::{LockError, lock_host};
 use super::member::{Member, Tell};
 use super::notices::{Notices, TellNotice};
 use super::operations::Acquired;
+use super::procedure::Driver;
 use super::pulse::Until;
 use super::sightings::{Keeper, Place};
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError, LeaveError, LossReason};
 use crate::format::Block;
-use crate::protocol::delta::{Event, Identity, Tenure, Terms};
+use crate::protocol::delta::{Identity, Tenure, Terms};
 use crate::protocol::holding::{Holding, Loss};
-use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
+use crate::protocol::resumption::{Refusal, Resume, Standing};
 use crate::protocol::{Defect, reading};
 use crate::resume::{Gone, GoneReason, ResumeError};
 use crate::types::{BootId, LeaseMode, MachineId, Name, Owner, Resource, Version};
@@ -44,7 +45,7 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
     let hosts = Hosts::new(&terms, terms.timeouts.io());
     let keeper = Keeper::of(&request.remember, &io, &terms);
     hosts.recall(keeper.as_ref());
-    let started = attempt(&io, &terms, &request).and_then(|tenure| {
+    let started = attempt(&io, &terms, &hosts, &request).and_then(|tenure| {
         let notices = request.tell_notice.map(Notices::new);
         Member::start(io.clone(), terms, hosts, tenure, request.tell, notices).map_err(|error| match error {
             JoinError::System { what, source } => ResumeError::System { what, source },
@@ -61,39 +62,19 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
     started
 }
 
-fn attempt(io: &Io, terms: &Terms, request: &Request) -> Result<Tenure, ResumeError> {
-    let host = request.owner.host;
-    let at = terms.geometry.delta_offset(host);
+fn attempt(io: &Io, terms: &Terms, hosts: &Hosts, request: &Request) -> Result<Tenure, ResumeError> {
     let (machine, boot) = (Some(request.machine), Some(request.boot));
     let identity = Identity { name: Name::EMPTY, machine, boot, session: rand::random() };
-    let mut machine = Resume::new(request.owner, identity, terms.clone());
-    let mut effect = Effect::Read;
-    let mut failure = None;
-    loop {
-        let event = match effect {
-            Effect::Read => match read_record(io, Lane::Renewal, terms, host, terms.timeouts.fail()) {
-                Ok((span, seen)) => Event::Read(span, seen),
-                Err(error) => {
-                    failure = Some(error);
-                    Event::ReadFailed
-                }
-            },
-            Effect::Write(record) => {
-                let left = machine.submit(io.now()).map_err(|refusal| refused(io, request, at, refusal))?;
-                let writing = io.submit_write(Lane::Renewal, at, record.encode(at), left)?;
-                let (span, result) = io.finish(&writing);
-                let written = outcome(&result);
-                failure = result.err();
-                Event::Wrote(span, written)
-            }
-            Effect::Done(Ok(tenure)) => return Ok(*tenure),
-            Effect::Done(Err(refusal)) => {
-                let error = failure.map_or_else(|| refused(io, request, at, refusal), ResumeError::Disk);
-                return Err(error);
-            }
-        };
-        effect = machine.step(event);
-    }
+    let resume = Resume::new(request.owner, identity, terms.clone());
+    let driver = Driver { io, lane: Lane::Renewal, geometry: terms.geometry, hosts };
+    let (resumed, failure) = match driver.carry_out(resume, &()) {
+        Ok(ended) => ended,
+        Err(never) => match never {},
+    };
+    resumed.map(|tenure| *tenure).map_err(|refusal| match (refusal, failure) {
+        (Refusal::Storage, Some(error)) => error.into(),
+        (refusal, _) => refused(io, request, terms.geometry.delta_offset(request.owner.host), refusal),
+    })
 }
 
 fn refused(io: &Io, request: &Request, at: u64, refusal: Refusal) -> ResumeError {

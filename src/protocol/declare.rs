@@ -8,25 +8,16 @@
 //! - A host whose record changes while it is watched, for R + T of its own, was not fenced: it is left alone.
 //! - The write is justified by a read that started less than T before it.
 
-use super::delta::{Event, Terms};
+use std::time::Duration;
+
+use super::delta::Terms;
+use super::procedure::Window;
+use super::record::{Effect, Event, RecordProcedure};
 use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{DeltaExtension, DeltaRecord};
 use crate::timeouts::stretched;
 use crate::types::{HostId, Owner, Time};
-
-/// What the caller of a machine does next, and reports back as an [`Event`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Read the record of the host that is declared dead.
-    Read,
-    /// Write it.
-    Write(DeltaRecord),
-    /// Do nothing until then.
-    Wait(Time),
-    /// The declaration is over.
-    Done(Result<Declared, Refusal>),
-}
 
 /// How a declaration succeeded. The generation is over on disk, and its id may be taken by anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +49,7 @@ pub enum Refusal {
 enum Step {
     First,
     Watching { first: Box<DeltaRecord>, until: Time },
-    Writing,
+    Writing { first: Box<DeltaRecord>, until: Time },
     Over,
 }
 
@@ -74,40 +65,19 @@ pub struct Declaration {
 }
 
 impl Declaration {
-    /// Begins; the first effect is [`Effect::Read`]. `by` is the host that declares; `known` the record as an observer
+    /// Begins. `by` is the host that declares; `known` the record as an observer
     /// saw it last, and the end of the read that first showed it so.
     pub fn new(by: HostId, target: Owner, terms: Terms, known: Option<(DeltaRecord, Time)>) -> Declaration {
         Declaration { by, target, terms, known, step: Step::First }
     }
 
-    /// Takes in what happened and says what to do next.
-    pub fn step(&mut self, event: Event) -> Effect {
-        match (std::mem::replace(&mut self.step, Step::Over), event) {
-            (Step::First | Step::Watching { .. }, Event::Read(_, Seen::Bad(reason))) => {
-                refuse(Refusal::Damaged(reason))
-            }
-            (Step::First, Event::Read(span, Seen::Good(record))) => {
-                let known = self.known.take().filter(|(known, _)| *known == record);
-                let since = known.map_or(span.ended, |(_, since)| since);
-                let timeouts = record.timeouts(self.terms.timeouts.io());
-                let until = since + stretched(timeouts.renewal() + timeouts.io());
-                let first = Box::new(record.clone());
-                self.judge(span, record, first, until)
-            }
-            (Step::Watching { first, until }, Event::Read(span, Seen::Good(record))) => {
-                self.judge(span, record, first, until)
-            }
-            (step @ Step::Watching { .. }, Event::Woke(_)) => {
-                self.step = step;
-                Effect::Read
-            }
-            (Step::Writing, Event::Wrote(_, Written::Done)) => Effect::Done(Ok(Declared::Dead)),
-            (Step::Writing, _) => refuse(Refusal::Unknown),
-            _ => refuse(Refusal::Storage),
-        }
-    }
-
-    fn judge(&mut self, span: Span, record: DeltaRecord, first: Box<DeltaRecord>, until: Time) -> Effect {
+    fn judge(
+        &mut self,
+        span: Span,
+        record: DeltaRecord,
+        first: Box<DeltaRecord>,
+        until: Time,
+    ) -> Effect<Result<Declared, Refusal>> {
         if !self.terms.own(self.target.host, &record) {
             return refuse(Refusal::Foreign(Box::new(record)));
         }
@@ -128,8 +98,9 @@ impl Declaration {
             // Too old to justify a write.
             return refuse(Refusal::Storage);
         }
-        self.step = Step::Writing;
-        Effect::Write(self.ended(record))
+        self.step = Step::Writing { first, until };
+        let io = self.terms.timeouts.io();
+        Effect::Write(self.ended(record), Window { before: span.started + io, timeout: io })
     }
 
     /// The record as free, with who ended it. A sanlock host's stays without an extension: it keeps its meaning.
@@ -140,7 +111,50 @@ impl Declaration {
     }
 }
 
-fn refuse(refusal: Refusal) -> Effect {
+impl RecordProcedure for Declaration {
+    type Answer = Result<Declared, Refusal>;
+
+    fn record(&self) -> (HostId, &Terms) {
+        (self.target.host, &self.terms)
+    }
+
+    fn patience(&self) -> Duration {
+        self.terms.timeouts.io()
+    }
+
+    fn step(&mut self, event: Event) -> Effect<Self::Answer> {
+        match (std::mem::replace(&mut self.step, Step::Over), event) {
+            (Step::First | Step::Watching { .. }, Event::Read(_, Seen::Bad(reason))) => {
+                refuse(Refusal::Damaged(reason))
+            }
+            (Step::First, Event::Read(span, Seen::Good(record))) => {
+                let known = self.known.take().filter(|(known, _)| *known == record);
+                let since = known.map_or(span.ended, |(_, since)| since);
+                let timeouts = record.timeouts(self.terms.timeouts.io());
+                let until = since + stretched(timeouts.renewal() + timeouts.io());
+                let first = Box::new(record.clone());
+                self.judge(span, record, first, until)
+            }
+            (Step::Watching { first, until }, Event::Read(span, Seen::Good(record))) => {
+                self.judge(span, record, first, until)
+            }
+            (step @ Step::Watching { .. }, Event::Woke(_)) => {
+                self.step = step;
+                Effect::Read
+            }
+            // It may have changed since.
+            (Step::Writing { first, until }, Event::TooLate(_)) => {
+                self.step = Step::Watching { first, until };
+                Effect::Read
+            }
+            (Step::Writing { .. }, Event::Wrote(_, Written::Done)) => Effect::Done(Ok(Declared::Dead)),
+            (Step::Writing { .. }, _) => refuse(Refusal::Unknown),
+            _ => refuse(Refusal::Storage),
+        }
+    }
+}
+
+fn refuse(refusal: Refusal) -> Effect<Result<Declared, Refusal>> {
     Effect::Done(Err(refusal))
 }
 

@@ -13,6 +13,8 @@
 use std::time::Duration;
 
 use super::declare::declared_by;
+use super::procedure::Window;
+use super::record::{Effect, Event, RecordProcedure};
 use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{DeltaExtension, DeltaRecord, Geometry};
@@ -53,33 +55,6 @@ impl Terms {
     }
 }
 
-/// What the caller of a machine does next, and reports back as an [`Event`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Read the own sector.
-    Read,
-    /// Write the own sector.
-    Write(DeltaRecord),
-    /// Do nothing until then.
-    Wait(Time),
-    /// The attempt is over.
-    Done(Result<Box<Tenure>, Refusal>),
-}
-
-/// What happened to the last [`Effect`].
-#[expect(clippy::large_enum_variant, reason = "one for each I/O, which costs far more than moving it")]
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// The sector was read.
-    Read(Span, Seen<DeltaRecord>),
-    /// The sector could not be read (or not in time).
-    ReadFailed,
-    /// The write ended, or its time did.
-    Wrote(Span, Written),
-    /// The wait is over.
-    Woke(Time),
-}
-
 /// Why a host id was not acquired. After each of these nothing is held; whether the sector was written is said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -111,7 +86,6 @@ enum Step {
         may_take: bool,
     },
     Writing {
-        read_started: Time,
         record: DeltaRecord,
     },
     Settling {
@@ -145,49 +119,14 @@ pub struct Acquire {
 const MAX_SKIP: u64 = 1_023;
 
 impl Acquire {
-    /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of this id. `random` is any
+    /// Begins. The caller holds the local lock of this id. `random` is any
     /// number.
     pub fn new(host: HostId, identity: Identity, terms: Terms, random: u64) -> Acquire {
         let slowest_io = terms.timeouts.io();
         Acquire { host, identity, terms, skip: random % (MAX_SKIP + 1), slowest_io, step: Step::First }
     }
 
-    /// Takes in what happened and says what to do next.
-    pub fn step(&mut self, event: Event) -> Effect {
-        match (std::mem::replace(&mut self.step, Step::Over), event) {
-            (Step::First, Event::Read(span, Seen::Good(record))) => self.first(span, record),
-            (Step::Watching { first, until, may_take }, Event::Read(span, Seen::Good(record))) => {
-                self.watched(span, record, first, until, may_take)
-            }
-            (Step::Checking { record, write_started, until }, Event::Read(span, Seen::Good(seen)))
-                if span.started >= until =>
-            {
-                self.checked(span, &seen, record, write_started)
-            }
-            (_, Event::Read(_, Seen::Bad(reason))) => refuse(Refusal::Damaged(reason)),
-            (Step::Writing { read_started, record }, Event::Wrote(span, Written::Done))
-                if span.started.since(read_started) <= self.terms.timeouts.io()
-                    && (span.ended.since(span.started) <= self.terms.timeouts.io()
-                        || !in_force!(JoinWriteIsPrompt)) =>
-            {
-                let write_started = span.started;
-                let until = span.ended + self.settling();
-                self.step = Step::Settling { record, write_started, until };
-                Effect::Wait(until)
-            }
-            (Step::Settling { record, write_started, until }, Event::Woke(_)) => {
-                self.step = Step::Checking { record, write_started, until };
-                Effect::Read
-            }
-            (step @ Step::Watching { .. }, Event::Woke(_)) => {
-                self.step = step;
-                Effect::Read
-            }
-            (_, Event::ReadFailed | Event::Wrote(..) | Event::Woke(_) | Event::Read(..)) => refuse(Refusal::Storage),
-        }
-    }
-
-    fn first(&mut self, span: Span, record: DeltaRecord) -> Effect {
+    fn first(&mut self, span: Span, record: DeltaRecord) -> Effect<Joined> {
         if !self.terms.own(self.host, &record) {
             return refuse(Refusal::Foreign(Box::new(record)));
         }
@@ -207,7 +146,14 @@ impl Acquire {
         Effect::Wait(self.next_look(span.ended, until))
     }
 
-    fn watched(&mut self, span: Span, record: DeltaRecord, first: DeltaRecord, until: Time, may_take: bool) -> Effect {
+    fn watched(
+        &mut self,
+        span: Span,
+        record: DeltaRecord,
+        first: DeltaRecord,
+        until: Time,
+        may_take: bool,
+    ) -> Effect<Joined> {
         if record != first {
             return match record.is_free() && self.terms.own(self.host, &record) {
                 true => self.write(span, &record),
@@ -233,7 +179,7 @@ impl Acquire {
         until.min(now + self.terms.timeouts.renewal() / 2)
     }
 
-    fn write(&mut self, read: Span, seen: &DeltaRecord) -> Effect {
+    fn write(&mut self, read: Span, seen: &DeltaRecord) -> Effect<Joined> {
         // Others who read this record may write too, each within its own T.
         self.slowest_io = self.slowest_io.max(seen.timeouts(self.terms.timeouts.io()).io());
         if self.settling() > self.terms.timeouts.fail() - self.terms.timeouts.io() {
@@ -272,11 +218,15 @@ impl Acquire {
             // Too old to justify a write.
             return refuse(Refusal::Storage);
         }
-        self.step = Step::Writing { read_started: read.started, record: record.clone() };
-        Effect::Write(record)
+        self.step = Step::Writing { record: record.clone() };
+        let timeout = match in_force!(JoinWriteIsPrompt) {
+            true => self.terms.timeouts.io(),
+            false => self.terms.timeouts.dead() * 3,
+        };
+        Effect::Write(record, Window { before: read.started + self.terms.timeouts.io(), timeout })
     }
 
-    fn checked(&mut self, span: Span, seen: &DeltaRecord, record: DeltaRecord, write_started: Time) -> Effect {
+    fn checked(&mut self, span: Span, seen: &DeltaRecord, record: DeltaRecord, write_started: Time) -> Effect<Joined> {
         if *seen != record && in_force!(JoinIsChecked) {
             return refuse(Refusal::Outrun);
         }
@@ -291,13 +241,62 @@ impl Acquire {
     }
 }
 
+/// How an attempt to acquire a host id ends.
+pub type Joined = Result<Box<Tenure>, Refusal>;
+
+impl RecordProcedure for Acquire {
+    type Answer = Joined;
+
+    fn record(&self) -> (HostId, &Terms) {
+        (self.host, &self.terms)
+    }
+
+    fn patience(&self) -> Duration {
+        self.terms.timeouts.io()
+    }
+
+    fn step(&mut self, event: Event) -> Effect<Self::Answer> {
+        match (std::mem::replace(&mut self.step, Step::Over), event) {
+            (Step::First, Event::Read(span, Seen::Good(record))) => self.first(span, record),
+            (Step::Watching { first, until, may_take }, Event::Read(span, Seen::Good(record))) => {
+                self.watched(span, record, first, until, may_take)
+            }
+            (Step::Checking { record, write_started, until }, Event::Read(span, Seen::Good(seen)))
+                if span.started >= until =>
+            {
+                self.checked(span, &seen, record, write_started)
+            }
+            (_, Event::Read(_, Seen::Bad(reason))) => refuse(Refusal::Damaged(reason)),
+            (Step::Writing { record }, Event::Wrote(span, Written::Done))
+                if span.ended.since(span.started) <= self.terms.timeouts.io() || !in_force!(JoinWriteIsPrompt) =>
+            {
+                let write_started = span.started;
+                let until = span.ended + self.settling();
+                self.step = Step::Settling { record, write_started, until };
+                Effect::Wait(until)
+            }
+            (Step::Settling { record, write_started, until }, Event::Woke(_)) => {
+                self.step = Step::Checking { record, write_started, until };
+                Effect::Read
+            }
+            (step @ Step::Watching { .. }, Event::Woke(_)) => {
+                self.step = step;
+                Effect::Read
+            }
+            (_, Event::ReadFailed | Event::Wrote(..) | Event::TooLate(_) | Event::Woke(_) | Event::Read(..)) => {
+                refuse(Refusal::Storage)
+            }
+        }
+    }
+}
+
 /// Whether a host id may be given back. `settled`: no write of its holder, to any sector, is in flight. One that landed
 /// later could hit what the next holder of the id has written.
 pub fn may_release(settled: bool) -> bool {
     settled || !in_force!(WritesEndBeforeRelease)
 }
 
-fn refuse(refusal: Refusal) -> Effect {
+fn refuse(refusal: Refusal) -> Effect<Joined> {
     Effect::Done(Err(refusal))
 }
 

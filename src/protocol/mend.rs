@@ -12,10 +12,116 @@
 
 use super::delta::Terms;
 use super::liveness::{Observer, Verdict};
-use super::{Defect, Seen, Span};
+use super::procedure::{Effect, Event, Extent, Procedure, Sectors, Window, Write};
+use super::{Defect, Seen, Span, Written, reading};
 use crate::format::{DeltaExtension, DeltaRecord};
 use crate::timeouts::stretched;
 use crate::types::{HostId, Name, Time};
+
+/// How the mending of a record succeeded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Mended {
+    /// The record is valid; nothing was written.
+    Sound,
+    /// This was written.
+    Written(Box<DeltaRecord>),
+}
+
+/// Why a record was not mended. But after [`Refusal::Unknown`] nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// Its host may be alive.
+    MayLive {
+        /// When it will count as dead, if it shows no life; `None`: that is not known yet.
+        gone_at: Option<Time>,
+    },
+    /// Reading failed or took too long.
+    Storage,
+    /// The write failed or was not over in time: it may have landed, or may land at any later time.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Watching,
+    Writing(Box<DeltaRecord>),
+    Over,
+}
+
+/// The mending of a record under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mending {
+    by: HostId,
+    host: HostId,
+    terms: Terms,
+    shown: u64,
+    fenced: bool,
+    deadline: Time,
+    step: Step,
+}
+
+impl Mending {
+    /// Begins: the host `by` mends the record of `host`. `shown` is the largest generation of `host` that anything but
+    /// the record shows on the device. `fenced`: the caller vouches that its holder was fenced. Until `deadline` it is
+    /// waited for that the record may be mended.
+    pub fn new(by: HostId, host: HostId, terms: Terms, shown: u64, fenced: bool, deadline: Time) -> Mending {
+        Mending { by, host, terms, shown, fenced, deadline, step: Step::Watching }
+    }
+
+    /// The own record is read with it: where that can be read, and not the other one, the other one is damaged.
+    fn read(&mut self) -> Effect<<Mending as Procedure>::Answer> {
+        self.step = Step::Watching;
+        let at = |host| Extent { offset: self.terms.geometry.delta_offset(host), sectors: 1 };
+        Effect::Read { extents: vec![at(self.by), at(self.host)], timeout: self.terms.timeouts.io() }
+    }
+
+    fn watched(
+        &mut self,
+        span: Span,
+        sectors: &Sectors,
+        observer: &Observer,
+    ) -> Effect<<Mending as Procedure>::Answer> {
+        let offset = self.terms.geometry.delta_offset(self.host);
+        let sector = sectors.iter().nth(1).unwrap_or(Err(Defect::Unreadable));
+        let defect = match reading::record(sector.clone(), offset, self.terms.nonce) {
+            Seen::Good(_) => return Effect::Done(Ok(Mended::Sound)),
+            Seen::Bad(defect) => defect,
+        };
+        let rest = sector.ok().and_then(|sector| reading::rest(&defect, sector, DeltaRecord::decode_base));
+        let fenced_by = self.fenced.then_some(self.by);
+        let damaged = Damaged::new(self.host, self.terms.clone(), defect, rest, fenced_by);
+        let gone_at = match damaged.may_mend(span, observer) {
+            Ok(()) => {
+                let (record, io) = (damaged.mended(self.shown), self.terms.timeouts.io());
+                self.step = Step::Writing(Box::new(record.clone()));
+                let window = Window { before: span.started + io, timeout: io };
+                return Effect::Write(Write { offset, bytes: record.encode(offset), window });
+            }
+            Err(gone_at) => gone_at,
+        };
+        if span.ended >= self.deadline {
+            return Effect::Done(Err(Refusal::MayLive { gone_at }));
+        }
+        self.step = Step::Watching;
+        Effect::Wait(self.deadline.min(span.ended + self.terms.timeouts.renewal() / 2))
+    }
+}
+
+impl Procedure for Mending {
+    type Answer = Result<Mended, Refusal>;
+
+    fn step(&mut self, event: Event, observer: &mut Observer) -> Effect<Self::Answer> {
+        match (std::mem::replace(&mut self.step, Step::Over), event) {
+            (Step::Watching, Event::Begun(_) | Event::Woke(_)) => self.read(),
+            (Step::Watching, Event::Read(span, sectors)) => self.watched(span, &sectors, observer),
+            // It may have changed since.
+            (Step::Writing(_), Event::TooLate(_)) => self.read(),
+            (Step::Writing(record), Event::Wrote(_, Written::Done)) => Effect::Done(Ok(Mended::Written(record))),
+            (Step::Writing(_), _) => Effect::Done(Err(Refusal::Unknown)),
+            _ => Effect::Done(Err(Refusal::Storage)),
+        }
+    }
+}
 
 /// A damaged record as one read showed it, and who says that its holder was fenced.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -15,7 +15,9 @@
 //! | [`holding`] | until when a lease is held, when it is looked at, when it is given back if it is lost alone |
 //! | [`looks`] | what a look at a lease says of it, and what is written for it |
 //! | [`mend`] | what is written in the place of a damaged delta record |
+//! | [`procedure`] | nothing: what machines that read, write and wait on sectors have in common |
 //! | [`reading`] | what sectors say in this formatting of the device |
+//! | [`record`] | nothing: the same for machines that work on one delta record |
 //! | [`resource`] | a lease of either mode: judge, ballot, commit, wait, take over, convert, repair, release, give up |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
@@ -30,7 +32,9 @@ pub mod identity;
 pub mod liveness;
 pub mod looks;
 pub mod mend;
+pub mod procedure;
 pub mod reading;
+pub mod record;
 pub mod resource;
 pub mod resumption;
 pub(crate) mod rules;

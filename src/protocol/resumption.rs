@@ -17,22 +17,13 @@
 use std::time::Duration;
 
 use super::area::{AreaView, claim};
-use super::delta::{Event, Identity, Tenure, Terms};
+use super::delta::{Identity, Tenure, Terms};
+use super::procedure::Window;
+use super::record::{Effect, Event, RecordProcedure};
 use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{Block, DeltaRecord, Leader};
-use crate::types::{LeaseMode, Owner, Time, Version};
-
-/// What the caller of a [`Resume`] does next, and reports back as an [`Event`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Read the own sector.
-    Read,
-    /// Write the own sector, if [`Resume::submit`] lets it.
-    Write(DeltaRecord),
-    /// The attempt is over.
-    Done(Result<Box<Tenure>, Refusal>),
-}
+use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// Why a generation is not continued. After each of these nothing is held.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,51 +73,10 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// Begins; the first effect is [`Effect::Read`]. The caller holds the local lock of `me`'s host id. The identity's
+    /// Begins. The caller holds the local lock of `me`'s host id. The identity's
     /// session is a new one; its name is not used: the record keeps the one it has.
     pub fn new(me: Owner, identity: Identity, terms: Terms) -> Resume {
         Resume { me, identity, terms, step: Step::Reading }
-    }
-
-    /// Takes in what happened and says what to do next.
-    pub fn step(&mut self, event: Event) -> Effect {
-        match (std::mem::replace(&mut self.step, Step::Over), event) {
-            (Step::Reading, Event::Read(span, Seen::Good(record))) => match self.continued(span, record) {
-                Ok((record, deadline)) => {
-                    self.step = Step::Writing { record: Box::new(record.clone()), deadline };
-                    Effect::Write(record)
-                }
-                Err(refusal) => Effect::Done(Err(refusal)),
-            },
-            (Step::Reading, Event::Read(_, Seen::Bad(reason))) => Effect::Done(Err(Refusal::Damaged(reason))),
-            (Step::Writing { deadline, .. }, Event::Wrote(Span { ended: now, .. }, Written::Done))
-                if now >= deadline && in_force!(ResumeInTime) =>
-            {
-                Effect::Done(Err(Refusal::TooLate { deadline, now }))
-            }
-            (Step::Writing { record, .. }, Event::Wrote(span, Written::Done)) => {
-                Effect::Done(Ok(Box::new(Tenure::new(self.me, self.terms.timeouts, *record, span.started))))
-            }
-            (_, Event::ReadFailed | Event::Wrote(..) | Event::Woke(_) | Event::Read(..)) => {
-                Effect::Done(Err(Refusal::Storage))
-            }
-        }
-    }
-
-    /// The write is submitted now, unless it is too late for it: how long it may take. Between the read and this the
-    /// process may have been paused.
-    ///
-    /// # Errors
-    /// The attempt is over: nothing is written.
-    pub fn submit(&mut self, now: Time) -> Result<Duration, Refusal> {
-        match self.step {
-            Step::Writing { deadline, .. } if now < deadline || !in_force!(ResumeInTime) => Ok(deadline.since(now)),
-            Step::Writing { deadline, .. } => {
-                self.step = Step::Over;
-                Err(Refusal::TooLate { deadline, now })
-            }
-            Step::Reading | Step::Over => Err(Refusal::Storage),
-        }
     }
 
     /// The record that continues the one that was read, and until when it must be confirmed.
@@ -167,6 +117,50 @@ impl Resume {
             extension.session = self.identity.session;
         }
         Ok((record, deadline))
+    }
+}
+
+impl RecordProcedure for Resume {
+    type Answer = Result<Box<Tenure>, Refusal>;
+
+    fn record(&self) -> (HostId, &Terms) {
+        (self.me.host, &self.terms)
+    }
+
+    fn patience(&self) -> Duration {
+        self.terms.timeouts.fail()
+    }
+
+    fn step(&mut self, event: Event) -> Effect<Self::Answer> {
+        match (std::mem::replace(&mut self.step, Step::Over), event) {
+            (Step::Reading, Event::Read(span, Seen::Good(record))) => match self.continued(span, record) {
+                Ok((record, deadline)) => {
+                    self.step = Step::Writing { record: Box::new(record.clone()), deadline };
+                    // The process may be paused before it is submitted.
+                    let window = match in_force!(ResumeInTime) {
+                        true => Window { before: deadline, timeout: deadline.since(span.ended) },
+                        false => Window { before: Time::MAX, timeout: self.terms.timeouts.fail() },
+                    };
+                    Effect::Write(record, window)
+                }
+                Err(refusal) => Effect::Done(Err(refusal)),
+            },
+            (Step::Reading, Event::Read(_, Seen::Bad(reason))) => Effect::Done(Err(Refusal::Damaged(reason))),
+            (Step::Writing { deadline, .. }, Event::Wrote(Span { ended: now, .. }, Written::Done))
+                if now >= deadline && in_force!(ResumeInTime) =>
+            {
+                Effect::Done(Err(Refusal::TooLate { deadline, now }))
+            }
+            (Step::Writing { record, .. }, Event::Wrote(span, Written::Done)) => {
+                Effect::Done(Ok(Box::new(Tenure::new(self.me, self.terms.timeouts, *record, span.started))))
+            }
+            (Step::Writing { deadline, .. }, Event::TooLate(now)) => {
+                Effect::Done(Err(Refusal::TooLate { deadline, now }))
+            }
+            (_, Event::ReadFailed | Event::Wrote(..) | Event::TooLate(_) | Event::Woke(_) | Event::Read(..)) => {
+                Effect::Done(Err(Refusal::Storage))
+            }
+        }
     }
 }
 

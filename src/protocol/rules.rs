@@ -190,6 +190,8 @@ mod switch {
         // The device.
         /// What was written in another formatting of the device is neither valid nor empty.
         NonceIsChecked,
+        /// A write that its procedure justifies up to a moment is submitted before that, or not at all.
+        WriteIsInTime,
 
         // Liveness.
         /// A generation newer than its record as last read is live.

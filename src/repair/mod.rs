@@ -216,7 +216,7 @@ impl Membership {
         match finding {
             Finding::HostRecord { host, .. } if *host == self.owner().host => Err(RepairError::Own { host: *host }),
             Finding::HostRecord { host, .. } => {
-                let shown = || self.lockspace.generation_shown(*host);
+                let shown = self.lockspace.generation_shown(*host)?;
                 self.member.repair_host(*host, shown, options.fenced, deadline.unwrap_or_default())
             }
             Finding::Index { .. } => self.guarded(options.wait, || self.repair_index())?,

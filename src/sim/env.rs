@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::Options;
 use super::check::Checker;
-use super::host::{Signal, Tag};
+use super::host::Signal;
+use super::io::Submission;
 use super::random::{Clock, Random};
 use super::storage::{Action, Area, SECTOR, Storage, delta_at};
 use crate::format::{DeltaRecord, Geometry, Leader};
@@ -66,13 +67,12 @@ impl PartialEq for Due {
 
 impl Eq for Due {}
 
-/// A write whose deadline was checked before its host was paused.
+/// A write whose host was paused before its submission.
 pub(super) struct Stalled {
     pub(super) epoch: u64,
-    pub(super) tag: Tag,
-    pub(super) disk: usize,
-    pub(super) started: Time,
-    pub(super) action: Action,
+    /// Before its window was looked at.
+    pub(super) unchecked: bool,
+    pub(super) submission: Submission,
 }
 
 /// What the world knows of a machine beside its processes.

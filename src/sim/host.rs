@@ -10,6 +10,7 @@ mod declaring;
 mod handing;
 mod joining;
 mod leasing;
+mod procedures;
 mod remembering;
 mod resuming;
 mod slot;
@@ -26,7 +27,7 @@ use super::env::{Env, NONCE, lockspace};
 use super::storage::{Area, Sector, delta_at, readable};
 use crate::format::{DeltaRecord, Geometry};
 use crate::protocol::declare::Declaration;
-use crate::protocol::delta::{self, Acquire, Tenure, Terms, may_release};
+use crate::protocol::delta::{Acquire, Tenure, Terms, may_release};
 use crate::protocol::liveness::Observer;
 use crate::protocol::resource::Event;
 use crate::protocol::resumption::Resume;
@@ -40,10 +41,8 @@ use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 pub(super) enum Signal {
     /// A process starts, or tries again to join.
     Start,
-    /// The join's wait is over.
-    JoinWoke,
-    /// The declaration's wait is over.
-    DeclarationWoke,
+    /// The wait of a procedure is over.
+    ProcedureWoke(Tag),
     /// A renewal may be due.
     Renew,
     /// A scan is due.
@@ -136,17 +135,8 @@ pub(super) enum Answer {
     Read(Rc<[u64]>, Vec<Sector>),
     Failed,
     Wrote(Written),
-}
-
-impl Answer {
-    /// What it says of the host record at `at`.
-    fn of_record(self, span: Span, at: u64) -> delta::Event {
-        match self {
-            Answer::Read(_, sectors) => delta::Event::Read(span, record(&sectors[0], at)),
-            Answer::Failed => delta::Event::ReadFailed,
-            Answer::Wrote(written) => delta::Event::Wrote(span, written),
-        }
-    }
+    /// The write was not submitted.
+    TooLate,
 }
 
 /// What the sector of a host record shows.
@@ -190,7 +180,7 @@ struct Member {
     renewal_started: Time,
     slots: BTreeMap<Area, Slot>,
     leaving: bool,
-    declaration: Option<(HostId, Declaration)>,
+    declaration: Option<Declaration>,
 }
 
 impl Host {
@@ -304,9 +294,11 @@ impl Member {
                 }
             }
             Signal::Woke { of, round } => return self.step(index, env, (of, round), Event::Woke),
-            Signal::DeclarationWoke => self.declaring(index, env, delta::Event::Woke(now)),
+            signal @ (Signal::ProcedureWoke(_) | Signal::Io(Completion { tag: Tag::Declare, .. })) => {
+                self.declaring(index, env, signal);
+            }
             Signal::Io(completion) => return self.completed(index, env, completion),
-            Signal::Start | Signal::JoinWoke | Signal::Deadline => {}
+            Signal::Start | Signal::Deadline => {}
         }
         None
     }
@@ -366,6 +358,8 @@ impl Member {
                     Answer::Read(offsets, sectors) => Event::Read { disk, span, since, view: view(&offsets, &sectors) },
                     Answer::Failed => Event::ReadFailed { disk },
                     Answer::Wrote(written) => Event::Wrote { disk, written },
+                    // Only of procedures.
+                    Answer::TooLate => return None,
                 };
                 self.step(index, env, (of, round), event)
             }
@@ -379,12 +373,8 @@ impl Member {
                 }
                 self.settled(index, env, area)
             }
-            (Tag::Declare, answer) => {
-                self.declared(index, env, span, answer);
-                None
-            }
             (Tag::TakeUp { area, listed }, answer) => self.take_up(index, env, (area, listed), started, answer),
-            (Tag::Join | Tag::Resume | Tag::Leave | Tag::Restore { .. }, _) => None,
+            (Tag::Join | Tag::Resume | Tag::Declare | Tag::Renew | Tag::Leave | Tag::Restore { .. }, _) => None,
         }
     }
 

@@ -5,36 +5,105 @@ use std::time::Duration;
 use super::env::{Env, Event, NONCE, Stalled};
 use super::host::{Answer, Completion, Signal, Tag};
 use super::storage::{Action, Area, Io, SECTOR, Sector, delta_at, is_of, readable};
+use crate::protocol::procedure::Window;
 use crate::protocol::{Seen, Written, reading};
 use crate::types::{HostId, Time};
 
+/// An I/O that is about to be submitted.
+pub(super) struct Submission {
+    pub(super) host: usize,
+    pub(super) tag: Tag,
+    pub(super) disk: usize,
+    /// On the host's clock, before the check that comes before the submission.
+    pub(super) started: Time,
+    pub(super) action: Action,
+    pub(super) window: Window,
+}
+
 impl Env {
+    /// When something may be submitted at any time, and takes as long as an I/O may.
+    fn unbounded(&self) -> Window {
+        Window { before: Time::MAX, timeout: self.options.timeouts.io() }
+    }
+
     pub(super) fn read(&mut self, host: usize, tag: Tag, disk: usize, offsets: Vec<u64>) {
+        self.read_within(host, tag, disk, offsets, self.unbounded());
+    }
+
+    pub(super) fn read_within(&mut self, host: usize, tag: Tag, disk: usize, offsets: Vec<u64>, window: Window) {
         let action = Action::Read { offsets: offsets.into(), sectors: Vec::new() };
-        self.submit(host, tag, disk, self.local(host), action);
+        self.submit(Submission { host, tag, disk, started: self.local(host), action, window });
     }
 
     /// Submits a write whose deadline was checked just now; or pauses the host in between. One of several sectors may
     /// tear: each lands at one of two moments or, where it fails or its machine loses power, perhaps never.
     pub(super) fn write(&mut self, host: usize, tag: Tag, disk: usize, offset: u64, bytes: Vec<u8>) {
+        self.write_within(host, tag, disk, offset, bytes, self.unbounded());
+    }
+
+    /// Submits a write if its window is open; or pauses the host before, on either side of that check.
+    pub(super) fn write_within(
+        &mut self,
+        host: usize,
+        tag: Tag,
+        disk: usize,
+        offset: u64,
+        bytes: Vec<u8>,
+        window: Window,
+    ) {
         let started = self.local(host);
         let action = Action::write(offset, &bytes);
-        if !matches!(tag, Tag::Join | Tag::Resume) {
-            self.check.writes(host, self.now);
-        }
+        let submission = Submission { host, tag, disk, started, action, window };
         let stall = self.options.faults.stall;
         if !self.quiet && !self.machines[host].paused && self.random.chance(stall) {
             self.pause(host);
         }
-        let machine = &mut self.machines[host];
-        if machine.paused {
-            machine.stalled.push(Stalled { epoch: machine.epoch, tag, disk, started, action });
+        let paused = self.machines[host].paused;
+        let unchecked = paused && window.before < Time::MAX && self.random.chance(500);
+        if !unchecked && !self.is_in_time(&submission) {
+            return;
+        }
+        if paused {
+            let machine = &mut self.machines[host];
+            machine.stalled.push(Stalled { epoch: machine.epoch, unchecked, submission });
         } else {
-            self.submit(host, tag, disk, started, action);
+            self.submit(submission);
         }
     }
 
-    pub(super) fn submit(&mut self, host: usize, tag: Tag, disk: usize, started: Time, mut action: Action) {
+    /// Goes on with a write before which the host was paused.
+    pub(super) fn resume_write(&mut self, Stalled { epoch, unchecked, submission }: Stalled) {
+        let host = submission.host;
+        if epoch != self.machines[host].epoch {
+            return;
+        }
+        match unchecked {
+            true => {
+                let submission = Submission { started: self.local(host), ..submission };
+                if self.is_in_time(&submission) {
+                    self.submit(submission);
+                }
+            }
+            false => self.submit(submission),
+        }
+    }
+
+    /// Whether a write may be submitted; the one place that looks at its window. Who may not is told so.
+    fn is_in_time(&mut self, submission: &Submission) -> bool {
+        let &Submission { host, tag, started, window, .. } = submission;
+        let open = window.is_open(started);
+        if !open {
+            let completion = Completion { tag, started, late: false, stale: false, answer: Answer::TooLate };
+            let epoch = self.machines[host].epoch;
+            self.at(self.now, Event::Signal { host, epoch, signal: Signal::Io(completion) });
+        } else if !matches!(tag, Tag::Join | Tag::Resume) {
+            self.check.writes(host, self.now);
+        }
+        open
+    }
+
+    pub(super) fn submit(&mut self, submission: Submission) {
+        let Submission { host, tag, disk, started, mut action, window } = submission;
         let timeouts = self.options.timeouts;
         let (writes, is_whole) = match &action {
             Action::Write { parts, .. } => (true, parts.len() > 1),
@@ -95,7 +164,7 @@ impl Env {
             self.at(self.now + first, Event::Takes(id));
         }
         self.at(self.now + completes, Event::Completes(id));
-        let times_out = self.machines[host].clock.world(started + timeouts.io()).max(self.now);
+        let times_out = self.machines[host].clock.world(started + window.timeout).max(self.now);
         if self.now + completes >= times_out {
             self.at(times_out, Event::TimesOut(id));
         }

@@ -114,9 +114,7 @@ impl World {
             clock.started = clock.started + env.now.since(since);
         }
         for write in std::mem::take(&mut env.machines[host].stalled) {
-            if write.epoch == env.machines[host].epoch {
-                env.submit(host, write.tag, write.disk, write.started, write.action);
-            }
+            env.resume_write(write);
         }
         while !env.machines[host].paused
             && let Some((epoch, signal)) = env.machines[host].inbox.pop_front()

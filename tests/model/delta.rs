@@ -11,8 +11,9 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use leasehold::format::{DeltaRecord, Geometry};
-use leasehold::protocol::delta::{Acquire, Effect, Event, Identity, Tenure, Terms};
+use leasehold::protocol::delta::{Acquire, Identity, Joined, Tenure, Terms};
 use leasehold::protocol::liveness::Observer;
+use leasehold::protocol::record::{Effect, Event, RecordProcedure};
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{BootId, Generation, HostId, MachineId, Name, Owner, Time, Timeouts};
 use stateright::{Model, Property};
@@ -149,10 +150,11 @@ impl State {
         self.watcher.clone().is_some_and(|mut watcher| watcher.judge(owner, self.now).is_gone())
     }
 
-    fn begin(now: Time, effect: &Effect) -> Option<Io> {
+    fn begin(now: Time, effect: &Effect<Joined>) -> Option<Io> {
         match effect {
             Effect::Read => Some(Io::Read { started: now, shown: None }),
-            Effect::Write(record) => Some(Io::Write { started: now, record: record.clone(), landed: false }),
+            // Nothing lies between this and its submission.
+            Effect::Write(record, _) => Some(Io::Write { started: now, record: record.clone(), landed: false }),
             Effect::Wait(until) => Some(Io::Wait(*until)),
             Effect::Done(_) => None,
         }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use leasehold::format::{DeltaExtension, DeltaRecord, Geometry};
-use leasehold::protocol::declare::{Declaration, Declared, Effect, Refusal};
-use leasehold::protocol::delta::{self, Acquire, Event, Identity};
+use leasehold::protocol::declare::{Declaration, Declared, Refusal};
+use leasehold::protocol::delta::{self, Acquire, Identity};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::mend::Damaged;
+use leasehold::protocol::record::{Effect, Event, RecordProcedure};
 use leasehold::protocol::resource::{self, Operation, Outcome};
 use leasehold::protocol::{Defect, Seen, Span, Written};
 use leasehold::{BootId, Generation, HostId, LeaseMode, MachineId, Owner, Time, Timeouts, Version, stretched};
@@ -26,7 +27,7 @@ fn declaration(target: Owner, known: Option<(DeltaRecord, Time)>) -> Declaration
 }
 
 /// What comes of a declaration of `target` while each read shows what `shown` gives for the moment; and when.
-fn declared(target: Owner, shown: impl Fn(Duration) -> DeltaRecord) -> (Effect, Duration) {
+fn declared(target: Owner, shown: impl Fn(Duration) -> DeltaRecord) -> (Effect<Result<Declared, Refusal>>, Duration) {
     let mut declaration = declaration(target, None);
     let mut now = start();
     loop {
@@ -46,7 +47,7 @@ fn a_host_that_is_declared_dead_is_over_at_once_and_its_leases_are_free() {
     world.dies(B);
     world.is_blocked_by(C, B);
     let dead = world.records[&id(B)].clone();
-    let (Effect::Write(ended), after) = declared(owner(B, 1), |_| dead.clone()) else { panic!("it is dead") };
+    let (Effect::Write(ended, _), after) = declared(owner(B, 1), |_| dead.clone()) else { panic!("it is dead") };
     assert!(after >= timeouts().renewal() && after < timeouts().fail(), "{after:?}");
     assert!(ended.is_free() && ended.generation == 1 && ended.host_name == dead.host_name, "{ended:?}");
     // Who it is stays: its machine finds its id again.
@@ -64,7 +65,7 @@ fn who_has_watched_a_host_for_long_enough_declares_it_dead_without_waiting() {
     let mut waits = declaration(owner(B, 1), Some((record(owner(B, 1), timeouts()), start())));
     assert!(matches!(waits.step(Event::Read(at(start()), Seen::Good(dead.clone()))), Effect::Wait(_)));
     let mut prompt = declaration(owner(B, 1), Some((dead.clone(), since)));
-    assert!(matches!(prompt.step(Event::Read(at(start()), Seen::Good(dead.clone()))), Effect::Write(_)));
+    assert!(matches!(prompt.step(Event::Read(at(start()), Seen::Good(dead.clone()))), Effect::Write(..)));
     // What was watched must be what is there.
     let mut changed = dead.clone();
     changed.timestamp += 1;
@@ -118,7 +119,7 @@ fn a_declaration_is_answered_only_when_it_is_durable() {
     let dead = record(owner(B, 1), timeouts());
     let writing = || {
         let mut declaration = declaration(owner(B, 1), Some((dead.clone(), Time::ZERO)));
-        assert!(matches!(declaration.step(Event::Read(at(start()), Seen::Good(dead.clone()))), Effect::Write(_)));
+        assert!(matches!(declaration.step(Event::Read(at(start()), Seen::Good(dead.clone()))), Effect::Write(..)));
         declaration
     };
     assert_eq!(writing().step(Event::Wrote(at(start()), Written::Done)), Effect::Done(Ok(Declared::Dead)));
@@ -136,13 +137,14 @@ fn a_declaration_is_answered_only_when_it_is_durable() {
 fn a_record_of_a_sanlock_host_stays_one() {
     let theirs = DeltaRecord { extension: None, ..record(owner(B, 1), timeouts()) };
     let (end, _) = declared(owner(B, 1), |_| theirs.clone());
-    assert_eq!(end, Effect::Write(DeltaRecord { timestamp: 0, ..theirs }));
+    let Effect::Write(ended, _) = end else { panic!("{end:?}") };
+    assert_eq!(ended, DeltaRecord { timestamp: 0, ..theirs });
 }
 
 #[test]
 fn the_sector_says_who_declared_a_host_dead() {
     let dead = record(owner(B, 1), timeouts());
-    let (Effect::Write(ended), _) = declared(owner(B, 1), |_| dead.clone()) else { panic!("it is dead") };
+    let (Effect::Write(ended, _), _) = declared(owner(B, 1), |_| dead.clone()) else { panic!("it is dead") };
     let at = Geometry::default().delta_offset(id(B));
     assert_eq!(DeltaRecord::decode(&ended.encode(at), at), Ok(ended.clone()));
     assert_eq!(ended.extension.unwrap().declared_by, Some(id(A)));
@@ -170,12 +172,12 @@ fn a_record_that_was_mended_ends_no_generation_and_is_nobodys() {
     let mut now = start();
     let end = loop {
         match join.step(Event::Read(at(now), Seen::Good(record.clone()))) {
-            delta::Effect::Wait(until) => now = until,
+            Effect::Wait(until) => now = until,
             end => break end,
         }
         join.step(Event::Woke(now));
     };
-    assert!(matches!(end, delta::Effect::Done(Err(delta::Refusal::NotReleased(_)))), "{end:?}");
+    assert!(matches!(end, Effect::Done(Err(delta::Refusal::NotReleased(_)))), "{end:?}");
     // By somebody's word it is free, and says by whose.
     let freed = damaged(B, None, Some(id(A))).mended(7);
     assert!(freed.is_free() && freed.extension.as_ref().unwrap().declared_by == Some(id(A)));

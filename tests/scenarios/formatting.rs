@@ -2,6 +2,7 @@
 
 use leasehold::format::{Block, BlockExtension, Leader, LeaderExtension};
 use leasehold::protocol::delta::{self, Acquire, Identity};
+use leasehold::protocol::record::{self, RecordProcedure};
 use leasehold::protocol::resource::{Effect, Outcome, Refusal};
 use leasehold::protocol::{Defect, Seen, Span, reading};
 use leasehold::{BootId, MachineId, Version};
@@ -90,8 +91,9 @@ fn scenario_54_a_late_host_record_of_the_former_lockspace_says_nothing() {
         assert_eq!(rest, None);
         let identity = Identity { name: name("host"), machine: MachineId::new(A), boot: BootId::new(1), session: 1 };
         let now = World::new().now;
-        match Acquire::new(me, identity, terms(), 0).step(delta::Event::Read(Span { started: now, ended: now }, seen)) {
-            delta::Effect::Done(Err(delta::Refusal::Damaged(Defect::OtherFormatting { number: 4, .. }))) => {}
+        match Acquire::new(me, identity, terms(), 0).step(record::Event::Read(Span { started: now, ended: now }, seen))
+        {
+            record::Effect::Done(Err(delta::Refusal::Damaged(Defect::OtherFormatting { number: 4, .. }))) => {}
             other => panic!("{other:?}"),
         }
     }

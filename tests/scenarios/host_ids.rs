@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use leasehold::format::{DeltaExtension, DeltaRecord};
-use leasehold::protocol::delta::{self, Acquire, Identity, Loss, Refusal, Tenure};
+use leasehold::protocol::delta::{Acquire, Identity, Loss, Refusal, Tenure};
 use leasehold::protocol::identity::{Board, Found, boot, machine, named};
 use leasehold::protocol::liveness::{Observer, Verdict};
+use leasehold::protocol::record::{Effect, Event, RecordProcedure};
 use leasehold::protocol::sightings::Sightings;
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{BootId, MachineId, Profile, Time, Unidentified};
@@ -15,12 +16,12 @@ use crate::world::*;
 /// A host id held by `me`, as a join leaves it; and when that was.
 pub(crate) fn tenure() -> (Tenure, DeltaRecord, Time) {
     let (mut acquire, written, mut now) = join(B);
-    let settled = acquire.step(delta::Event::Wrote(Span { started: now, ended: now }, Written::Done));
-    let delta::Effect::Wait(until) = settled else { panic!("{settled:?}") };
+    let settled = acquire.step(Event::Wrote(Span { started: now, ended: now }, Written::Done));
+    let Effect::Wait(until) = settled else { panic!("{settled:?}") };
     now = until;
-    assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
-    match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(written.clone()))) {
-        delta::Effect::Done(Ok(tenure)) => (*tenure, written, now),
+    assert_eq!(acquire.step(Event::Woke(now)), Effect::Read);
+    match acquire.step(Event::Read(Span { started: now, ended: now }, Seen::Good(written.clone()))) {
+        Effect::Done(Ok(tenure)) => (*tenure, written, now),
         other => panic!("{other:?}"),
     }
 }
@@ -32,8 +33,8 @@ fn join(machine: u64) -> (Acquire, DeltaRecord, Time) {
     // Each skips another number of generations.
     let mut acquire = Acquire::new(id(A), identity, terms(), machine);
     let free = DeltaRecord { timestamp: 0, ..record(owner(A, 4), timeouts()) };
-    match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(free))) {
-        delta::Effect::Write(record) => (acquire, record, now),
+    match acquire.step(Event::Read(Span { started: now, ended: now }, Seen::Good(free))) {
+        Effect::Write(record, _) => (acquire, record, now),
         other => panic!("{other:?}"),
     }
 }
@@ -48,13 +49,13 @@ fn takes_after(who: Identity, seen: &DeltaRecord) -> Option<Duration> {
     let start = Time::ZERO + Duration::from_secs(100);
     let mut now = start;
     loop {
-        match acquire.step(delta::Event::Read(Span { started: now, ended: now }, Seen::Good(seen.clone()))) {
-            delta::Effect::Wait(until) => now = until,
-            delta::Effect::Write(_) => return Some(now.since(start)),
-            delta::Effect::Done(Err(Refusal::NotReleased(_))) => return None,
+        match acquire.step(Event::Read(Span { started: now, ended: now }, Seen::Good(seen.clone()))) {
+            Effect::Wait(until) => now = until,
+            Effect::Write(..) => return Some(now.since(start)),
+            Effect::Done(Err(Refusal::NotReleased(_))) => return None,
             other => panic!("{other:?}"),
         }
-        assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
+        assert_eq!(acquire.step(Event::Woke(now)), Effect::Read);
     }
 }
 
@@ -263,10 +264,10 @@ fn scenario_53_a_containers_fresh_boot_is_no_reboot() {
 fn scenario_42_a_join_that_took_too_long_writes_no_more_and_ends_no_generation() {
     let (mut slow, slow_record, now) = join(C);
     let took = Span { started: now, ended: now + timeouts().io() + Duration::from_millis(1) };
-    let ended = slow.step(delta::Event::Wrote(took, Written::Done));
-    assert_eq!(ended, delta::Effect::Done(Err(Refusal::Storage)));
-    for event in [delta::Event::Woke(took.ended), delta::Event::Read(took, Seen::Good(slow_record.clone()))] {
-        assert!(!matches!(slow.step(event), delta::Effect::Write(_)), "it writes again");
+    let ended = slow.step(Event::Wrote(took, Written::Done));
+    assert_eq!(ended, Effect::Done(Err(Refusal::Storage)));
+    for event in [Event::Woke(took.ended), Event::Read(took, Seen::Good(slow_record.clone()))] {
+        assert!(!matches!(slow.step(event), Effect::Write(_, _)), "it writes again");
     }
     // Its record lands over that of the host that has the id: that host is lost at once, but not gone for others.
     let (mut tenure, mine, held) = tenure();
@@ -297,11 +298,11 @@ fn scenario_58_a_medium_without_a_name_is_the_loss_at_once() {
 fn a_join_waits_until_no_write_of_another_join_can_land_in_time() {
     let (mut acquire, written, now) = join(B);
     let span = Span { started: now, ended: now };
-    let delta::Effect::Wait(until) = acquire.step(delta::Event::Wrote(span, Written::Done)) else { panic!("no wait") };
+    let Effect::Wait(until) = acquire.step(Event::Wrote(span, Written::Done)) else { panic!("no wait") };
     assert!(until.since(now) > timeouts().io() * 2);
-    assert_eq!(acquire.step(delta::Event::Woke(now)), delta::Effect::Read);
-    let early = acquire.step(delta::Event::Read(span, Seen::Good(written)));
-    assert!(matches!(early, delta::Effect::Done(Err(_))), "{early:?}");
+    assert_eq!(acquire.step(Event::Woke(now)), Effect::Read);
+    let early = acquire.step(Event::Read(span, Seen::Good(written)));
+    assert!(matches!(early, Effect::Done(Err(_))), "{early:?}");
 }
 
 /// Both read the id as free and both write: only the one whose record is there at the end has it (rule
@@ -310,11 +311,11 @@ fn a_join_waits_until_no_write_of_another_join_can_land_in_time() {
 fn scenario_42_of_two_that_join_at_once_the_one_that_was_overwritten_has_nothing() {
     let (mut first, ..) = join(B);
     let (_, second, now) = join(C);
-    let ended = first.step(delta::Event::Wrote(Span { started: now, ended: now }, Written::Done));
-    let delta::Effect::Wait(until) = ended else { panic!("{ended:?}") };
-    assert_eq!(first.step(delta::Event::Woke(until)), delta::Effect::Read);
-    let checked = first.step(delta::Event::Read(Span { started: until, ended: until }, Seen::Good(second)));
-    assert_eq!(checked, delta::Effect::Done(Err(Refusal::Outrun)));
+    let ended = first.step(Event::Wrote(Span { started: now, ended: now }, Written::Done));
+    let Effect::Wait(until) = ended else { panic!("{ended:?}") };
+    assert_eq!(first.step(Event::Woke(until)), Effect::Read);
+    let checked = first.step(Event::Read(Span { started: until, ended: until }, Seen::Good(second)));
+    assert_eq!(checked, Effect::Done(Err(Refusal::Outrun)));
 }
 
 #[test]

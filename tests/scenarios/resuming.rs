@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use leasehold::format::{Block, BlockExtension, DeltaExtension, DeltaRecord, Geometry, Leader};
 use leasehold::protocol::area::AreaView;
-use leasehold::protocol::delta::{Event, Identity, Loss, Tenure};
+use leasehold::protocol::delta::{Identity, Loss, Tenure};
 use leasehold::protocol::liveness::Observer;
-use leasehold::protocol::resumption::{Effect, Refusal, Resume, Standing};
+use leasehold::protocol::record::{Effect, Event, RecordProcedure};
+use leasehold::protocol::resumption::{Refusal, Resume, Standing};
 use leasehold::protocol::{Seen, Span, Written};
 use leasehold::{BootId, LeaseMode, MachineId, Owner, Time, Version};
 
@@ -47,8 +48,8 @@ fn attempt(me: Owner, machine: u64, boot: u32) -> Resume {
 fn resume(me: Owner, record: &DeltaRecord, read: Time, wrote: Time) -> Result<(Tenure, DeltaRecord), Refusal> {
     let mut machine = attempt(me, B, 1);
     match machine.step(Event::Read(instant(read), Seen::Good(record.clone()))) {
-        Effect::Write(written) => {
-            machine.submit(read)?;
+        Effect::Write(written, window) => {
+            assert!(window.is_open(read));
             match machine.step(Event::Wrote(Span { started: read, ended: wrote }, Written::Done)) {
                 Effect::Done(result) => result.map(|tenure| (*tenure, written)),
                 other => panic!("{other:?}"),
@@ -108,12 +109,12 @@ fn scenario_9_a_successor_that_was_paused_writes_nothing_after_the_deadline() {
     let (before, record, renewed) = predecessor();
     let mut machine = attempt(before.me(), B, 1);
     let read = machine.step(Event::Read(instant(renewed), Seen::Good(record)));
-    assert!(matches!(read, Effect::Write(_)), "{read:?}");
-    let left = machine.submit(renewed + ms(1)).unwrap();
-    let deadline = renewed + ms(1) + left;
-    assert!(left < timeouts().fail());
-    assert_eq!(machine.submit(deadline), Err(Refusal::TooLate { deadline, now: deadline }));
-    assert!(machine.submit(renewed + ms(1)).is_err(), "too late stays so");
+    let Effect::Write(_, window) = read else { panic!("{read:?}") };
+    let deadline = window.before;
+    assert!(deadline < renewed + timeouts().fail());
+    assert!(window.is_open(renewed + ms(1)) && !window.is_open(deadline));
+    let late = machine.step(Event::TooLate(deadline));
+    assert_eq!(late, Effect::Done(Err(Refusal::TooLate { deadline, now: deadline })));
     let late = machine.step(Event::Wrote(instant(renewed), Written::Done));
     assert!(matches!(late, Effect::Done(Err(_))), "{late:?}");
 }

@@ -1,11 +1,10 @@
 //! Declares machines dead of which it is true that they were without power.
 
-use super::{Answer, Member, Signal, Tag, terms};
-use crate::protocol::Span;
-use crate::protocol::declare::{Declaration, Declared, Effect};
-use crate::protocol::delta::Event;
+use super::procedures::Next;
+use super::{Member, Signal, Tag, terms};
+use crate::protocol::declare::{Declaration, Declared};
+use crate::protocol::procedure::Event;
 use crate::sim::env::Env;
-use crate::sim::storage::delta_at;
 
 impl Member {
     /// Begins a declaration, now and then.
@@ -23,33 +22,23 @@ impl Member {
         env.trace(|| format!("host {index} declares {target} dead"));
         let known = self.observer.record(target.host).and_then(|seen| seen.good().cloned());
         let known = known.zip(self.observer.first_seen(target.host));
-        let declaration = Declaration::new(self.tenure.me().host, target, terms(self.timeouts), known);
-        self.declaration = Some((target.host, declaration));
-        env.read(index, Tag::Declare, 0, vec![delta_at(target.host)]);
+        self.declaration = Some(Declaration::new(self.tenure.me().host, target, terms(self.timeouts), known));
+        self.go_on_declaring(index, env, Event::Begun(env.local(index)));
     }
 
-    pub(super) fn declared(&mut self, index: usize, env: &mut Env, span: Span, answer: Answer) {
-        let Some((host, _)) = &self.declaration else { return };
-        let at = delta_at(*host);
-        self.declaring(index, env, answer.of_record(span, at));
+    pub(super) fn declaring(&mut self, index: usize, env: &mut Env, signal: Signal) {
+        if let Some(event) = signal.event_of(Tag::Declare, env.local(index)) {
+            self.go_on_declaring(index, env, event);
+        }
     }
 
-    pub(super) fn declaring(&mut self, index: usize, env: &mut Env, event: Event) {
-        let Some((host, declaration)) = &mut self.declaration else { return };
-        let at = delta_at(*host);
-        match declaration.step(event) {
-            Effect::Read => env.read(index, Tag::Declare, 0, vec![at]),
-            Effect::Write(record) if !env.storage.writing(index, |_, offset| offset == at) => {
-                env.write(index, Tag::Declare, 0, at, record.encode(at));
-            }
-            // Of an earlier declaration.
-            Effect::Write(_) => self.declaration = None,
-            Effect::Wait(until) => env.signal(index, until, Signal::DeclarationWoke),
-            Effect::Done(end) => {
-                env.trace(|| format!("host {index} declared: {end:?}"));
-                env.check.counters.declared += u64::from(end == Ok(Declared::Dead));
-                self.declaration = None;
-            }
+    fn go_on_declaring(&mut self, index: usize, env: &mut Env, event: Event) {
+        let Some(declaration) = &mut self.declaration else { return };
+        let (driver, deadline) = ((index, Tag::Declare), self.tenure.deadline());
+        if let Next::Over(end) = env.carry_out(driver, deadline, declaration, &mut self.observer, event) {
+            env.trace(|| format!("host {index} declared: {end:?}"));
+            env.check.counters.declared += u64::from(end == Ok(Declared::Dead));
+            self.declaration = None;
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::{Answer, Completion, End, Host, Member, Process, Signal, Tag, terms};
-use crate::protocol::delta::{self, Acquire, Refusal};
+use super::procedures::Next;
+use super::{End, Host, Member, Process, Signal, Tag, terms};
+use crate::protocol::delta::{Acquire, Refusal};
+use crate::protocol::liveness::Observer;
+use crate::protocol::procedure::Event;
 use crate::protocol::rules::in_force;
-use crate::protocol::{Span, Written};
 use crate::sim::env::Env;
-use crate::sim::storage::{Area, delta_at};
-use crate::types::HostId;
+use crate::sim::storage::Area;
+use crate::types::{HostId, Time};
 
 impl Host {
     pub(super) fn start(&mut self, env: &mut Env) {
@@ -32,35 +34,24 @@ impl Host {
         }
         self.process = Process::Joining(id, Box::new(Acquire::new(id, identity, terms, env.random.next())));
         env.trace(|| format!("host {index} joins as {id}"));
-        env.read(index, Tag::Join, 0, vec![delta_at(id)]);
+        self.go_on_joining(env, Event::Begun(env.local(index)));
     }
 
     pub(super) fn joining(&mut self, env: &mut Env, signal: Signal) {
+        if let Some(event) = signal.event_of(Tag::Join, env.local(self.index)) {
+            self.go_on_joining(env, event);
+        }
+    }
+
+    fn go_on_joining(&mut self, env: &mut Env, event: Event) {
         let (index, now) = (self.index, env.local(self.index));
         let Process::Joining(id, acquire) = &mut self.process else { return };
-        let (id, at) = (*id, delta_at(*id));
-        let event = match signal {
-            Signal::JoinWoke => delta::Event::Woke(now),
-            Signal::Io(Completion { answer: Answer::Wrote(Written::InFlight), .. })
-                if !in_force!(JoinWriteIsPrompt) =>
-            {
-                return;
-            }
-            Signal::Io(Completion { tag: Tag::Join, started, late, answer, .. })
-                if !late || !in_force!(JoinWriteIsPrompt) =>
-            {
-                answer.of_record(Span { started, ended: now }, at)
-            }
-            _ => return,
-        };
-        match acquire.step(event) {
-            delta::Effect::Read => env.read(index, Tag::Join, 0, vec![at]),
-            delta::Effect::Write(record) => {
-                self.id = Some(id);
-                env.write(index, Tag::Join, 0, at, record.encode(at));
-            }
-            delta::Effect::Wait(until) => env.signal(index, until, Signal::JoinWoke),
-            delta::Effect::Done(Ok(tenure)) => {
+        let id = *id;
+        let mut observer = Observer::new(env.options.timeouts);
+        match env.carry_out((index, Tag::Join), Time::MAX, &mut **acquire, &mut observer, event) {
+            Next::Waits => {}
+            Next::Writes => self.id = Some(id),
+            Next::Over(Ok(tenure)) => {
                 env.trace(|| format!("host {index} holds {}", tenure.me()));
                 self.latest = Some(tenure.me());
                 let until = env.machines[index].clock.world(tenure.deadline());
@@ -78,7 +69,7 @@ impl Host {
                 member.recall_sightings(index, env);
                 self.process = Process::Member(Box::new(member));
             }
-            delta::Effect::Done(Err(refusal)) => {
+            Next::Over(Err(refusal)) => {
                 env.trace(|| format!("host {index} could not join as {id}: {refusal:?}"));
                 env.check.counters.refusals += 1;
                 if refusal != Refusal::Storage {

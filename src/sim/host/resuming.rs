@@ -4,15 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::procedures::Next;
 use super::slot::Held;
-use super::{Answer, Completion, End, Host, Member, Process, Signal, Tag, view};
-use crate::protocol::Span;
+use super::{Answer, End, Host, Member, Process, Signal, Tag, view};
 use crate::protocol::delta::{Identity, Terms};
 use crate::protocol::holding::{Holding, Loss};
+use crate::protocol::liveness::Observer;
+use crate::protocol::procedure::Event;
 use crate::protocol::resource::Operation;
-use crate::protocol::resumption::{Effect, Refusal, Resume, Standing};
+use crate::protocol::resumption::{Refusal, Resume, Standing};
 use crate::sim::env::Env;
-use crate::sim::storage::{Area, delta_at};
+use crate::sim::storage::Area;
 use crate::types::{LeaseMode, Owner, Time, Version};
 
 /// What a process leaves to the next one of its machine.
@@ -47,22 +49,23 @@ impl Host {
         env.trace(|| format!("host {index} resumes {}", token.me));
         let me = token.me;
         self.process = Process::Resuming(token, Box::new(Resume::new(me, identity, terms)));
-        env.read(index, Tag::Resume, 0, vec![delta_at(me.host)]);
+        self.go_on_resuming(env, Event::Begun(env.local(index)));
     }
 
     pub(super) fn resuming(&mut self, env: &mut Env, signal: Signal) {
+        if let Some(event) = signal.event_of(Tag::Resume, env.local(self.index)) {
+            self.go_on_resuming(env, event);
+        }
+    }
+
+    fn go_on_resuming(&mut self, env: &mut Env, event: Event) {
         let (index, now) = (self.index, env.local(self.index));
         let Process::Resuming(token, resume) = &mut self.process else { return };
-        let (token, at) = (token.clone(), delta_at(token.me.host));
-        let Signal::Io(Completion { tag: Tag::Resume, started, late: false, answer, .. }) = signal else { return };
-        let span = Span { started, ended: now };
-        match resume.step(answer.of_record(span, at)) {
-            Effect::Read => env.read(index, Tag::Resume, 0, vec![at]),
-            Effect::Write(record) => match resume.submit(now) {
-                Ok(_) => env.write(index, Tag::Resume, 0, at, record.encode(at)),
-                Err(refusal) => self.not_resumed(env, token, refusal),
-            },
-            Effect::Done(Ok(tenure)) => {
+        let token = token.clone();
+        let mut observer = Observer::new(env.options.timeouts);
+        match env.carry_out((index, Tag::Resume), Time::MAX, &mut **resume, &mut observer, event) {
+            Next::Waits | Next::Writes => {}
+            Next::Over(Ok(tenure)) => {
                 env.trace(|| format!("host {index} goes on with {}", token.me));
                 env.resumed = Some(token.me);
                 let mut member = Member::new(*tenure, env.options.timeouts, env.timeouts(index));
@@ -78,7 +81,7 @@ impl Host {
                 env.signal(index, now, Signal::Scan);
                 self.process = Process::Member(Box::new(member));
             }
-            Effect::Done(Err(refusal)) => self.not_resumed(env, token, refusal),
+            Next::Over(Err(refusal)) => self.not_resumed(env, token, refusal),
         }
     }
 
