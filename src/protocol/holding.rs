@@ -48,8 +48,8 @@ impl Loss {
 /// What is to be done now about a lease that is held, or was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Task {
-    /// Look at the leader and at the blocks of all ids in use, the own one included; and report that by
-    /// [`Holding::looked`] or [`Holding::not_looked`].
+    /// Look at the leader and at the blocks of all ids in use, the own one included; report that by
+    /// [`Holding::looked`].
     Look,
     /// Release it, unless an operation is under way: what it protected is gone by now, and whoever comes next waits for
     /// its claim or flag to be. Report that by [`Holding::given_back`].

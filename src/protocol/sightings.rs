@@ -20,7 +20,7 @@ use crate::types::{HostId, Time};
 /// That a record was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sighting {
-    /// A hash of the record: see [`print`].
+    /// A hash of the record: see [`print()`].
     pub print: u128,
     /// End of the read that first showed it.
     pub since: Time,
