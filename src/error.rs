@@ -187,6 +187,10 @@ pub enum LossReason {
         #[source]
         cause: Option<Arc<DiskError>>,
     },
+    /// This process was forked from the one that holds it, which may hold it still. Nothing of this process's copy
+    /// counts.
+    #[error("this process was forked from the one that holds it")]
+    Forked,
     /// A thread of the engine panicked: what it left undone can't be known.
     #[error("the engine panicked")]
     Panicked,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
+use crate::disk::Process;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::Tell;
 use crate::engine::notices::{Notice, TellNotice};
@@ -148,6 +149,7 @@ impl JoinOptions {
 /// A join that is under way.
 #[derive(Debug)]
 pub struct Joining {
+    process: Process,
     cancel: Arc<Cancel>,
     thread: Option<thread::JoinHandle<Result<Membership, JoinError>>>,
 }
@@ -160,7 +162,7 @@ impl Joining {
             .name("leasehold-join".into())
             .spawn(move || Membership::join(&lockspace, options, &cancelled))
             .map_err(|source| JoinError::System { what: "the joining thread could not be started", source })?;
-        Ok(Joining { cancel, thread: Some(thread) })
+        Ok(Joining { process: Process::this(), cancel, thread: Some(thread) })
     }
 
     /// Whether the outcome is there, so that [`Joining::wait`] doesn't wait.
@@ -168,7 +170,7 @@ impl Joining {
         self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
-    /// Waits for the outcome.
+    /// Waits for the outcome. `Cancelled` in a child of the process that joins, made by `fork`.
     ///
     /// # Errors
     /// See [`JoinError`].
@@ -180,6 +182,9 @@ impl Joining {
     pub fn cancel(self) {}
 
     fn finish(&mut self) -> Option<Result<Membership, JoinError>> {
+        if self.process.is_parent() {
+            return None;
+        }
         Some(match self.thread.take()?.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -189,6 +194,9 @@ impl Joining {
 
 impl Drop for Joining {
     fn drop(&mut self) {
+        if self.process.is_parent() {
+            return;
+        }
         self.cancel.cancel();
         // Nobody has had the membership that it may have become: it is left though a panic drops this.
         if let Some(Ok(membership)) = self.thread.take().and_then(|thread| thread.join().ok()) {

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::acquire::Wait;
 use crate::engine::member::Member;
@@ -22,20 +23,17 @@ use crate::types::{LeaseMode, Owner, Resource, Version};
 /// it released in the background, as [`Lease::release`] does. But a panic that drops it releases nothing, because it
 /// says nothing about what the lease protects: the lease stays held, renewed and supervised, until the membership ends,
 /// and [`Membership::orphans`](crate::Membership::orphans) hands it out again. Then it runs out at the deadline.
+///
+/// A child process made by `fork` has a copy, which says that the lease is lost: see [`Membership`](crate::Membership).
 pub struct Lease {
     member: Arc<Member>,
     resource: Resource,
-    held: Mutex<Held>,
+    /// How it is held, and at which version.
+    shared: AtomicBool,
+    version: AtomicU64,
     /// Taken by a conversion, and by what relies on how the lease is held until it has ended.
     changing: RwLock<()>,
     released: bool,
-}
-
-/// How it is held, and at which version.
-#[derive(Clone, Copy)]
-struct Held {
-    mode: LeaseMode,
-    version: Version,
 }
 
 impl fmt::Debug for Lease {
@@ -51,8 +49,9 @@ impl fmt::Debug for Lease {
 
 impl Lease {
     pub(crate) const fn new(member: Arc<Member>, resource: Resource, mode: LeaseMode, version: Version) -> Lease {
-        let held = Mutex::new(Held { mode, version });
-        Lease { member, resource, held, changing: RwLock::new(()), released: false }
+        let shared = AtomicBool::new(matches!(mode, LeaseMode::Shared));
+        let version = AtomicU64::new(version.get());
+        Lease { member, resource, shared, version, changing: RwLock::new(()), released: false }
     }
 
     pub(crate) fn key(&self) -> (u64, Version) {
@@ -81,13 +80,16 @@ impl Lease {
 
     /// Whether others may share it.
     pub fn mode(&self) -> LeaseMode {
-        self.held.lock().mode
+        match self.shared.load(Ordering::Acquire) {
+            true => LeaseMode::Shared,
+            false => LeaseMode::Exclusive,
+        }
     }
 
     /// The version of this ownership: the fencing token. Larger than that of every ownership before it. A shared lease
     /// has the version that its host owned to set it up.
     pub fn version(&self) -> Version {
-        self.held.lock().version
+        Version::new(self.version.load(Ordering::Acquire))
     }
 
     /// What to acquire it by again if nobody has owned it in between: see [`AcquireOptions::unchanged`].
@@ -169,13 +171,16 @@ impl Lease {
     /// # Errors
     /// See [`ConvertError`], which says what is held then.
     pub fn convert(&self, to: LeaseMode, wait: Wait) -> Result<(), ConvertError> {
+        self.member.pulse.held_here(self.key()).map_err(ConvertError::Lost)?;
         let deadline = wait.deadline(self.member.io.now());
         let _alone = self.changing.write();
         let converted = self.member.convert(&self.resource, to, self.version(), deadline);
-        let mut held = self.held.lock();
         match &converted {
-            Ok(version) => *held = Held { mode: to, version: *version },
-            Err(ConvertError::Unknown { .. }) => held.mode = LeaseMode::Shared,
+            Ok(version) => {
+                self.version.store(version.get(), Ordering::Release);
+                self.shared.store(to == LeaseMode::Shared, Ordering::Release);
+            }
+            Err(ConvertError::Unknown { .. }) => self.shared.store(true, Ordering::Release),
             Err(_) => {}
         }
         converted.map(|_| ())
@@ -199,9 +204,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.member.pulse.is_forked() {
+            return;
+        }
         if !self.released && thread::panicking() {
-            let Held { mode, version } = *self.held.get_mut();
-            self.member.orphans.lock().push((self.resource, mode, version));
+            self.member.orphans.lock().push((self.resource, self.mode(), self.version()));
             return;
         }
         if !self.released {

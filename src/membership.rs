@@ -8,7 +8,7 @@ use crate::engine::feeding::Feeder;
 use crate::engine::hosts::HostInfo;
 use crate::engine::member::Member;
 use crate::engine::pulse::{Status, Subject, Until};
-use crate::error::LeaveError;
+use crate::error::{LeaveError, LossReason};
 use crate::lease::Lease;
 use crate::lockspace::Lockspace;
 use crate::supervision::{Ladder, Protected, SuperviseError, Supervision};
@@ -25,6 +25,13 @@ use crate::watchdog::WatchdogError;
 ///
 /// A panic that drops it gives nothing back either, whether a lease is held or not: it says nothing about the programs
 /// that depend on the host id, and a watchdog goes on counting. This machine takes the id again after D.
+///
+/// A child process made by `fork` without `exec` has copies of the membership and of its leases, and no part in them.
+/// There each says that it is lost ([`LossReason::Forked`]), though its parent may hold it. No call there reads or
+/// writes anything, and dropping a copy does nothing. Calls that neither tell a status nor can fail may wait for ever
+/// in the child, for another thread of the parent that was just in such a call. As the child shares the open device and
+/// its locks, no other process of this machine gets the host id before the child, too, has ended or called `exec`: it
+/// is told [`JoinError::HeldHere`](crate::JoinError::HeldHere). So fork before the join, or start another program.
 #[derive(Debug)]
 pub struct Membership {
     pub(crate) member: Arc<Member>,
@@ -97,7 +104,7 @@ impl Membership {
     /// may fire.
     pub fn disarm_watchdog(&self) -> Result<(), WatchdogError> {
         match self.member.pulse.held() {
-            Ok(_) => Err(WatchdogError::StillHeld),
+            Ok(_) | Err(LossReason::Forked) => Err(WatchdogError::StillHeld),
             Err(_) => self.member.disarm(),
         }
     }
@@ -164,6 +171,9 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        if self.member.pulse.is_forked() {
+            return;
+        }
         // The thread that watches the clock lives until it has told the loss, whatever that comes from.
         if thread::panicking() || self.member.leave().is_err() {
             self.member.end(Until::Stopped);

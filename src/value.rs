@@ -71,6 +71,7 @@ impl Lease {
         let (member, resource) = (self.member(), self.resource());
         let geometry = member.terms.geometry;
         let at = place(geometry, resource)?;
+        member.pulse.held_here(self.key()).map_err(ValueError::Lost)?;
         // Who shares must not see a write land.
         let _held = self.unchanging();
         let sector = Value::encode(data, self.version(), self.owner(), geometry, at)

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::pool::{Buffer, Job, Pool, Refused};
-use super::{Disk, Fault, LockOutcome, Op, Reply, Request};
+use super::{Disk, Fault, LockOutcome, Op, Process, Reply, Request};
 use crate::format::SectorSize;
 
 /// The most bytes moved by one system call: bounds what a worker's buffer keeps.
@@ -108,7 +108,10 @@ pub enum OpenError {
 /// each lane. Requests of more than 1 MiB are done in steps.
 ///
 /// When it is dropped, requests that no thread has begun are abandoned. Those begun end when the kernel ends them, and
-/// the file stays open, with its locks, until then. A child process made by `fork` has none of the threads.
+/// the file stays open, with its locks, until then.
+///
+/// In a child process made by `fork` every request and every lock fails with [`Fault::Forked`]. The child keeps the
+/// file open, with the locks that were taken on it, until it ends or calls `exec`.
 #[derive(Debug)]
 pub struct DirectDisk {
     medium: Arc<Medium>,
@@ -126,7 +129,7 @@ struct Medium {
     /// Whether it had a name that it can lose.
     named: bool,
     len: AtomicU64,
-    process: u32,
+    process: Process,
 }
 
 impl DirectDisk {
@@ -182,7 +185,10 @@ impl Disk for DirectDisk {
 
 impl Drop for DirectDisk {
     fn drop(&mut self) {
-        self.pool.close();
+        // The threads are the parent's; one of them may have been in here when the child was made.
+        if !self.medium.process.is_parent() {
+            self.pool.close();
+        }
     }
 }
 
@@ -250,13 +256,16 @@ impl Medium {
             // As the path was looked up: it may have been deleted since.
             named: before.st_nlink > 0,
             len: AtomicU64::new(0),
-            process: std::process::id(),
+            process: Process::this(),
         };
         medium.look().map_err(os)?;
         Ok(medium)
     }
 
     fn fcntl_lock(&self, kind: libc::c_int, offset: u64, len: u64) -> Result<LockOutcome, Fault> {
+        if self.process.is_parent() {
+            return Err(Fault::Forked);
+        }
         if self.access == Access::ReadOnly {
             return Err(Fault::ReadOnly);
         }
@@ -292,8 +301,11 @@ impl Medium {
         Ok((len, gone))
     }
 
-    /// What can be told without asking the system.
+    /// What can be told without asking the medium.
     fn check(&self, request: &Request) -> Result<(), Fault> {
+        if self.process.is_parent() {
+            return Err(Fault::Forked);
+        }
         request.check_alignment(self.sector_size)?;
         if request.is_write() && self.access == Access::ReadOnly {
             return Err(Fault::ReadOnly);
@@ -364,7 +376,7 @@ impl Drop for Medium {
     fn drop(&mut self) {
         // Closing does not end the locks while a child process that is just about to call exec has the file open too.
         // A child that drops its copy of this must leave its parent's locks alone.
-        if self.access == Access::ReadWrite && self.process == std::process::id() {
+        if self.access == Access::ReadWrite {
             // An error leaves it to the closing.
             let _ = self.fcntl_lock(libc::F_UNLCK, 0, 0);
         }

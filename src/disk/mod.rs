@@ -17,6 +17,7 @@ mod direct;
 mod fault;
 mod memory;
 mod pool;
+mod process;
 mod reply;
 
 use std::fmt;
@@ -29,6 +30,7 @@ pub use clock::{BootClock, Clock, ManualClock};
 pub use direct::{Access, DirectDisk, OpenError};
 pub use fault::{FaultDisk, Plan};
 pub use memory::MemoryDisk;
+pub(crate) use process::Process;
 pub use reply::{Pending, Reply, channel, channel_with};
 
 /// Storage that is read and written in whole sectors.
@@ -215,6 +217,9 @@ pub enum Fault {
     /// open the path find another file or none. Nothing was done.
     #[error("it was deleted, or another file has taken its place")]
     Gone,
+    /// This process was forked from the one that opened the disk. Nothing was done.
+    #[error("this process was forked from the one that opened the disk")]
+    Forked,
     /// The request was given up: its reply was dropped without an answer.
     #[error("the request was abandoned")]
     Abandoned,

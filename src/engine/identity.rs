@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::disk::{Disk, Fault, LockOutcome};
+use crate::disk::{Disk, Fault, LockOutcome, Process};
 use crate::protocol::identity::{self, Board, Found, Unidentified};
 use crate::types::{BootId, HostId, MachineId};
 
@@ -52,6 +52,7 @@ pub(crate) struct HostLock {
     disk: Arc<dyn Disk>,
     offset: u64,
     len: u64,
+    process: Process,
     _local: LocalLock,
 }
 
@@ -63,8 +64,11 @@ impl HostLock {
         offset: u64,
         len: u64,
     ) -> Result<Option<HostLock>, Fault> {
+        let process = Process::this();
         Ok(match disk.lock(offset, len)? {
-            LockOutcome::Locked | LockOutcome::Unsupported => Some(HostLock { disk, offset, len, _local: local }),
+            LockOutcome::Locked | LockOutcome::Unsupported => {
+                Some(HostLock { disk, offset, len, process, _local: local })
+            }
             LockOutcome::HeldByAnother => None,
         })
     }
@@ -74,7 +78,9 @@ impl Drop for HostLock {
     fn drop(&mut self) {
         // Before the other half: who has that may lock the record through the same description. A failure leaves this
         // half to end with the disk.
-        let _ = self.disk.unlock(self.offset, self.len);
+        if !self.process.is_parent() {
+            let _ = self.disk.unlock(self.offset, self.len);
+        }
     }
 }
 

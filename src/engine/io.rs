@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::identity::HostLock;
-use crate::disk::{Clock, Disk, Lane, Op, Pending, Request, channel, channel_with};
+use crate::disk::{Clock, Disk, Fault, Lane, Op, Pending, Process, Request, channel, channel_with};
 use crate::error::{DiskCause, DiskError};
 use crate::protocol::procedure::{Extent, Sectors, Window};
 use crate::protocol::{Span, Written};
@@ -24,6 +24,8 @@ pub(crate) struct Io {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     writes: Arc<Writes>,
+    /// The one that opened the disk.
+    process: Process,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +62,7 @@ pub(crate) struct Writing {
 /// Why a write was not submitted.
 #[derive(Debug)]
 pub(crate) enum Unsubmitted {
-    /// The membership has ended.
+    /// The membership has ended, or is that of the process from which this one was forked.
     Closed(DiskError),
     /// Another write is in flight to its sectors.
     Busy(DiskError),
@@ -70,12 +72,12 @@ pub(crate) enum Unsubmitted {
 
 impl Io {
     pub(crate) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Io {
-        Io { disk, clock, writes: Arc::default() }
+        Io { disk, clock, writes: Arc::default(), process: Process::this() }
     }
 
     /// The same disk with an account of writes of its own: for one membership.
     pub(crate) fn for_member(&self) -> Io {
-        Io::new(self.disk.clone(), self.clock.clone())
+        Io { writes: Arc::default(), ..self.clone() }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -94,6 +96,15 @@ impl Io {
         self.disk.describe()
     }
 
+    /// In a child of the process that opened the disk nothing is submitted, and no lock of this is waited for: another
+    /// thread may have held it when the child was made.
+    fn own(&self, offset: u64, len: usize, write: bool) -> Result<(), DiskError> {
+        match self.process.is_parent() {
+            true => Err(self.error(offset, len, write, Fault::Forked.into())),
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn error(&self, offset: u64, len: usize, write: bool, cause: DiskCause) -> DiskError {
         DiskError { device: self.device(), offset, len, write, cause }
     }
@@ -105,6 +116,7 @@ impl Io {
         len: usize,
         timeout: Duration,
     ) -> Result<(Span, Vec<u8>), DiskError> {
+        self.own(offset, len, false)?;
         let (reply, pending) = channel();
         let started = self.now();
         self.disk.submit(Request { offset, lane, op: Op::Read { len } }, reply);
@@ -204,6 +216,7 @@ impl Io {
         let (len, timeout) = (data.len(), window.timeout);
         let range = offset..offset + len as u64;
         let error = |cause| self.error(offset, len, true, cause);
+        self.own(offset, len, true).map_err(Unsubmitted::Closed)?;
         {
             let mut state = self.writes.state.lock();
             if state.closed && lane == Lane::General {
@@ -252,6 +265,9 @@ impl Io {
 
     /// Waits until no write is in flight within `range`; false when `timeout` passed before.
     pub(crate) fn settle(&self, range: Range<u64>, timeout: Duration) -> bool {
+        if self.process.is_parent() {
+            return false;
+        }
         let mut state = self.writes.state.lock();
         let waited = self.writes.settled.wait_while_for(&mut state, |state| state.touches(&range), timeout);
         !waited.timed_out() || !state.touches(&range)
@@ -318,5 +334,20 @@ mod tests {
         let writing = submit(io.now() + timeout);
         assert!(writing.is_ok_and(|writing| io.finish(&writing).1.is_ok()));
         assert_eq!(disk.bytes()[512], 1);
+    }
+
+    /// Whatever disk it is.
+    #[test]
+    fn a_child_of_the_process_that_opened_the_disk_submits_nothing() {
+        let disk = MemoryDisk::new(4096, None);
+        let parent = Io::new(Arc::new(disk.reopen()), Arc::new(BootClock));
+        let child = Io { process: Process::another(), ..parent }.for_member();
+        let refused = |error: DiskError| matches!(error.cause, DiskCause::Fault(Fault::Forked));
+        for lane in [Lane::General, Lane::Renewal] {
+            assert!(child.write(lane, 0, vec![1; 512], Duration::MAX).is_err_and(refused));
+            assert!(child.read(lane, 0, 512, Duration::MAX).is_err_and(refused));
+        }
+        assert!(!child.settle(0..u64::MAX, Duration::MAX));
+        assert_eq!(disk.bytes(), [0; 4096]);
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::disk::Clock;
+use crate::disk::{Clock, Process};
 use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
 use crate::protocol::holding::{Holding, Loss, Restore, Task};
@@ -32,6 +32,10 @@ pub(crate) use waiting::{LONGEST_WAIT, Until};
 
 #[derive(Debug)]
 pub(crate) struct Pulse {
+    me: Owner,
+    /// The one that holds the id. In a child of it nothing is held, and no lock of this is waited for: another thread
+    /// may have held it when the child was made.
+    process: Process,
     clock: Arc<dyn Clock>,
     /// Of the lockspace: when a renewal counts as late, from the last deadline's start.
     late: Duration,
@@ -44,13 +48,25 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     pub(crate) fn new(tenure: Tenure, clock: Arc<dyn Clock>, late: Duration, fail: Duration) -> Pulse {
+        let (me, process) = (tenure.me(), Process::this());
         let holds = BTreeMap::new();
         let state = State { tenure, loss: None, trouble: None, ended: None, hurried: false, holds };
-        Pulse { clock, late, fail, state: Mutex::new(state), changed: Condvar::new(), wakes: Mutex::default() }
+        let (state, changed, wakes) = (Mutex::new(state), Condvar::new(), Mutex::default());
+        Pulse { me, process, clock, late, fail, state, changed, wakes }
     }
 
-    pub(crate) fn me(&self) -> Owner {
-        self.state.lock().tenure.me()
+    pub(crate) const fn me(&self) -> Owner {
+        self.me
+    }
+
+    /// Whether this process is a child of the one that holds the id, made by `fork`.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process.is_parent()
+    }
+
+    /// What a child of the process that holds the id is told.
+    fn forked(&self) -> Option<Status> {
+        self.is_forked().then_some(Status::Lost { reason: LossReason::Forked })
     }
 
     /// Has this descriptor written to with each change, as long as it is there.
@@ -67,12 +83,19 @@ impl Pulse {
 
     /// This lease, whatever its versions will be.
     pub(crate) fn subject(&self, key: (u64, Version)) -> Subject {
+        if self.is_forked() {
+            return Subject::Membership;
+        }
         let state = self.state.lock();
         let began = state.holds.range(from(key)).next().map_or(key.1, |(_, hold)| hold.began);
         Subject::Lease { offset: key.0, began }
     }
 
     pub(crate) fn standing(&self, subject: Subject) -> Standing {
+        if self.is_forked() {
+            let now = self.clock.now();
+            return Standing { until: now, loss: Some((now, LossReason::Forked)) };
+        }
         let mut state = self.state.lock();
         let (now, late_after) = (self.clock.now(), self.fail - self.late);
         let (status, until, since) = match subject {
@@ -91,8 +114,7 @@ impl Pulse {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let mut state = self.state.lock();
-        state.status(self.clock.now(), self.fail - self.late)
+        self.forked().unwrap_or_else(|| self.state.lock().status(self.clock.now(), self.fail - self.late))
     }
 
     /// Whether the host id is held right now.
@@ -240,7 +262,8 @@ impl Pulse {
 
     /// The status of a lease.
     pub(crate) fn hold_status(&self, key: (u64, Version)) -> Status {
-        self.state.lock().hold_status(key, self.clock.now(), self.fail - self.late)
+        let status = || self.state.lock().hold_status(key, self.clock.now(), self.fail - self.late);
+        self.forked().unwrap_or_else(status)
     }
 
     /// Whether a lease is held right now.

@@ -22,6 +22,7 @@ mod engine;
 mod faults;
 #[cfg(feature = "cli")]
 mod forced;
+mod forking;
 #[cfg(feature = "cli")]
 mod guard;
 mod handover;
@@ -69,6 +70,7 @@ fn worker() {
         "loop_devices" => loop_devices::work(&task[1..]),
         #[cfg(feature = "cli")]
         "migration" => migration::work(&task[1..]),
+        "forking" => forking::work(&task[1..]),
         "modes" => modes::processes::work(&task[1..]),
         _ => panic!("no such task: {task:?}"),
     }

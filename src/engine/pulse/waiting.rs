@@ -72,6 +72,9 @@ impl Pulse {
     }
 
     fn sleep_unless(&self, until: Until, mut due: impl FnMut(&mut State) -> Time) -> bool {
+        if self.is_forked() {
+            return false;
+        }
         let mut state = self.state.lock();
         loop {
             let now = self.clock.now();
@@ -101,6 +104,9 @@ impl Pulse {
     }
 
     fn changed_from(&self, seen: &Status, timeout: Duration, look: impl Fn(&mut State, Time) -> Status) -> Status {
+        if let Some(status) = self.forked() {
+            return status;
+        }
         let differs = |state: &mut State, now| Some(look(state, now)).filter(|status| status != seen);
         self.wait_for(timeout, differs).unwrap_or_else(|| look(&mut self.state.lock(), self.clock.now()))
     }
