@@ -91,6 +91,8 @@ pub(super) struct Machine {
     pub(super) sightings: Sightings,
     /// What its scans read instead of the disk.
     pub(super) stale: Option<Box<Storage>>,
+    /// The host id whose local lock a process has taken, and which process.
+    pub(super) locked: Option<(HostId, u64)>,
 }
 
 /// Everything but the processes.
@@ -133,6 +135,7 @@ impl Env {
             suspended: None,
             sightings: Sightings::default(),
             stale: None,
+            locked: None,
         };
         // One more, which is alone in the end.
         let count = options.hosts + 1;
@@ -234,8 +237,12 @@ impl Env {
             1 => -bound,
             _ => self.random.below(2 * bound as u64 + 1) as i64 - bound,
         };
+        let clock = Clock { started: self.now, zero, ppm };
+        // Hosts on one machine have one clock, and lose their power one after the other.
+        let first = self.on_machine_of(host).first().copied().filter(|first| *first < host);
+        let clock = first.map_or(clock, |first| self.machines[first].clock);
         let machine = &mut self.machines[host];
-        machine.clock = Clock { started: self.now, zero, ppm };
+        machine.clock = clock;
         machine.boot += 1;
         machine.stale = None;
         self.check.rebooted(host);

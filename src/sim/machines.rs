@@ -1,16 +1,20 @@
-//! What the processes of a run can know of their machines: clones, and containers that share one machine.
+//! What the processes of a run can know of their machines: clones, containers that share one machine, and processes of
+//! one machine with the local lock between them.
 
 use super::env::{Env, name};
 use super::random::Random;
 use crate::protocol::delta::Identity;
 use crate::protocol::identity::{Board, Found, Unidentified, boot, machine, named};
-use crate::types::{BootId, MachineId};
+use crate::protocol::rules::in_force;
+use crate::types::{BootId, HostId, MachineId};
 
 /// What one of the hosts is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A machine that is known.
     Machine,
+    /// One of several processes of a machine that is known: they hold different host ids.
+    Process,
     /// One of several machines made from one image. Its board differs from theirs, and can't be read.
     Clone,
     /// A container with a network of its own, from an image that others have, too. All containers are on one machine.
@@ -35,7 +39,8 @@ impl Kind {
     pub(super) fn draw(hosts: usize, random: &mut Random) -> Vec<Kind> {
         let any = |random: &mut Random| {
             let boot = [Boot::Kernels, Boot::Fresh, Boot::Hidden][random.below(3) as usize];
-            [Kind::Machine, Kind::Clone, Kind::Container(boot), Kind::Named(boot)][random.below(4) as usize]
+            let kinds = [Kind::Machine, Kind::Process, Kind::Clone, Kind::Container(boot), Kind::Named(boot)];
+            kinds[random.below(5) as usize]
         };
         let most = any(random);
         (0..hosts).map(|_| if random.chance(800) { most } else { any(random) }).collect()
@@ -43,7 +48,7 @@ impl Kind {
 
     const fn boot(self) -> Boot {
         match self {
-            Kind::Machine | Kind::Clone => Boot::Kernels,
+            Kind::Machine | Kind::Process | Kind::Clone => Boot::Kernels,
             Kind::Container(boot) | Kind::Named(boot) => boot,
         }
     }
@@ -56,26 +61,52 @@ impl Kind {
 /// The inodes of a machine's first namespaces, and of another one.
 const FIRST: [u64; 3] = [0xefff_fffc, 0xefff_fffd, 0xefff_fff9];
 const ANOTHER: u64 = 0xf000_0001;
+/// The machine that has several processes.
+const OF_PROCESSES: u64 = 1_000;
 /// What copies of one image have.
 const IMAGE: &str = "3d1219c7c4c5404aaa1f6d2a48adfda4";
 const PROC: &str = "22 27 0:21 / /proc rw - proc proc rw";
 const BOOT_ID: &str = "40 22 0:33 /boot_id /proc/sys/kernel/random/boot_id ro - tmpfs tmpfs rw";
 
 impl Env {
-    fn kind(&self, host: usize) -> Kind {
+    pub(super) fn kind(&self, host: usize) -> Kind {
         self.options.kinds.get(host).copied().unwrap_or(Kind::Machine)
     }
 
     /// The hosts that lose their power with `host`: those on its machine.
     pub(super) fn on_machine_of(&self, host: usize) -> Vec<usize> {
-        let containers = (0..self.options.kinds.len()).filter(|other| self.kind(*other).is_container());
-        if self.kind(host).is_container() { containers.collect() } else { vec![host] }
+        let kind = self.kind(host);
+        let same = |other: Kind| match kind {
+            Kind::Process => other == Kind::Process,
+            _ => kind.is_container() && other.is_container(),
+        };
+        let others = (0..self.options.kinds.len()).filter(|other| *other == host || same(self.kind(*other)));
+        if host < self.options.kinds.len() { others.collect() } else { vec![host] }
+    }
+
+    /// Takes the local lock of a host id for the process that begins on `host`. It keeps it until it is gone and its
+    /// writes are over. Whether no other process of the machine has it.
+    pub(super) fn lock(&mut self, host: usize, id: HostId) -> bool {
+        let has = |other: usize| {
+            let machine = &self.machines[other];
+            let locked = machine.locked.is_some_and(|(locked, _)| locked == id);
+            let runs = machine.locked.is_some_and(|(_, epoch)| epoch == machine.epoch);
+            locked && (runs || self.storage.writing(other, |_, _| true))
+        };
+        let shared = self.kind(host) == Kind::Process && in_force!(LocalLock);
+        if shared && self.on_machine_of(host).into_iter().any(|other| other != host && has(other)) {
+            return false;
+        }
+        let machine = &mut self.machines[host];
+        machine.locked = Some((id, machine.epoch));
+        true
     }
 
     /// Who a process is that begins on `host`.
     pub(super) fn identity(&mut self, host: usize) -> Identity {
         let (machine, boot) = match self.kind(host) {
             Kind::Machine => (MachineId::new(host as u64 + 1), BootId::new(self.machines[host].boot)),
+            Kind::Process => (MachineId::new(OF_PROCESSES), BootId::new(self.machines[host].boot)),
             kind => self.looks(host, kind),
         };
         Identity { name: name(b"host"), machine, boot, session: self.random.next() as u32 }

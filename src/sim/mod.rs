@@ -109,9 +109,22 @@ pub struct Modes {
     pub received: u64,
 }
 
-/// What hardly ever happens unless a run is about it. Every fourth seed has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Emphasis {
+macro_rules! emphases {
+    ($($(#[doc = $text:literal])+ $emphasis:ident,)+) => {
+        /// What hardly ever happens unless a run is about it. Every fourth seed has none.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Emphasis {
+            $($(#[doc = $text])+ $emphasis,)+
+        }
+
+        impl Emphasis {
+            /// All of them.
+            pub const ALL: &[Emphasis] = &[$(Emphasis::$emphasis,)+];
+        }
+    };
+}
+
+emphases! {
     /// Hosts want the same few ids, writes land late, and holders don't look often.
     FewIds,
     /// Ids that were never used are joined, and scans fail.
@@ -147,25 +160,6 @@ pub enum Emphasis {
 }
 
 impl Emphasis {
-    /// All of them.
-    pub const ALL: &[Emphasis] = &[
-        Emphasis::FewIds,
-        Emphasis::NewIds,
-        Emphasis::Damage,
-        Emphasis::StaleScans,
-        Emphasis::SlowPeers,
-        Emphasis::NoMargin,
-        Emphasis::Clocks,
-        Emphasis::LongLife,
-        Emphasis::Declared,
-        Emphasis::LostLeader,
-        Emphasis::SeveralDisks,
-        Emphasis::Restarts,
-        Emphasis::Modes,
-        Emphasis::Handover,
-        Emphasis::Several,
-    ];
-
     /// Those that most seeds have one of. Long lives cost too much for that; several disks or resources, modes and
     /// restarts go with any of them.
     const DRAWN: &[Emphasis] = &[

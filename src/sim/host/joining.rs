@@ -8,6 +8,7 @@ use crate::protocol::delta::{Acquire, Refusal};
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::Event;
 use crate::protocol::rules::in_force;
+use crate::sim::Kind;
 use crate::sim::env::Env;
 use crate::sim::storage::Area;
 use crate::types::{HostId, Time};
@@ -19,14 +20,22 @@ impl Host {
             env.signal_after(index, Duration::from_millis(10), Signal::Start);
             return;
         }
-        let picked = match self.id {
+        let another = env.kind(index) == Kind::Process && env.random.chance(300);
+        let picked = match self.id.filter(|_| !another) {
             Some(id) => Some(id),
             None if index == env.options.hosts => HostId::new(env.ids()),
             // Few enough that hosts meet.
             None => HostId::new(1 + env.random.below(env.ids() - 1)),
         };
-        let Some(id) = picked else { return };
         let token = self.token.take();
+        let Some(id) = token.as_ref().map(|token| token.me.host).or(picked) else { return };
+        if !env.lock(index, id) {
+            env.trace(|| format!("host {index} finds {id} locked"));
+            self.id = None;
+            let rest = env.random.millis(1, 100);
+            env.signal_after(index, rest, Signal::Start);
+            return;
+        }
         let identity = env.identity(index);
         let terms = terms(env.timeouts(index));
         if let Some(token) = token {
