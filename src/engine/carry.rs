@@ -87,7 +87,7 @@ impl Member {
             // As before, and no longer than its looks say.
             Some(before) => self.pulse.held_here((resource.offset, before)).map(drop),
             None => {
-                let holding = Holding::new(&self.subject(resource), operation.looked(), operation.overridden().clone());
+                let holding = Holding::new(&self.subject(resource), operation.looked(), operation.passed().clone());
                 self.pulse.hold(resource, version, holding);
                 Ok(())
             }

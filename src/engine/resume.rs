@@ -1,7 +1,6 @@
 //! Goes on with the generation of a process that has ended, and with its leases; and ends a membership so that another
 //! process can.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::hosts::Hosts;
@@ -140,25 +139,26 @@ impl Member {
                 };
             }
         };
-        let go_on = |mode, version, own, passed| {
+        let go_on = |mode, version, own| {
+            let passed = view.claimed_by_others(me.host).collect();
             self.resources.adopt(resource, mode, version, own);
             self.pulse.hold(resource, version, Holding::new(&self.subject(resource), span.started, passed));
         };
         let unforced = |version| Acquired { version, overridden: Vec::new() };
         match standing {
             Standing::Held(LeaseMode::Shared, version) => {
-                go_on(LeaseMode::Shared, version, own, BTreeSet::new());
+                go_on(LeaseMode::Shared, version, own);
                 Ok(Some((LeaseMode::Shared, unforced(version))))
             }
             Standing::Held(LeaseMode::Exclusive, version) => {
                 let now = self.io.now();
                 let overridden = self.hosts.with_observer(|observer| view.overridden(me, version, observer, now));
-                go_on(LeaseMode::Exclusive, version, own, overridden.clone());
+                go_on(LeaseMode::Exclusive, version, own);
                 let overridden = self.act_until(&overridden);
                 Ok(Some((LeaseMode::Exclusive, Acquired { version, overridden })))
             }
             Standing::Upgrading(version) => {
-                go_on(LeaseMode::Shared, version, own, BTreeSet::new());
+                go_on(LeaseMode::Shared, version, own);
                 // Called off at once.
                 match self.convert(resource, LeaseMode::Exclusive, version, Some(self.io.now())) {
                     Ok(version) => Ok(Some((LeaseMode::Exclusive, unforced(version)))),
@@ -171,7 +171,7 @@ impl Member {
             },
             Standing::Superseded { mode, version, by, owner } => {
                 // The program stops within G; then it is given back, as what is taken by force always is.
-                go_on(mode, version, own, BTreeSet::new());
+                go_on(mode, version, own);
                 self.lose_hold(resource, version, Loss::Taken { owner, version: by });
                 gone(version, GoneReason::Superseded { version: by, owner })
             }

@@ -217,11 +217,18 @@ impl AreaView {
         led.into_iter().chain(accepted).min_by_key(|(_, version)| *version)
     }
 
+    /// What the blocks of other hosts than `me` say that they own, each by itself.
+    pub fn claimed_by_others(&self, me: HostId) -> impl Iterator<Item = (Owner, Version)> {
+        let claims =
+            self.good_blocks().filter(move |(host, _)| *host != me).filter_map(|(host, block)| claim(host, block));
+        claims.map(|(version, owner)| (owner, version))
+    }
+
     /// Another owner than `me` that `leader` names, not for a moment only, and whose own block claims that version.
     pub(super) fn rival(&self, leader: &Leader, me: Owner) -> Option<(Owner, Version)> {
         let owner = self.named(leader).filter(|owner| *owner != me && !leader.short_hold)?;
-        let claims = self.block(owner.host).and_then(|block| claim(owner.host, &block));
-        let alone = claims == Some((leader.version, owner)) && self.hold_of(owner.host) == Hold::Exclusive;
+        let mut claims = self.claimed_by_others(me.host);
+        let alone = self.hold_of(owner.host) == Hold::Exclusive && claims.any(|it| it == (owner, leader.version));
         alone.then_some((owner, leader.version))
     }
 

@@ -78,16 +78,17 @@ pub struct Holding {
     /// Since when, and why.
     loss: Option<(Time, Loss)>,
     given_back: bool,
-    /// Who may own an earlier version, since it was taken from them by force.
-    passed: BTreeSet<Owner>,
+    /// What others claim that was seen while it was certain that this is held: they are gone, or were passed over by
+    /// force.
+    passed: BTreeSet<(Owner, Version)>,
     /// The leader as it was seen last when it was right.
     leader: Option<Leader>,
 }
 
 impl Holding {
-    /// A lease that is held; the read that showed it to be so began at `looked`. `passed` are those from whom it was
-    /// taken by force. Of several disks none is looked at, and nothing is taken by force there.
-    pub fn new(subject: &Subject, looked: Time, passed: BTreeSet<Owner>) -> Holding {
+    /// A lease that is held; the read that showed it to be so began at `looked`. `passed` is what others claimed then.
+    /// Of several disks none is looked at, and nothing is taken by force there.
+    pub fn new(subject: &Subject, looked: Time, passed: BTreeSet<(Owner, Version)>) -> Holding {
         let Subject { timeouts, disks, .. } = *subject;
         let looks = disks == 1;
         Holding {
@@ -117,9 +118,9 @@ impl Holding {
         self.loss.is_some()
     }
 
-    /// Who may still own an earlier version, since it was taken from them by force.
-    pub const fn passed(&self) -> &BTreeSet<Owner> {
-        &self.passed
+    /// Whether the claim of `owner` was seen while it was certain that this is held.
+    pub(super) fn has_passed(&self, owner: Owner, version: Version) -> bool {
+        self.passed.contains(&(owner, version))
     }
 
     /// The leader as it was seen last when it was right.
@@ -175,6 +176,7 @@ impl Holding {
             Verdict::Good => {
                 self.looked = self.looked.map(|before| before.max(started));
                 self.leader = look.leader.or(self.leader.take());
+                self.passed.extend(look.passed);
             }
             Verdict::Unclear => {}
             Verdict::Lost(loss) => self.lose(loss, now),

@@ -66,6 +66,8 @@ pub struct Look {
     pub asking: Vec<Owner>,
     /// The leader, where it is right.
     pub(super) leader: Option<Leader>,
+    /// What others claim beside what is held for certain.
+    pub(super) passed: Vec<(Owner, Version)>,
 }
 
 impl Look {
@@ -102,7 +104,10 @@ impl Look {
             (None, _) => Verdict::Good,
         };
         let asking = view.destinations(version).map(|(owner, _)| owner).filter(|owner| owner.host != me.host).collect();
-        Some(Look { verdict, asking, leader: right.cloned() })
+        // Where the area was wiped its leader has most likely gone back.
+        let certain = leader.is_some_and(|leader| leader.version >= version);
+        let passed = view.claimed_by_others(me.host).filter(|(_, other)| certain && *other < version).collect();
+        Some(Look { verdict, asking, leader: right.cloned(), passed })
     }
 }
 
@@ -143,8 +148,8 @@ fn shows(subject: &Subject, before: &Glance, seen: &Block) -> bool {
     }
 }
 
-/// Another host that owns the resource alone, as the leader and its own block say, and did not see that this one has
-/// it: the area was wiped, and what this host wrote there since hides that.
+/// Another host that owns the resource alone, as the leader and its own block say, though it did not when this one got
+/// it: the area was wiped, the other one saw nothing, and what this host wrote there since hides that.
 fn rival(
     me: Owner,
     holding: &Holding,
@@ -154,8 +159,8 @@ fn rival(
     now: Time,
 ) -> Option<Loss> {
     let (owner, version) = view.rival(leader?, me)?;
-    let seen = holding.passed().contains(&owner) || observer.judge(owner, now).is_gone();
-    (!seen).then_some(Loss::Taken { owner: Some(owner), version })
+    let old = holding.has_passed(owner, version) || observer.judge(owner, now).is_gone();
+    (!old).then_some(Loss::Taken { owner: Some(owner), version })
 }
 
 /// The leader of what is held alone: as it was seen last, or with what can be known of it.

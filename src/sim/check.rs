@@ -3,6 +3,7 @@
 mod host_ids;
 mod leases;
 mod resource;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 

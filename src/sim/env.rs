@@ -308,6 +308,14 @@ impl Env {
         self.trace(|| format!("sector {offset} rots"));
         self.storage.put(0, offset, sector.into());
         self.rotted = true;
+        self.changed(offset);
+    }
+
+    /// Something else stands in the sector at `offset`.
+    pub(super) fn changed(&mut self, offset: u64) {
+        if let Some(area) = Area::at(offset) {
+            self.check.of(area).changed(&self.storage, offset, self.now);
+        }
     }
 
     /// Whether, with `bytes` at `offset`, the leader and the accepted values of a resource fall short of the latest

@@ -255,6 +255,7 @@ impl Env {
             self.storage.put(disk, offset, bytes);
             self.trace(|| format!("sector {offset} lands {when} from host {host}"));
         }
+        self.changed(offset);
     }
 
     pub(super) fn completes(&mut self, id: u64) {

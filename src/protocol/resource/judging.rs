@@ -10,7 +10,7 @@ use crate::protocol::Seen;
 use crate::protocol::area::{AreaView, claimed};
 use crate::protocol::liveness::Observer;
 use crate::protocol::rules::in_force;
-use crate::types::{LeaseMode, Owner, Time, Version};
+use crate::types::{LeaseMode, Time};
 
 impl Operation {
     pub(super) fn judge(&mut self, view: &AreaView, observer: &mut Observer, now: Time, random: u64) -> Effect {
@@ -30,9 +30,6 @@ impl Operation {
             Err(refusal) if bound => return Effect::Done(Outcome::Refused(refusal)),
             Err(refusal) => return self.refuse_or_end(refusal),
         };
-        if let Some((owner, version)) = self.rival(view, &leader, observer, now).filter(|_| self.holds()) {
-            return Effect::Done(Outcome::Refused(Refusal::Overtaken { owner: Some(owner), version }));
-        }
         if self.is_asking() {
             return self.ask(view, &leader, observer, now);
         }
@@ -87,18 +84,6 @@ impl Operation {
             return self.look_later(now, random, None);
         }
         self.run(view, own, plan, now)
-    }
-
-    /// Another owner of the resource that may be active and did not see what this host has: see [`AreaView::rival`].
-    pub(super) fn rival(
-        &self,
-        view: &AreaView,
-        leader: &Leader,
-        observer: &mut Observer,
-        now: Time,
-    ) -> Option<(Owner, Version)> {
-        let rival = view.rival(leader, self.subject.me).filter(|_| in_force!(RivalEndsHold));
-        rival.filter(|(owner, _)| !observer.judge(*owner, now).is_gone())
     }
 
     pub(super) fn validated<'view>(&'view self, view: &'view AreaView) -> Result<&'view Leader, Refusal> {

@@ -133,6 +133,8 @@ pub struct Operation {
     exposed: bool,
     /// The live owners that the ballot passes over.
     overridden: BTreeSet<Owner>,
+    /// What others claimed when the ballot was judged for the last time.
+    passed: BTreeSet<(Owner, Version)>,
     /// What stands for a damaged leader, where this operation is to rebuild it.
     stand_in: Option<Leader>,
     /// The stand-in knows nothing of the leader.
@@ -207,6 +209,7 @@ impl Operation {
             blocker: None,
             exposed: false,
             overridden: BTreeSet::new(),
+            passed: BTreeSet::new(),
             stand_in: None,
             leader_may_be_lost: false,
             disowned: None,
@@ -237,6 +240,12 @@ impl Operation {
     /// was passed over in the same way and has not given up yet.
     pub const fn overridden(&self) -> &BTreeSet<Owner> {
         &self.overridden
+    }
+
+    /// What others claimed when the ballot was judged for the last time: of owners that were gone by then, and of those
+    /// that were passed over.
+    pub const fn passed(&self) -> &BTreeSet<(Owner, Version)> {
+        &self.passed
     }
 
     /// Takes in what happened. `None`: wait for what the other disks say. `random` is any number.

@@ -53,6 +53,7 @@ impl Operation {
             return self.refuse(Refusal::VersionChanged { found });
         }
         self.overridden = self.overrides(&view, observer, now);
+        self.passed = view.claimed_by_others(self.subject.me.host).collect();
         ballot.propose(self.candidate(&view, ballot.instance()), now);
         debug_assert_eq!(ballot.phase(), Phase::Two);
         self.open = Some(ballot.instance());

@@ -80,14 +80,17 @@ impl Operation {
     ) -> Effect {
         match self.kind {
             Kind::Downgrade => self.note_flag(own),
-            _ if view.fenced(self.subject.me, own.instance).is_some() => self.overtaken_by(leader),
+            _ if view.fenced(self.subject.me, own.instance).is_some() => self.overtaken(own.instance, view, leader),
             _ if state != OwnBlock::Right => self.note(own),
             _ => self.owned(own.instance),
         }
     }
 
-    fn overtaken_by(&self, leader: &Leader) -> Effect {
-        Effect::Done(Outcome::Refused(Refusal::Overtaken { owner: leader.owner, version: leader.version }))
+    /// Who came after what this host owned is not known where it has only begun to.
+    fn overtaken(&self, held: Version, view: &AreaView, leader: &Leader) -> Effect {
+        let begun = (None, view.latest_instance());
+        let (owner, version) = view.fenced_by(Some(leader), self.subject.me, held).unwrap_or(begun);
+        Effect::Done(Outcome::Refused(Refusal::Overtaken { owner, version }))
     }
 
     /// Gives up the version that the own block claims, and sets the flag, in one write.
@@ -123,7 +126,7 @@ impl Operation {
         view: &AreaView,
         leader: &Leader,
         state: OwnBlock,
-        observer: &mut Observer,
+        observer: &Observer,
         now: Time,
         random: u64,
     ) -> Effect {
@@ -133,12 +136,11 @@ impl Operation {
         }
         let version = own.instance;
         let unread = view.bad_blocks().any(|host| !observer.judge_host(host).is_gone());
-        let overtaken =
-            view.overtakes(self.subject.me.host, leader, version) || self.rival(view, leader, observer, now).is_some();
+        let overtaken = view.overtakes(self.subject.me.host, leader, version);
         if self.kind == Kind::Downgrade {
             // The holder is to learn of it first: until then the flag keeps others away.
             if overtaken {
-                return self.overtaken_by(leader);
+                return self.overtaken(version, view, leader);
             }
             if unread {
                 return self.look_later(now, random, None);

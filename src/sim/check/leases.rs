@@ -10,16 +10,16 @@ use crate::types::{LeaseMode, Owner, Time, Version};
 
 #[derive(Clone, Copy)]
 pub(super) struct Lease {
-    owner: Owner,
-    version: Version,
-    mode: LeaseMode,
+    pub(super) owner: Owner,
+    pub(super) version: Version,
+    pub(super) mode: LeaseMode,
     /// Taken by force.
     taken: Option<Told>,
 }
 
 /// That a lease was taken by force: who was told until when its owner may act.
 #[derive(Clone, Copy)]
-struct Told {
+pub(super) struct Told {
     /// One bit for each machine.
     machines: u64,
     /// The earliest of what they were told.
@@ -89,6 +89,7 @@ impl Resource {
         let stays = stays && mode == LeaseMode::Exclusive;
         let bound = self.leases[host].filter(|_| stays).and_then(|right| right.what.taken).or(passed);
         self.leases[host] = Some(Right { what: Lease { owner: me, version, mode, taken: bound }, until });
+        self.begins(host, storage, now);
         for (owner, bound) in taken {
             self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
         }
@@ -110,6 +111,7 @@ impl Resource {
     }
 
     /// A process goes on with the lease that one before it on its machine had.
+    #[expect(clippy::too_many_arguments, reason = "what is to be checked comes from everywhere")]
     pub(in crate::sim) fn took_up(
         &mut self,
         host: usize,
@@ -118,6 +120,7 @@ impl Resource {
         told: &BTreeMap<Owner, Time>,
         now: Time,
         until: Time,
+        storage: &Storage,
     ) {
         self.counters.taken_up += 1;
         let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
@@ -136,6 +139,7 @@ impl Resource {
             self.decide(version, me);
         }
         self.leases[host] = Some(Right { what: Lease { owner: me, version, mode, taken: bound }, until });
+        self.begins(host, storage, now);
         let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
         for (owner, bound) in told {
             self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));

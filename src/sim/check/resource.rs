@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Right;
 use super::leases::Lease;
+use super::shown::Hidden;
 use crate::format::{Block, Leader};
 use crate::protocol::area::claimed;
 use crate::sim::counters::Counters;
@@ -17,6 +18,10 @@ pub(in crate::sim) struct Resource {
     failure: Option<String>,
     /// For each machine, the lease that anything on it may act on.
     pub(super) leases: Vec<Option<Right<Lease>>>,
+    /// For each machine, since when the disk does not show its lease.
+    pub(super) hidden: Vec<Hidden>,
+    /// Somebody has wiped the area, or made it again.
+    pub(super) was_wiped: bool,
     /// For each machine, the version whose release began last and was not answered: a process that goes on with what
     /// the one before it had may hold it again.
     pub(super) releasing: Vec<Option<(Owner, Version)>>,
@@ -36,6 +41,8 @@ impl Resource {
             counters: Counters::default(),
             failure: None,
             leases: vec![None; machines],
+            hidden: vec![Hidden::default(); machines],
+            was_wiped: false,
             releasing: vec![None; machines],
             decided: BTreeMap::new(),
             proposed: BTreeSet::new(),

@@ -223,7 +223,7 @@ impl Member {
                 }
                 let holding = match before {
                     Some(before) => before.holding.converted(&subject, operation.looked(), now),
-                    None => Holding::new(&subject, operation.looked(), operation.overridden().clone()),
+                    None => Holding::new(&subject, operation.looked(), operation.passed().clone()),
                 };
                 if slot.receiving {
                     check.received(me);
@@ -256,10 +256,11 @@ impl Member {
             (After::Lost, _) => {
                 slot.held = before;
                 if let Some(held) = &mut slot.held {
-                    held.holding.lose(why(outcome), now);
+                    let loss = why(outcome);
+                    check.loses(me, held.version, &loss);
+                    held.holding.lose(loss, now);
                 }
                 self.verify_later(index, env, area);
-                env.check.counters.fenced += 1;
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             (After::Nothing, Outcome::HandedOver(version)) => {

@@ -124,17 +124,18 @@ impl Member {
         env.trace(|| format!("host {index} finds {standing:?}"));
         self.slot(area).own = Some(own.clone());
         let (now, subject) = (env.local(index), self.subject(env, area));
+        let mut holding = Holding::new(&subject, started, view.claimed_by_others(me.host).collect());
         let rest = match standing {
             Standing::Held(mode, version) => {
                 let passed = match mode {
                     LeaseMode::Exclusive => view.overridden(me, version, &mut self.observer, now),
                     LeaseMode::Shared => BTreeSet::new(),
                 };
-                self.goes_on(index, env, area, (mode, version), passed, started);
+                self.goes_on(index, env, area, (mode, version), passed, holding);
                 env.random.span(Duration::ZERO, env.options.rest)
             }
             Standing::Upgrading(version) => {
-                self.goes_on(index, env, area, (LeaseMode::Shared, version), BTreeSet::new(), started);
+                self.goes_on(index, env, area, (LeaseMode::Shared, version), BTreeSet::new(), holding);
                 let (mut operation, effect) = Operation::convert(subject, own, LeaseMode::Exclusive, true, now);
                 operation.call_off();
                 return self.begin(index, env, area, (operation, effect));
@@ -142,7 +143,6 @@ impl Member {
             Standing::Open(version) => return self.begin(index, env, area, Operation::complete(subject, version, now)),
             Standing::Superseded { mode, version, by, owner } => {
                 // The program stops within G, then it is given back.
-                let mut holding = Holding::new(&subject, started, BTreeSet::new());
                 holding.lose(Loss::Taken { owner, version: by }, now);
                 self.slot(area).held = Some(Held { mode, version, holding, signalled: Time::MAX });
                 self.verify_later(index, env, area);
@@ -164,15 +164,14 @@ impl Member {
         area: Area,
         (mode, version): (LeaseMode, Version),
         passed: BTreeSet<Owner>,
-        looked: Time,
+        holding: Holding,
     ) {
-        let holding = Holding::new(&self.subject(env, area), looked, passed.clone());
         let held = Held { mode, version, holding, signalled: Time::MAX };
         let until = self.acts_until(index, env, &held);
         let now = env.local(index);
         let bound = |owner: &Owner| env.machines[index].clock.world(self.observer.acts_until(owner.host, now));
         let told = passed.iter().map(|owner| (*owner, bound(owner))).collect();
-        env.check.of(area).took_up(index, self.tenure.me(), (mode, version), &told, env.now, until);
+        env.check.of(area).took_up(index, self.tenure.me(), (mode, version), &told, env.now, until, &env.storage);
         self.slot(area).held = Some(held);
         self.verify_later(index, env, area);
     }

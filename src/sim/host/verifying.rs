@@ -75,14 +75,17 @@ impl Member {
         let look = Look::at(&subject, what, (&before, after.as_ref()), &view, &mut self.observer, now);
         let Some(look) = look else { return };
         slot.asked = look.asking.first().copied();
-        let was_lost = held.holding.is_lost();
+        let (was_lost, good) = (held.holding.is_lost(), look.verdict == Verdict::Good);
         if let Verdict::Lost(loss) = &look.verdict
             && !was_lost
         {
             env.trace(|| format!("host {index}: {me} has lost version {version}: {loss:?}"));
-            env.check.counters.fenced += 1;
+            env.check.of(of.area).loses(me, version, loss);
         }
         let restore = held.holding.looked(started, look, now);
+        if good && !held.holding.is_lost() {
+            env.check.of(of.area).looked(index, env.machines[index].clock.world(started));
+        }
         self.extend(index, env, of.area);
         if let Some(restore) = restore {
             self.restore(index, env, (of, version), restore);

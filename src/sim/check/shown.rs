@@ -1,0 +1,84 @@
+//! What the disk shows of the leases that are held (S4): what keeps a lease must have seen it there, and what ends one
+//! must not have.
+
+use super::resource::Resource;
+use crate::protocol::area::claim;
+use crate::protocol::holding::Loss;
+use crate::sim::storage::Storage;
+use crate::types::{LeaseMode, Owner, Time, Version};
+
+/// Since when the disk does not show a lease.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Hidden {
+    leader: Option<Time>,
+    block: Option<Time>,
+}
+
+impl Resource {
+    /// The sector at `offset` has changed.
+    pub(in crate::sim) fn changed(&mut self, storage: &Storage, offset: u64, now: Time) {
+        // Nobody looks at several disks.
+        if storage.disks() > 1 {
+            return;
+        }
+        match self.area.host_at(offset) {
+            None => {
+                let leader = storage.leader(0, self.area);
+                let leader = leader.good().filter(|leader| !leader.is_free());
+                let shown = leader.map(|leader| (leader.owner, leader.version));
+                for (right, hidden) in self.leases.iter().zip(&mut self.hidden) {
+                    let lease = right.map(|right| (Some(right.what.owner), right.what.version));
+                    hidden.leader = hidden.leader.or(Some(now)).filter(|_| lease.is_some() && lease != shown);
+                }
+            }
+            Some(host) => {
+                let block = storage.block(0, self.area, host);
+                for (right, hidden) in self.leases.iter().zip(&mut self.hidden) {
+                    let Some(lease) = right.map(|right| right.what).filter(|lease| lease.owner.host == host) else {
+                        continue;
+                    };
+                    let shows = block.good().is_some_and(|block| match lease.mode {
+                        LeaseMode::Exclusive => claim(host, block) == Some((lease.version, lease.owner)),
+                        LeaseMode::Shared => block.shared == Some(lease.owner.generation),
+                    });
+                    hidden.block = hidden.block.or(Some(now)).filter(|_| !shows);
+                }
+            }
+        }
+    }
+
+    /// The whole area is to be looked at anew for the lease of a machine that has just begun.
+    pub(in crate::sim) fn begins(&mut self, host: usize, storage: &Storage, now: Time) {
+        self.hidden[host] = Hidden::default();
+        let Some(owner) = self.leases[host].map(|right| right.what.owner) else { return };
+        self.changed(storage, self.area.offset(), now);
+        self.changed(storage, self.area.block_at(owner.host), now);
+    }
+
+    /// A look that began at `began` has shown a machine that it holds its lease.
+    pub(in crate::sim) fn looked(&mut self, host: usize, began: Time) {
+        let Some(lease) = self.leases[host].map(|right| right.what) else { return };
+        // Its clock is not as fine as the world's.
+        let unseen = |since: Option<Time>| since.is_some_and(|since| began.since(since).as_micros() > 0);
+        let Hidden { leader, block } = self.hidden[host];
+        if unseen(block) || unseen(leader) && lease.mode == LeaseMode::Exclusive {
+            let (owner, version) = (lease.owner, lease.version);
+            self.fail(format!(
+                "S4: {owner} goes on with version {version}, which the disk did not show when it looked"
+            ));
+        }
+    }
+
+    /// A machine says why its lease at `version` is lost.
+    pub(in crate::sim) fn loses(&mut self, me: Owner, version: Version, loss: &Loss) {
+        self.counters.fenced += 1;
+        let is_true = match loss {
+            Loss::Unverified => true,
+            Loss::Taken { version: by, .. } => *by >= version,
+            Loss::Erased | Loss::Replaced => false,
+        };
+        if !is_true && !self.was_wiped {
+            self.fail(format!("S4: {me} has lost version {version} because it was {loss:?}, which nobody did"));
+        }
+    }
+}
