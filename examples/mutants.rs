@@ -68,6 +68,13 @@ const RARE: &[(Rule, Emphasis)] = &[
 const ELSEWHERE: &[(Rule, &str)] = &[
     (Rule::SanlockIsNotForced, "tests/mutants.rs: a_sanlock_owner_is_overridden"),
     (Rule::NonceIsChecked, "tests/scenarios/formatting.rs"),
+    (Rule::FormatWatches, "tests/scenarios/formatting.rs"),
+    (Rule::FormatReadsAllIds, "tests/scenarios/formatting.rs"),
+    (Rule::FormatIsPrompt, "tests/scenarios/formatting.rs"),
+    (Rule::FormatSettles, "tests/scenarios/formatting.rs"),
+    (Rule::FormatIsChecked, "tests/scenarios/formatting.rs"),
+    (Rule::GenerationsGoOn, "tests/scenarios/formatting.rs"),
+    (Rule::VersionsGoOn, "tests/scenarios/formatting.rs"),
 ];
 
 fn options(rule: Rule, seed: u64) -> Options {

@@ -8,14 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::{BootClock, Disk, Lane};
+use crate::engine::hosts::Hosts;
 use crate::engine::io::Io;
+use crate::engine::procedure::Driver;
 use crate::error::{DiskError, FormatError, OpenError};
-use crate::format::{AreaSize, DeltaRecord, Geometry, IndexHeader, Leader, Request, SectorSize};
+use crate::format::{AreaSize, Geometry, IndexHeader, Leader, Request, SectorSize};
 use crate::index::Index;
-use crate::lockspace::Lockspace;
+use crate::lockspace::{FIRST_READ, Lockspace};
+use crate::protocol::catalog::format::{FIXED_AREAS, Format, LARGEST_AREA, Plan, Refusal};
 use crate::protocol::delta::Terms;
 use crate::timeouts::{Profile, Timeouts};
-use crate::types::{HostId, Name, Version};
+use crate::types::Name;
+
+/// Bytes of an area that are written at once.
+const CHUNK: usize = 1 << 20;
 
 /// What a lockspace is to be like.
 #[derive(Clone, Debug)]
@@ -30,7 +36,8 @@ pub struct FormatOptions {
     pub area_size: Option<AreaSize>,
     /// How many entries the index has. `None`: 4096.
     pub max_resources: Option<u32>,
-    /// Overwrite a lockspace that is there, if no host is live in it. Takes D if any host id in it was not released.
+    /// Overwrite a lockspace that is there, if no host is live in it. Takes the longest D of its hosts if any host id
+    /// in it was not released, as does formatting again what was not formatted to the end; else twice its I/O timeout.
     pub force: bool,
 }
 
@@ -47,14 +54,10 @@ impl Default for FormatOptions {
     }
 }
 
-/// How long one write of at most [`CHUNK`] may take while a device is formatted.
-const FORMAT_WRITE: Duration = Duration::from_secs(60);
-/// Bytes that are written at once.
-const CHUNK: usize = 1 << 20;
-/// The lockspace, the index, the lease that guards it.
-const FIXED_AREAS: u64 = 3;
-
 /// Formats the device: a lockspace, an empty resource index, and the lease that guards it, three areas in all.
+///
+/// With [`FormatOptions::force`] a lockspace that is there is replaced. Its hosts are watched first, and the new one
+/// goes on from its generations and versions. What its hosts write later counts for nothing.
 ///
 /// # Errors
 /// See [`FormatError`]. Before the first write everything is checked; after a failed one there is no lockspace.
@@ -73,41 +76,35 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     if len < needed {
         return Err(FormatError::TooSmall { device, len, needed });
     }
-    let former = match Lockspace::open(disk.clone()) {
-        Ok(lockspace) => {
-            if !options.force {
-                return Err(FormatError::Exists { device, lockspace: lockspace.name() });
-            }
-            if let Some((host, name)) = lockspace.live_host()? {
-                return Err(FormatError::InUse { device, host, name });
-            }
-            Some(lockspace)
-        }
-        Err(OpenError::Disk(error)) => return Err(error.into()),
-        Err(_) => None,
+    let plan = Plan {
+        terms: Terms { geometry, lockspace: name, nonce: rand::random(), timeouts: options.timeouts },
+        index: Some(IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace: name }),
+        guard: Index::guard(geometry).name,
+        guard_offset: Index::guard(geometry).offset,
+        force: options.force,
+        len,
+        searched: len.min(LARGEST_AREA),
     };
-    let terms = Terms { geometry, lockspace: name, nonce: rand::random(), timeouts: options.timeouts };
-    let area = geometry.area_bytes();
-    let mut lockspace = free_records(&terms);
-    let first_record = lockspace[..geometry.sector_bytes()].to_vec();
-    // A record without its magic number: until it is written again there is no lockspace here.
-    lockspace[..4].fill(0);
-    write(&io, 0, lockspace[..geometry.sector_bytes()].to_vec())?;
-    write(&io, 0, lockspace)?;
-    let index = IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace: name };
-    write_area(&io, geometry, index.offset, area_of(geometry, index.encode()), FORMAT_WRITE)?;
-    let guard = Index::guard(geometry);
-    debug_assert_eq!(guard.offset, FIXED_AREAS * area - area);
-    let leader = Leader::new_free(geometry, name, terms.nonce, guard.name, geometry.max_hosts(), Version::default());
-    write_area(&io, geometry, guard.offset, resource_area(&leader, guard.offset), FORMAT_WRITE)?;
-    if let Some(former) = former {
-        clear_resources(&io, &former, needed)?;
-    }
-    write(&io, 0, first_record)?;
+    // Nobody is judged: hosts are watched by the format itself.
+    let hosts = Hosts::new(&plan.terms, FIRST_READ);
+    let driver = Driver { io: &io, lane: Lane::General, geometry, hosts: &hosts };
+    let Ok((formatted, failure)) = driver.carry_out(Format::new(plan), &());
+    formatted.map_err(|refusal| explain(&io, refusal, failure))?;
     Lockspace::open(disk).map_err(|error| match error {
         OpenError::Disk(error) => error.into(),
         other => FormatError::Geometry(format!("what was written to {device} does not read back: {other}")),
     })
+}
+
+fn explain(io: &Io, refusal: Refusal, trouble: Option<DiskError>) -> FormatError {
+    let device = io.device();
+    match (refusal, trouble) {
+        (Refusal::Exists(lockspace), _) => FormatError::Exists { device, lockspace },
+        (Refusal::InUse(host, name), _) => FormatError::InUse { device, host, name },
+        (Refusal::Overtaken(offset), _) => FormatError::Overtaken { device, offset },
+        (Refusal::Storage, Some(error)) => error.into(),
+        (Refusal::Slow | Refusal::Storage, _) => FormatError::Slow { device },
+    }
 }
 
 fn geometry(io: &Io, options: &FormatOptions) -> Result<Geometry, FormatError> {
@@ -119,16 +116,6 @@ fn geometry(io: &Io, options: &FormatOptions) -> Result<Geometry, FormatError> {
     }
     let area = options.area_size.unwrap_or(Geometry::for_block_device(sector).area());
     Geometry::new(sector, area).map_err(|error| FormatError::Geometry(error.to_string()))
-}
-
-/// The area of a lockspace in which no id was ever held.
-fn free_records(terms: &Terms) -> Vec<u8> {
-    let geometry = terms.geometry;
-    let record = DeltaRecord::free(geometry, terms.lockspace, terms.nonce, terms.timeouts);
-    let hosts = (1..=geometry.max_hosts()).filter_map(HostId::new);
-    let mut area: Vec<u8> = hosts.flat_map(|host| record.encode(geometry.delta_offset(host))).collect();
-    area.resize(geometry.sectors_per_area() * geometry.sector_bytes(), 0);
-    area
 }
 
 /// An area that holds nothing but its first sector.
@@ -162,31 +149,9 @@ pub(crate) fn write_area(
     write_within(io, at, first, timeout)
 }
 
-fn write(io: &Io, at: u64, data: Vec<u8>) -> Result<(), DiskError> {
-    write_within(io, at, data, FORMAT_WRITE)
-}
-
 fn write_within(io: &Io, at: u64, data: Vec<u8>, timeout: Duration) -> Result<(), DiskError> {
     for (chunk, number) in data.chunks(CHUNK).zip(0..) {
         io.write(Lane::General, at + number * CHUNK as u64, chunk.to_vec(), timeout)?;
-    }
-    Ok(())
-}
-
-/// Marks the resources of the lockspace that was here before as deleted. Their versions stay: a resource that is made
-/// in the same place goes on from them, so that a fencing token never comes back.
-fn clear_resources(io: &Io, former: &Lockspace, from: u64) -> Result<(), DiskError> {
-    let geometry = former.geometry();
-    let area = geometry.area_bytes();
-    let areas = io.disk().len() / area;
-    let most = FIXED_AREAS + u64::from(geometry.max_index_entries());
-    for at in (FIXED_AREAS..areas.min(most)).map(|number| number * area).filter(|at| *at >= from) {
-        let (_, sector) = io.read(Lane::General, at, geometry.sector_bytes(), FORMAT_WRITE)?;
-        if let Ok(leader) = Leader::decode(&sector, at)
-            && !leader.cleared
-        {
-            write(io, at, Leader { cleared: true, timestamp: 0, ..leader }.encode(at))?;
-        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::disk::{BootClock, Clock, Disk, Lane};
 use crate::engine::areas::view_up_to;
-use crate::engine::hosts::{HostInfo, Hosts};
+use crate::engine::hosts::HostInfo;
 use crate::engine::io::Io;
 use crate::engine::join::Cancel;
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
@@ -16,11 +16,11 @@ use crate::index::{Area, Index};
 use crate::join::{JoinOptions, Joining};
 use crate::membership::Membership;
 use crate::protocol::area::AreaView;
+use crate::protocol::catalog::Found;
 use crate::protocol::delta::Terms;
-use crate::protocol::liveness::HostState;
 use crate::protocol::{Defect, Seen};
-use crate::timeouts::{Timeouts, stretched};
-use crate::types::{HostId, Name, Owner, Resource, Version};
+use crate::timeouts::Timeouts;
+use crate::types::{Name, Owner, Resource, Version};
 
 /// How long a read may take of somebody who only looks. No lease depends on it.
 pub(crate) const FIRST_READ: Duration = Duration::from_secs(10);
@@ -96,30 +96,17 @@ impl Lockspace {
         }
         let searched = len.min(SEARCHED) / smallest * smallest;
         let (_, bytes) = io.read(Lane::General, 0, searched as usize, FIRST_READ)?;
-        let records = |size: SectorSize| {
-            bytes.chunks_exact(size.bytes()).zip(1..).filter_map(move |(sector, id)| {
-                let at = (id - 1) * size.bytes() as u64;
-                DeltaRecord::decode(sector, at).ok().filter(|record| HostId::new(id).is_some() && names(record, id))
-            })
-        };
-        let good: Vec<DeltaRecord> = [SectorSize::B512, SectorSize::B4096]
-            .into_iter()
-            .map(|size| records(size).collect())
-            .max_by_key(Vec::len)
-            .unwrap_or_default();
-        let Some(any) = good.iter().find(|record| record.extension.is_some()).or(good.first()) else {
+        let Some(Found { terms, complete, .. }) = Found::search(&bytes) else {
             let reason = match DeltaRecord::decode(&bytes[..SectorSize::B512.bytes()], 0) {
                 Err(reason) => reason,
                 Ok(record) => Corrupt::OwnerId { found: record.owner_id },
             };
             return Err(OpenError::NotALockspace { device, reason });
         };
-        // Formatting begins by taking the first magic number away and ends by writing it. A first record that is zero
-        // altogether is a damaged one.
-        if bytes[..4] == [0; 4] && bytes[4..8] != [0; 4] {
+        if !complete {
             return Err(OpenError::Incomplete { device });
         }
-        let geometry = any.geometry;
+        let geometry = terms.geometry;
         if let Some(actual) = io.disk().sector_size().filter(|actual| *actual != geometry.sector()) {
             let (formatted, actual) = (geometry.sector_bytes(), actual.bytes());
             return Err(OpenError::SectorSize { device, formatted, actual });
@@ -127,12 +114,6 @@ impl Lockspace {
         if len < geometry.area_bytes() {
             return Err(OpenError::TooSmall { device, len, needed: geometry.area_bytes() });
         }
-        let terms = Terms {
-            geometry,
-            lockspace: any.lockspace,
-            nonce: any.extension.as_ref().map_or(0, |extension| extension.nonce),
-            timeouts: any.timeouts(DEFAULT_IO_TIMEOUT),
-        };
         Ok(Lockspace { io, terms })
     }
 
@@ -344,39 +325,5 @@ impl Lockspace {
 
     pub(crate) fn damage(&self, offset: u64, what: &'static str, reason: Defect) -> Damage {
         Damage { device: self.device(), offset, what, reason }
-    }
-}
-
-/// T for records that don't say one: sanlock's own default.
-const DEFAULT_IO_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Whether `record` may stand in the sector of host id `id`.
-fn names(record: &DeltaRecord, id: u64) -> bool {
-    record.owner_id == id || record.owner_id == 0 && record.is_free()
-}
-
-impl Lockspace {
-    /// A host that is seen to renew its lease, watched for until everybody who might be could be judged: D, if there is
-    /// anybody.
-    pub(crate) fn live_host(&self) -> Result<Option<(HostId, Name)>, DiskError> {
-        let hosts = Hosts::new(&self.terms, FIRST_READ);
-        hosts.scan_all(&self.io, None)?;
-        let longest = hosts.with_observer(|observer| {
-            let records = observer.hosts().filter_map(|host| observer.record(host)?.good());
-            records.filter(|record| !record.is_free()).map(|record| record.timeouts(DEFAULT_IO_TIMEOUT).dead()).max()
-        });
-        let end = self.io.now() + longest.map_or(Duration::ZERO, stretched);
-        loop {
-            let now = self.io.now();
-            let live = hosts.with_observer(|observer| {
-                let live = observer.hosts().find(|host| observer.state(*host, now) == HostState::Live)?;
-                Some((live, observer.record(live)?.good()?.host_name))
-            });
-            if live.is_some() || now >= end {
-                return Ok(live);
-            }
-            std::thread::sleep(end.since(now).min(self.terms.timeouts.renewal() / 2));
-            hosts.scan_used(&self.io, None)?;
-        }
     }
 }

@@ -63,6 +63,8 @@ pub struct HostId(u16);
 impl HostId {
     /// The largest host id that any area has room for.
     pub const MAX: u64 = 2000;
+    /// The smallest.
+    pub const FIRST: HostId = HostId(1);
 
     /// Checks the range.
     ///

@@ -158,7 +158,7 @@ impl Hosts {
         self.with_observer(|observer| {
             let seen = observer.hosts().filter_map(|host| Some((host, observer.record(host)?)));
             let infos = seen.filter_map(|(host, seen)| match seen {
-                Seen::Good(record) if record.generation == 0 => None,
+                Seen::Good(record) if record.is_unheld() => None,
                 Seen::Good(record) => Some(HostInfo {
                     host,
                     name: Some(record.host_name),

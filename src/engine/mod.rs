@@ -48,7 +48,7 @@ pub(crate) mod member;
 pub(crate) mod notices;
 mod operations;
 pub(crate) mod outbox;
-mod procedure;
+pub(crate) mod procedure;
 pub(crate) mod pulse;
 mod repair;
 pub(crate) mod resources;

@@ -27,6 +27,22 @@ pub enum FormatError {
         /// Its name.
         name: Name,
     },
+    /// A host, or another format, wrote to the host records meanwhile. There is no lockspace now, unless that one has
+    /// made it; formatting again is safe.
+    #[error("something else wrote to {device} at offset {offset} while it was formatted")]
+    Overtaken {
+        /// Path of the device.
+        device: String,
+        /// The first byte that was found changed.
+        offset: u64,
+    },
+    /// The device, or this machine, is too slow for the I/O timeout of the lockspace that was there: what was read was
+    /// too old each time to justify a write. Formatting again is safe.
+    #[error("{device} is too slow for the I/O timeout of the lockspace that is there")]
+    Slow {
+        /// Path of the device.
+        device: String,
+    },
     /// The device has no room for the lockspace, its index, and the lease that guards it. Nothing was written.
     #[error("{device} has {len} bytes, a lockspace with an index needs at least {needed}")]
     TooSmall {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bytes::raw_record;
+use super::bytes::{put, raw_record};
 use super::calls::{BITMAP, Calls, HostEvent};
 use super::leader::{EXTENSION, RawLeader};
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
@@ -122,6 +122,13 @@ impl DeltaRecord {
     /// Whether nobody holds the id: it was released, or never held.
     pub const fn is_free(&self) -> bool {
         self.timestamp == 0
+    }
+
+    /// Whether no host of this lockspace is known to have held the id: it was formatted so, or goes on from a
+    /// generation of a lockspace that was here before.
+    pub fn is_unheld(&self) -> bool {
+        let declared = self.extension.as_ref().is_some_and(|extension| extension.declared_by.is_some());
+        self.is_free() && (self.generation == 0 || self.host_name == Name::EMPTY && !declared)
     }
 
     /// Who holds the id, or held it last. `None` when it was never held.
@@ -255,6 +262,28 @@ impl DeltaRecord {
             extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, extension.flags(), at);
         }
         sector
+    }
+}
+
+impl DeltaRecord {
+    /// As [`DeltaRecord::encode`], but without the magic number: as formatting leaves the first record until everything
+    /// else is written.
+    pub fn encode_unfinished(&self, at: u64) -> Vec<u8> {
+        let mut sector = self.encode(at);
+        put(&mut sector, 0, &0u32);
+        if let Some(extension) = &self.extension {
+            extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, extension.flags(), at);
+        }
+        sector
+    }
+
+    /// The nonce of the lockspace whose formatting has left this sector, at byte `at` of its device, unfinished.
+    /// `None`: that can't be told.
+    pub fn unfinished(sector: &[u8], at: u64) -> Option<u32> {
+        SectorSize::of(sector).ok()?;
+        let begun = RawLeader::read(sector).magic == 0;
+        let extension = extension::open(sector, EXTENSION, EXTENSION_BYTES, at).ok().flatten();
+        extension.filter(|_| begun).map(|_| RawDeltaExtension::read(sector).nonce)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`sightings`] | what of that counts for the next process of the machine |
 //! | [`resumption`] | whether a restarted process goes on with its predecessor's generation and leases |
 //! | [`ballot`] | one consensus instance of Disk Paxos over any number of disks |
+//! | [`catalog`] | which lockspace stands on a device, and how a device is formatted |
 //! | [`holding`] | until when a lease is held, when it is looked at, when it is given back if it is lost alone |
 //! | [`looks`] | what a look at a lease says of it, and what is written for it |
 //! | [`mend`] | what is written in the place of a damaged delta record |
@@ -25,6 +26,7 @@
 
 pub mod area;
 pub mod ballot;
+pub mod catalog;
 pub mod declare;
 pub mod delta;
 pub mod holding;

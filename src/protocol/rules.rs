@@ -192,6 +192,20 @@ mod switch {
         NonceIsChecked,
         /// A write that its procedure justifies up to a moment is submitted before that, or not at all.
         WriteIsInTime,
+        /// A lockspace is formatted over only when none of its records has changed for D, but for those of free ids.
+        FormatWatches,
+        /// Who formats over a lockspace reads the records of all ids, also of those that were never used.
+        FormatReadsAllIds,
+        /// Where a record was not overwritten within 2T, whoever may have held its id is waited for.
+        FormatIsPrompt,
+        /// Who has overwritten the records waits until the joins that read them before are over.
+        FormatSettles,
+        /// A lockspace is there when nobody has written to its records since they were overwritten.
+        FormatIsChecked,
+        /// The generations of a host id go on when the device is formatted again.
+        GenerationsGoOn,
+        /// The versions go on when the device is formatted again.
+        VersionsGoOn,
 
         // Liveness.
         /// A generation newer than its record as last read is live.

@@ -23,6 +23,7 @@ mod faults;
 #[cfg(feature = "cli")]
 mod forced;
 mod forking;
+mod formatting;
 #[cfg(feature = "cli")]
 mod guard;
 mod handover;

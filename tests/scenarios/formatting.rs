@@ -1,11 +1,17 @@
 //! A device that is formatted again, while writes of hosts of the lockspace that was here before are in flight.
 
-use leasehold::format::{Block, BlockExtension, Leader, LeaderExtension};
-use leasehold::protocol::delta::{self, Acquire, Identity};
+use std::time::Duration;
+
+use leasehold::format::{Block, BlockExtension, DeltaRecord, Geometry, Leader, LeaderExtension};
+use leasehold::protocol::catalog::Found;
+use leasehold::protocol::catalog::format::{Format, Plan, Refusal as Refused};
+use leasehold::protocol::delta::{self, Acquire, Identity, Terms};
+use leasehold::protocol::liveness::Observer;
+use leasehold::protocol::procedure::{Effect, Event, Extent, Procedure, Sectors};
 use leasehold::protocol::record::{self, RecordProcedure};
-use leasehold::protocol::resource::{Effect, Outcome, Refusal};
-use leasehold::protocol::{Defect, Seen, Span, reading};
-use leasehold::{BootId, MachineId, Version};
+use leasehold::protocol::resource::{self, Outcome, Refusal};
+use leasehold::protocol::{Defect, Seen, Span, Written, reading};
+use leasehold::{BootId, MachineId, Time, Version, stretched};
 
 use crate::world::*;
 
@@ -31,7 +37,7 @@ fn scenario_54_a_late_release_of_the_former_lockspace_frees_nothing() {
     let mut c = world.acquire(C, true);
     for _ in 0..1_000 {
         world.step(&mut c);
-        assert!(!matches!(c.effect, Effect::Done(_)), "{:?}", c.effect);
+        assert!(!matches!(c.effect, resource::Effect::Done(_)), "{:?}", c.effect);
     }
     // What it had may have been anything: its version is not used again.
     world.dies(A);
@@ -91,12 +97,341 @@ fn scenario_54_a_late_host_record_of_the_former_lockspace_says_nothing() {
         assert_eq!(rest, None);
         let identity = Identity { name: name("host"), machine: MachineId::new(A), boot: BootId::new(1), session: 1 };
         let now = World::new().now;
-        match Acquire::new(me, identity, terms(), 0).step(record::Event::Read(Span { started: now, ended: now }, seen))
-        {
+        let mut join = Acquire::new(me, identity, terms(), 0);
+        match RecordProcedure::step(&mut join, record::Event::Read(Span { started: now, ended: now }, seen)) {
             record::Effect::Done(Err(delta::Refusal::Damaged(Defect::OtherFormatting { number: 4, .. }))) => {}
             other => panic!("{other:?}"),
         }
     }
     former.extension = None;
     assert!(reading::record(Ok(&former.encode(at)), at, NONCE).good().is_some(), "a sanlock host has no nonce");
+}
+
+/// How many ids there are, as far as anybody looks here.
+const IDS: u64 = 8;
+/// Of the lockspace that the device is formatted with.
+const NEW: u32 = NONCE + 7;
+
+/// A device with a lockspace.
+struct Device {
+    bytes: Vec<u8>,
+    now: Time,
+    observer: Observer,
+    /// How long a write takes.
+    slow: Duration,
+}
+
+/// A format, and what it waits for.
+#[derive(Clone)]
+struct Run {
+    format: Format,
+    effect: Effect<Result<(), Refused>>,
+}
+
+impl Device {
+    /// Host A held its id and left, B's was never given back; the other ids were never used.
+    fn new() -> Device {
+        let now = Time::ZERO + Duration::from_secs(1_000);
+        let bytes = vec![0; 6 << 20];
+        let mut device = Device { bytes, now, observer: Observer::new(timeouts()), slow: Duration::ZERO };
+        for host in 1..=IDS {
+            device.put(&DeltaRecord::free(Geometry::default(), name("ls"), NONCE, timeouts()), host);
+        }
+        device.put(&DeltaRecord { timestamp: 0, ..record(owner(A, 4), timeouts()) }, A);
+        device.put(&record(owner(B, 9), timeouts()), B);
+        device
+    }
+
+    fn put(&mut self, record: &DeltaRecord, host: u64) {
+        let at = (host - 1) * 512;
+        self.write(at, &record.encode(at));
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        self.bytes[at as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn record(&self, host: u64) -> DeltaRecord {
+        let at = (host - 1) * 512;
+        DeltaRecord::decode(&self.bytes[at as usize..][..512], at).unwrap()
+    }
+
+    fn guard(&self) -> Leader {
+        Leader::decode(&self.bytes[GUARD as usize..][..512], GUARD).unwrap()
+    }
+
+    /// Begins to format it as `nonce`.
+    fn formats(&self, nonce: u32, force: bool) -> Run {
+        let plan = Plan {
+            terms: Terms { nonce, ..terms() },
+            index: None,
+            guard: name("guard"),
+            guard_offset: GUARD,
+            force,
+            len: self.bytes.len() as u64,
+            searched: IDS * 512,
+        };
+        let mut format = Format::new(plan);
+        let effect = format.step(Event::Begun(self.now), &mut Observer::new(timeouts()));
+        Run { format, effect }
+    }
+
+    /// Carries out the effect that `run` waits for.
+    fn step(&mut self, run: &mut Run) {
+        let started = self.now;
+        self.now = self.now + Duration::from_millis(1);
+        let event = match run.effect.clone() {
+            Effect::Read { extents, .. } => {
+                let read = |extent: &Extent| &self.bytes[extent.offset as usize..][..extent.sectors as usize * 512];
+                let bytes: Vec<u8> = extents.iter().flat_map(read).copied().collect();
+                Event::Read(Span { started, ended: self.now }, Sectors::whole(512, bytes))
+            }
+            Effect::Write(write) if write.window.is_open(started) => {
+                self.write(write.offset, &write.bytes);
+                self.now = self.now + self.slow;
+                Event::Wrote(Span { started, ended: self.now }, Written::Done)
+            }
+            Effect::Write(_) => Event::TooLate(self.now),
+            Effect::Wait(until) => {
+                self.now = self.now.max(until);
+                Event::Woke(self.now)
+            }
+            Effect::Done(_) => unreachable!("it is over"),
+        };
+        run.effect = run.format.step(event, &mut self.observer);
+    }
+
+    /// Goes on until what is to be done next is `wanted`.
+    fn until(&mut self, run: &mut Run, wanted: impl Fn(&Effect<Result<(), Refused>>) -> bool) {
+        while !wanted(&run.effect) {
+            assert!(!matches!(run.effect, Effect::Done(_)), "{:?}", run.effect);
+            self.step(run);
+        }
+    }
+
+    fn finish(&mut self, mut run: Run) -> Result<(), Refused> {
+        loop {
+            if let Effect::Done(answer) = run.effect {
+                return answer;
+            }
+            self.step(&mut run);
+        }
+    }
+
+    fn found(&self) -> Found {
+        Found::search(&self.bytes[..IDS as usize * 512]).unwrap()
+    }
+}
+
+const GUARD: u64 = 2 << 20;
+
+fn writes_at(offset: u64) -> impl Fn(&Effect<Result<(), Refused>>) -> bool {
+    move |effect| matches!(effect, Effect::Write(write) if write.offset == offset)
+}
+
+fn waits(effect: &Effect<Result<(), Refused>>) -> bool {
+    matches!(effect, Effect::Wait(_))
+}
+
+/// What a join of the former lockspace writes.
+fn joiner(host: u64) -> DeltaRecord {
+    record(owner(host, 1), timeouts())
+}
+
+#[test]
+fn a_lockspace_without_a_live_host_is_replaced_after_d() {
+    let mut device = Device::new();
+    let plain = device.formats(NEW, false);
+    assert_eq!(device.finish(plain), Err(Refused::Exists(name("ls"))));
+    let begun = device.now;
+    let run = device.formats(NEW, true);
+    assert_eq!(device.finish(run), Ok(()));
+    assert!(device.now.since(begun) >= stretched(timeouts().dead()), "host B may live");
+    let found = device.found();
+    assert_eq!((found.terms.nonce, found.complete), (NEW, true));
+    // Nobody is left: then nobody has to be watched.
+    let begun = device.now;
+    let again = device.formats(NEW + 1, true);
+    assert_eq!(device.finish(again), Ok(()));
+    assert!(device.now.since(begun) < timeouts().dead());
+}
+
+#[test]
+fn scenario_54_a_host_that_joins_while_the_device_is_formatted_is_seen() {
+    let mut device = Device::new();
+    let mut run = device.formats(NEW, true);
+    device.until(&mut run, waits);
+    // Its id is above all in use.
+    device.put(&joiner(7), 7);
+    assert_eq!(device.finish(run), Err(Refused::InUse(id(7), joiner(7).host_name)));
+    assert_eq!(device.found().terms.nonce, NONCE);
+}
+
+/// It read its record before that was overwritten, and writes it within T.
+#[test]
+fn scenario_54_a_join_that_lands_after_the_overwriting_ends_the_format() {
+    let mut device = Device::new();
+    let mut run = device.formats(NEW, true);
+    device.until(&mut run, writes_at(512));
+    device.step(&mut run);
+    device.until(&mut run, waits);
+    device.put(&joiner(7), 7);
+    assert_eq!(device.finish(run), Err(Refused::Overtaken(6 * 512)));
+    assert!(!device.found().complete, "there is no lockspace");
+    assert!(device.bytes[GUARD as usize..][..512] == [0; 512], "and nothing behind it was written");
+}
+
+/// A write of a record that takes longer than 2T may hit a host that has completed its join meanwhile.
+#[test]
+fn scenario_54_whoever_may_have_joined_behind_a_slow_write_is_waited_for() {
+    for (slow, least) in [(timeouts().io(), timeouts().io() * 2), (timeouts().io() * 3, timeouts().dead())] {
+        let mut device = Device::new();
+        device.slow = slow;
+        let mut run = device.formats(NEW, true);
+        device.until(&mut run, writes_at(512));
+        device.step(&mut run);
+        let written = device.now;
+        device.until(&mut run, |effect| matches!(effect, Effect::Read { .. }));
+        let settled = device.now.since(written);
+        assert!(settled >= stretched(least), "{settled:?} after writes of {slow:?}");
+        assert!(settled < least + timeouts().io() * 2, "{settled:?} after writes of {slow:?}");
+        assert_eq!(device.finish(run), Ok(()));
+    }
+}
+
+#[test]
+fn scenario_54_an_interrupted_format_is_followed_only_by_one_that_watches() {
+    let mut device = Device::new();
+    let mut interrupted = device.formats(NEW, true);
+    device.until(&mut interrupted, writes_at(512));
+    device.step(&mut interrupted);
+    assert!(!device.found().complete);
+    let plain = device.formats(NEW + 1, false);
+    assert_eq!(device.finish(plain), Err(Refused::Exists(name("ls"))), "host B may live");
+    let again = device.formats(NEW + 1, true);
+    assert_eq!(device.finish(again), Ok(()));
+    assert_eq!(device.found().terms.nonce, NEW + 1);
+    // Where no id was ever used a plain one will do; whoever may be at it is still watched.
+    let mut device = Device::new();
+    for host in [A, B] {
+        device.put(&DeltaRecord::free(Geometry::default(), name("ls"), NONCE, timeouts()), host);
+    }
+    let mut interrupted = device.formats(NEW, true);
+    device.until(&mut interrupted, writes_at(512));
+    device.step(&mut interrupted);
+    let again = device.formats(NEW + 1, false);
+    assert_eq!(device.finish(again), Ok(()));
+    device.until(&mut interrupted, |effect| matches!(effect, Effect::Done(_)));
+    assert_eq!(interrupted.effect, Effect::Done(Err(Refused::Overtaken(0))), "it comes too late, and sees it");
+    assert_eq!(device.found().terms.nonce, NEW + 1);
+}
+
+/// It is paused between two of its writes, while another one formats the device and hosts join.
+#[test]
+fn scenario_54_a_format_that_was_paused_destroys_nothing() {
+    for offset in [0, 512, GUARD, GUARD + 512] {
+        let mut device = Device::new();
+        let mut paused = device.formats(NEW, true);
+        if offset == GUARD + 512 {
+            // The write of the first record, which comes last.
+            device.until(&mut paused, writes_at(GUARD));
+            device.step(&mut paused);
+            device.until(&mut paused, writes_at(GUARD));
+            device.step(&mut paused);
+            device.until(&mut paused, writes_at(0));
+        } else {
+            device.until(&mut paused, writes_at(offset));
+        }
+        device.now = device.now + timeouts().dead();
+        let other = device.formats(NEW + 1, true);
+        assert_eq!(device.finish(other), Ok(()));
+        let holder = DeltaRecord { generation: 1 << 30, ..joiner(3) };
+        device.put(&holder, 3);
+        let before = device.bytes.clone();
+        let refused = device.finish(paused).unwrap_err();
+        assert!(matches!(refused, Refused::Overtaken(_) | Refused::InUse(..)), "paused before its write at {offset}");
+        assert!(device.bytes == before, "paused before its write at {offset}");
+    }
+}
+
+#[test]
+fn scenario_54_generations_go_on_and_ids_that_were_never_used_stay_so() {
+    let mut device = Device::new();
+    // A leader shows a later generation of A than its record, which was set back.
+    let leader = Leader {
+        owner: Some(owner(A, 5_000)),
+        timestamp: 7,
+        ..Leader::new_free(Geometry::default(), name("ls"), NONCE, name("res"), 2_000, Version::new(3))
+    };
+    device.write(4 << 20, &leader.encode(4 << 20));
+    // The record of host C is damaged.
+    device.bytes[2 * 512 + 60] ^= 1;
+    let run = device.formats(NEW, true);
+    assert_eq!(device.finish(run), Ok(()));
+    for (host, former) in [(A, 5_000), (B, 9), (C, 1)] {
+        let record = device.record(host);
+        assert!(record.generation > former + 1_024, "host {host}: {record:?}");
+        assert!(record.is_free() && record.owner_id == host, "{record:?}");
+    }
+    for host in 4..=IDS {
+        let record = device.record(host);
+        assert_eq!((record.generation, record.owner_id), (0, 0));
+    }
+}
+
+/// Versions belong to places, and a resource may get another place. All of them go on from the largest.
+#[test]
+fn scenario_55_the_version_goes_on_from_the_largest_of_all_resources() {
+    let mut device = Device::new();
+    let free = |area: u64, version| {
+        Leader::new_free(Geometry::default(), name("ls"), NONCE, name("res"), 2_000, Version::new(version)).encode(area)
+    };
+    device.write(GUARD, &free(GUARD, 8));
+    device.write(3 << 20, &free(3 << 20, 40));
+    device.write(4 << 20, &free(4 << 20, 50));
+    // That one was set back by a late write.
+    let block = Block { mbal: 1, bal: 1, inp: Some(owner(B, 9)), instance: Version::new(51), ..Block::default() };
+    let at = (4 << 20) + Geometry::default().block_offset(id(B));
+    device.write(at, &block.encode(Geometry::default(), at));
+    let run = device.formats(NEW, true);
+    assert_eq!(device.finish(run), Ok(()));
+    assert_eq!((device.guard().version, device.guard().is_free()), (Version::new(51), true));
+    assert_eq!(device.guard().extension.map(|extension| extension.nonce), Some(NEW));
+}
+
+/// Only a leader without a nonce could be taken for one of the new lockspace. What marks it as deleted has one.
+#[test]
+fn scenario_54_a_late_write_of_a_format_deletes_no_resource() {
+    let mut device = Device::new();
+    let (ours, theirs) = (3 << 20, 4 << 20);
+    let leader = Leader::new_free(Geometry::default(), name("ls"), NONCE, name("res"), 2_000, Version::new(5));
+    device.write(ours, &leader.encode(ours));
+    device.write(theirs, &Leader { extension: None, ..leader.clone() }.encode(theirs));
+    let mut run = device.formats(NEW, true);
+    device.until(&mut run, writes_at(theirs));
+    let Effect::Write(late) = run.effect.clone() else { unreachable!("it was waited for") };
+    assert_eq!(device.finish(run), Ok(()));
+    let read = |device: &Device, at: u64, nonce| {
+        reading::leader(Ok(&device.bytes[at as usize..][..512]), at, nonce).good().map(|leader| leader.cleared)
+    };
+    assert_eq!((read(&device, ours, NONCE), read(&device, ours, NEW)), (Some(false), None), "it is left alone");
+    assert_eq!(read(&device, theirs, NEW), Some(true));
+    // It lands in a lockspace that was made since.
+    device.write(late.offset, &late.bytes);
+    assert_eq!(read(&device, theirs, NEW + 1), None);
+}
+
+/// The very first write of a format lands when another format has long been through.
+#[test]
+fn scenario_54_a_late_beginning_of_a_format_damages_one_record() {
+    let mut device = Device::new();
+    let mut late = device.formats(NEW, true);
+    device.until(&mut late, writes_at(0));
+    let Effect::Write(write) = late.effect else { unreachable!("it was waited for") };
+    let run = device.formats(NEW + 1, true);
+    assert_eq!(device.finish(run), Ok(()));
+    device.write(write.offset, &write.bytes);
+    let found = device.found();
+    assert_eq!((found.terms.nonce, found.complete), (NEW + 1, true), "the lockspace is there");
+    assert!(reading::record(Ok(&device.bytes[..512]), 0, NEW + 1).good().is_none());
 }

@@ -139,7 +139,7 @@ impl From<FormatError> for Failure {
             }
             FormatError::InUse { .. } => Failure::of(REFUSED, &error).hint("stop that host first"),
             FormatError::TooSmall { .. } => Failure::of(REFUSED, &error),
-            FormatError::Disk(_) => Failure::of(IO, &error),
+            FormatError::Disk(_) | FormatError::Overtaken { .. } | FormatError::Slow { .. } => Failure::of(IO, &error),
             _ => Failure::of(USAGE, &error),
         }
     }

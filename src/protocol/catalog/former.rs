@@ -1,0 +1,116 @@
+//! The lockspace that a format is about to replace.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::found::{DEFAULT_IO_TIMEOUT, Found};
+use crate::format::{Block, Geometry, Leader};
+use crate::protocol::delta::Terms;
+use crate::types::{Generation, HostId, Owner, Version};
+
+/// Numbers above that are not ones that anybody counted up to.
+const BELIEVED: u64 = u64::MAX / 4;
+
+/// What is known of the former lockspace.
+#[derive(Clone, Debug)]
+pub(super) struct Former {
+    pub(super) geometry: Geometry,
+    /// The shortest R, the longest T and D of any record.
+    pub(super) renewal: Duration,
+    pub(super) io: Duration,
+    pub(super) dead: Duration,
+    /// Whether every id is known to be free: nobody has to be watched.
+    pub(super) is_free: bool,
+    /// Of the ids in use: the largest generation that anything on the device shows. At least 1 where the record is
+    /// damaged.
+    pub(super) generations: BTreeMap<HostId, u64>,
+    /// The largest version that any leader or block shows.
+    pub(super) version: Version,
+    /// Leaders that could be taken for those of the new lockspace, with their places.
+    pub(super) lookalikes: Vec<(u64, Leader)>,
+}
+
+impl Former {
+    /// `read`: how many bytes of the device were searched.
+    pub(super) fn of(found: &Found, read: usize) -> Former {
+        let geometry = found.terms.geometry;
+        let timeouts = || found.records.values().map(|record| record.timeouts(DEFAULT_IO_TIMEOUT));
+        let longest = |of: fn(_) -> Duration| timeouts().map(of).max().unwrap_or_default();
+        let count = geometry.max_hosts().min((read / geometry.sector_bytes()) as u64);
+        let ids = || (1..=count).filter_map(HostId::new);
+        let generation = |host: HostId| match found.records.get(&host) {
+            Some(record) => Some(record.generation).filter(|generation| *generation <= BELIEVED).unwrap_or(1),
+            None => 1,
+        };
+        let generations = ids().map(|host| (host, generation(host))).filter(|(_, generation)| *generation != 0);
+        let is_free = |host: HostId| {
+            let record = found.records.get(&host);
+            record.is_some_and(|record| {
+                // A declaration may have landed over a later generation.
+                let declared = record.extension.as_ref().is_some_and(|extension| extension.declared_by.is_some());
+                record.is_free() && !declared
+            })
+        };
+        Former {
+            geometry,
+            renewal: timeouts().map(|timeouts| timeouts.renewal()).min().unwrap_or_default(),
+            io: longest(|timeouts| timeouts.io()),
+            dead: longest(|timeouts| timeouts.dead()),
+            is_free: ids().all(is_free),
+            generations: generations.collect(),
+            version: Version::default(),
+            lookalikes: Vec::new(),
+        }
+    }
+
+    /// Whose record byte `at` belongs to, and where that stands.
+    pub(super) fn host_at(&self, at: usize) -> Option<(HostId, Range<usize>)> {
+        let size = self.geometry.sector_bytes();
+        let start = at / size * size;
+        Some((HostId::new((at / size + 1) as u64)?, start..start + size))
+    }
+
+    /// How many bytes of an area may show something: the leader and the blocks of the ids in use.
+    pub(super) fn area_in_use(&self) -> u64 {
+        let highest = self.generations.last_key_value().map_or(0, |(host, _)| host.get());
+        (highest + 2) * self.geometry.sector_bytes() as u64
+    }
+
+    /// Takes in what the area at byte `at` shows. `terms` are those of the new lockspace.
+    pub(super) fn take_in(&mut self, at: u64, bytes: &[u8], terms: &Terms) {
+        let sectors: Vec<&[u8]> = bytes.chunks_exact(self.geometry.sector_bytes()).collect();
+        if let Some(Ok(leader)) = sectors.first().map(|sector| Leader::decode(sector, at)) {
+            self.shows(leader.version);
+            self.owns(leader.owner);
+            let writer = HostId::new(leader.writer.id).zip(Generation::new(leader.writer.generation));
+            self.owns(writer.map(|(host, generation)| Owner { host, generation }));
+            let named = (leader.lockspace, leader.geometry) == (terms.lockspace, terms.geometry);
+            if named && leader.extension.is_none() && !leader.cleared {
+                self.lookalikes.push((at, leader));
+            }
+        }
+        let hosts = (1..=HostId::MAX).filter_map(HostId::new);
+        for (host, sector) in hosts.zip(sectors.into_iter().skip(2)) {
+            let Ok(block) = Block::decode(sector, at + self.geometry.block_offset(host)) else { continue };
+            self.shows(block.instance);
+            self.owns(block.inp);
+            let wrote = block.extension.as_ref().and_then(|extension| Generation::new(extension.generation));
+            for generation in wrote.into_iter().chain(block.shared) {
+                self.owns(Some(Owner { host, generation }));
+            }
+        }
+    }
+
+    fn shows(&mut self, version: Version) {
+        if version.get() <= BELIEVED {
+            self.version = self.version.max(version);
+        }
+    }
+
+    fn owns(&mut self, owner: Option<Owner>) {
+        let Some(owner) = owner.filter(|owner| owner.generation.get() <= BELIEVED) else { return };
+        let known = self.generations.entry(owner.host).or_default();
+        *known = (*known).max(owner.generation.get());
+    }
+}
