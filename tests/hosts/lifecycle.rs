@@ -8,14 +8,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use leasehold::disk::{Fault, Lane, Plan, Request};
+use leasehold::disk::{Fault, Lane, MemoryDisk, Plan, Request};
 use leasehold::{AcquireError, JoinOptions, LeaveError, Lockspace, LossReason, Status, Wait};
 
 use crate::common::answers::{AtOnce, held_by};
 use crate::common::devices::{disk, folder, join, lockspace, text, with_resources};
 use crate::common::memory;
 use crate::common::memory::{Scene, Suspended, formatted, path_to, sector, steady, with_resource};
-use crate::common::{PATIENCE, id, until};
+use crate::common::{PATIENCE, id, resume, until};
 
 /// The statuses that a program is told, and the options with which it is.
 fn told() -> (Receiver<Status>, impl Fn() -> JoinOptions) {
@@ -164,6 +164,43 @@ fn scenario_59_a_lease_that_is_dropped_by_a_panic_stays_held_and_is_handed_out_a
     membership.orphans().into_iter().for_each(|lease| lease.release().unwrap());
     assert!(other.try_acquire(&scene.resource).unwrap().version() > version);
     membership.leave().unwrap();
+}
+
+/// It is looked after as any other: its holder learns of a taking, and it is given back G later, though nobody has it.
+#[test]
+fn a_lease_that_a_panic_dropped_is_told_as_lost_when_it_is_taken_by_force() {
+    let (sender, told) = channel();
+    let scene = Scene::with(steady(), || {
+        let sender = sender.clone();
+        // The test may have ended.
+        JoinOptions::new().on_lease_loss(move |loss| drop(sender.send(loss.clone())))
+    });
+    let other = scene.other(2);
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
+    let version = lease.version();
+    dropped_by_a_panic(lease);
+    let taken = other.try_take(&scene.resource, version).unwrap();
+    let loss = told.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((loss.resource, loss.version), (scene.resource.name(), version));
+    assert!(matches!(loss.reason, LossReason::Fenced(_)));
+    until("its end", || scene.membership.leave().is_ok());
+    assert!(taken.lease.is_held());
+}
+
+#[test]
+fn a_lease_that_a_panic_dropped_is_handed_to_the_next_process() {
+    let (disk, resource) = with_resource(steady());
+    let lockspace = |disk: &MemoryDisk| Lockspace::open(Arc::new(disk.reopen())).unwrap();
+    let options = || JoinOptions::new().machine("this one");
+    let membership = memory::join(&lockspace(&disk), options);
+    let lease = membership.try_acquire(&resource).unwrap();
+    let version = lease.version();
+    dropped_by_a_panic(lease);
+    let token = membership.detach().unwrap();
+    let resumed = resume(&lockspace(&disk), &token, options).unwrap();
+    assert!(resumed.gone.is_empty());
+    let held: Vec<_> = resumed.leases.iter().map(|lease| (*lease.resource(), lease.version())).collect();
+    assert_eq!(held, [(resource, version)]);
 }
 
 /// As at the end of a program whose main thread panics: nothing is given back, and the protected program is told.
