@@ -95,7 +95,8 @@ impl Resource {
         }
         let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
         for (index, other) in others {
-            match taken.get(&other.owner) {
+            // What its owner has taken back by force since is none of what was taken from it.
+            match taken.get(&other.owner).filter(|_| other.version < version) {
                 Some(bound) => {
                     self.counters.forced += 1;
                     self.is_told(host, me, index, *bound);
@@ -145,7 +146,7 @@ impl Resource {
             self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
         }
         for (index, other) in others {
-            if let Some(bound) = told.get(&other.owner) {
+            if let Some(bound) = told.get(&other.owner).filter(|_| other.version < version) {
                 self.is_told(host, me, index, *bound);
                 continue;
             }
@@ -217,5 +218,36 @@ impl Resource {
     /// What the lease protects has stopped, for good.
     pub(in crate::sim) fn stopped(&mut self, host: usize) {
         self.leases[host] = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sim::storage::Area;
+    use crate::types::{Generation, HostId};
+
+    /// A host takes back by force what is being taken from it, and shares it, before the taker says that it holds it.
+    #[test]
+    fn what_was_taken_back_by_force_is_not_what_was_taken() {
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        let owner = |id| HostId::new(id).zip(Generation::new(1)).map(|(host, generation)| Owner { host, generation });
+        let (Some(a), Some(b)) = (owner(1), owner(2)) else { unreachable!("both are numbers of hosts") };
+        let (area, mut storage) = (Area::of_resource(0), Storage::new(1));
+        // Their blocks say nothing.
+        [a, b].iter().for_each(|owner| storage.put(0, area.block_at(owner.host), [].into()));
+        let mut resource = Resource::new(area, 2);
+        let mut held = |host, me, mode, version, taken: &[(Owner, Time)], now| {
+            let (taken, holding) = (taken.iter().copied().collect(), (mode, Version::new(version)));
+            resource.held(host, me, holding, &taken, at(now), at(now + 800), &storage);
+        };
+        held(0, a, LeaseMode::Exclusive, 3, &[], 0);
+        held(0, a, LeaseMode::Exclusive, 5, &[(b, at(950))], 100);
+        held(0, a, LeaseMode::Shared, 5, &[], 101);
+        held(1, b, LeaseMode::Exclusive, 4, &[(a, at(910))], 110);
+        resource.extended(0, a, at(200), at(1_000));
+        assert_eq!(resource.take_failure(), None);
     }
 }
