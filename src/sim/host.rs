@@ -13,15 +13,17 @@ mod leasing;
 mod procedures;
 mod remembering;
 mod resuming;
+mod signal;
 mod slot;
 mod verifying;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::time::Duration;
 
 use self::leasing::view;
 use self::resuming::Token;
+pub(super) use self::signal::{Answer, Completion, Signal, Tag};
+use self::signal::{Begun, Wanted};
 use self::slot::Slot;
 use super::env::{Env, NONCE, lockspace};
 use super::storage::{Area, Sector, delta_at, readable};
@@ -34,110 +36,7 @@ use crate::protocol::resumption::Resume;
 use crate::protocol::rules::in_force;
 use crate::protocol::{Seen, Span, Written, reading};
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, LeaseMode, Owner, Time, Version};
-
-/// What happens to a process.
-#[derive(Clone, Debug)]
-pub(super) enum Signal {
-    /// A process starts, or tries again to join.
-    Start,
-    /// The wait of a procedure is over.
-    ProcedureWoke(Tag),
-    /// A renewal may be due.
-    Renew,
-    /// A scan is due.
-    Scan,
-    /// What is held is to be looked at.
-    Verify { area: Area, version: Version },
-    /// The wait of an operation is over.
-    Woke { of: Begun, round: u32 },
-    /// The caller's deadline.
-    CallOff { of: Begun },
-    /// The caller wants what comes next with a resource.
-    Act { area: Area },
-    /// The deadline of the host id may have passed.
-    Deadline,
-    /// An I/O was completed, or timed out.
-    Io(Completion),
-}
-
-/// What an I/O is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tag {
-    Join,
-    Renew,
-    Leave,
-    Declare,
-    Resume,
-    /// Looking for the lease that an earlier process had, as it is known to have held it.
-    TakeUp {
-        area: Area,
-        listed: Option<(LeaseMode, Version)>,
-    },
-    Scan {
-        known_from: Time,
-        wanted_by: Option<Wanted>,
-    },
-    /// A look that was begun after that operation.
-    Verify {
-        of: Begun,
-        version: Version,
-    },
-    /// What is written again of what is held at that version.
-    Restore {
-        area: Area,
-        version: Version,
-    },
-    Operation {
-        of: Begun,
-        round: u32,
-        disk: usize,
-        since: Time,
-    },
-}
-
-/// An operation: on which resource, and which one of those that the process began there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Begun {
-    area: Area,
-    number: u32,
-}
-
-/// What waits for a scan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// A round of an operation.
-    Operation(Begun, u32),
-    /// A look at what is held at that version.
-    Look(Area, Version),
-}
-
-impl Tag {
-    /// Whether it is a write to the record of an id that its host does not hold: another one may, by the time it lands.
-    pub(super) const fn races(self) -> bool {
-        matches!(self, Tag::Join | Tag::Declare)
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Completion {
-    pub(super) tag: Tag,
-    pub(super) started: Time,
-    /// Its time-out was signalled before.
-    pub(super) late: bool,
-    /// It read a stale copy.
-    pub(super) stale: bool,
-    pub(super) answer: Answer,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum Answer {
-    Read(Rc<[u64]>, Vec<Sector>),
-    Failed,
-    Wrote(Written),
-    /// The write was not submitted.
-    TooLate,
-}
+use crate::types::{HostId, Owner, Time};
 
 /// What the sector of a host record shows.
 fn record(sector: &[u8], at: u64) -> Seen<DeltaRecord> {
