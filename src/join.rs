@@ -48,7 +48,7 @@ impl JoinOptions {
     }
 
     /// Asks for this host id. Without it the one that this host held before is taken, if that is quick and certain, or
-    /// one that is free.
+    /// one that is free: see docs/design/host-ids.md.
     #[must_use]
     pub fn host_id(mut self, host: HostId) -> JoinOptions {
         self.host_id = Some(host);
@@ -92,7 +92,7 @@ impl JoinOptions {
     ///
     /// Without this it is `/run/leasehold/sightings` for root and `leasehold/sightings` in `$XDG_RUNTIME_DIR` for
     /// others, for a device that other processes can have, too. What can't be kept is not missed. Nothing is kept with
-    /// another clock than the host's boot-time clock, nor in a time namespace of its own.
+    /// another clock than the host's boot-time clock, nor where the boot can't be known.
     #[must_use]
     pub fn remember_in(mut self, folder: impl Into<PathBuf>) -> JoinOptions {
         self.remember = Place::Folder(folder.into());

@@ -92,7 +92,7 @@ pub(crate) fn machine(named: Option<&str>) -> Result<MachineId, Unidentified> {
     named.map_or_else(|| identity::machine(&found()), identity::named)
 }
 
-/// The boot of the machine, if it can be known. A collision only costs a wait.
+/// The boot of the machine, if it can be known, and if its clock is this process's. A collision only costs a wait.
 pub(crate) fn boot() -> Option<BootId> {
     identity::boot(&found())
 }
@@ -121,6 +121,7 @@ fn found() -> Found {
         // That in which this thread takes the local lock.
         network_namespace: namespace("/proc/thread-self/ns/net"),
         first_network_namespace: namespace("/proc/1/ns/net"),
+        time_namespace: namespace("/proc/self/ns/time"),
         boot_id: text(BOOT_ID),
         mounts: text(MOUNTS),
     }

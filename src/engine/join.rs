@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
-use rand::RngExt;
 
 use super::hosts::Hosts;
 use super::identity::{self, HostLock, LocalLock};
@@ -16,7 +15,7 @@ use super::pulse::LONGEST_WAIT;
 use super::sightings::{Keeper, Place};
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError};
-use crate::format::DeltaRecord;
+use crate::protocol::choice::choose;
 use crate::protocol::delta::{Acquire, Identity, Refusal, Tenure, Terms};
 use crate::protocol::identity::{Unidentified, hash};
 use crate::types::{HostId, Name, Time};
@@ -137,13 +136,14 @@ struct Joiner<'join> {
 }
 
 impl Joiner<'_> {
-    /// The id that this host held before, if it was released; else a free one; else one that this machine did not
-    /// release.
     fn take_any(&self, hosts: &Hosts) -> Result<Tenure, JoinError> {
         let mut tried = BTreeSet::new();
         let mut last = JoinError::NoneFree { device: self.io.device() };
         while tried.len() < MAX_ATTEMPTS {
-            let Some(host) = self.choose(hosts, &tried) else { break };
+            let (now, random) = (self.io.now(), rand::random());
+            let chosen = hosts
+                .with_observer(|observer| choose(observer, self.identity, self.terms.timeouts, &tried, now, random));
+            let Some(host) = chosen else { break };
             tried.insert(host);
             match self.take(host, hosts) {
                 Ok(tenure) => return Ok(tenure),
@@ -155,33 +155,6 @@ impl Joiner<'_> {
             hosts.scan_to_join(self.io)?;
         }
         Err(last)
-    }
-
-    fn choose(&self, hosts: &Hosts, tried: &BTreeSet<HostId>) -> Option<HostId> {
-        let records = hosts.with_observer(|observer| {
-            let ids: Vec<HostId> = observer.hosts().filter(|host| !tried.contains(host)).collect();
-            ids.into_iter()
-                .filter_map(|host| Some((host, observer.record(host)?.good()?.clone())))
-                .collect::<Vec<(HostId, DeltaRecord)>>()
-        });
-        let ours = |record: &DeltaRecord| self.identity.wrote(record);
-        let rebooted = |record: &DeltaRecord| self.identity.rebooted_since(record);
-        let named = |record: &DeltaRecord| record.host_name == self.identity.name;
-        let find = |wanted: &dyn Fn(&DeltaRecord) -> bool| {
-            records.iter().find(|(_, record)| wanted(record)).map(|(host, _)| *host)
-        };
-        find(&|record| record.is_free() && ours(record) && named(record))
-            .or_else(|| find(&|record| named(record) && rebooted(record)))
-            .or_else(|| {
-                // Few ids in use keep what every ballot reads short; a random one of them keeps hosts that start
-                // together apart.
-                let free: Vec<HostId> =
-                    records.iter().filter(|(_, record)| record.is_free()).map(|(host, _)| *host).collect();
-                let used = records.len() - free.len();
-                let window = free.len().min(8 + used);
-                (window > 0).then(|| free[rand::rng().random_range(0..window)])
-            })
-            .or_else(|| find(&ours))
     }
 
     fn take(&self, host: HostId, hosts: &Hosts) -> Result<Tenure, JoinError> {
@@ -206,7 +179,10 @@ impl Joiner<'_> {
     }
 
     fn attempt(&self, host: HostId, hosts: &Hosts) -> Result<Tenure, JoinError> {
-        let acquire = Acquire::new(host, self.identity.clone(), self.terms.clone(), rand::random());
+        let mut acquire = Acquire::new(host, self.identity.clone(), self.terms.clone(), rand::random());
+        if self.io.clock().is_boot_time() {
+            acquire = acquire.by_boot_time();
+        }
         let driver = Driver { io: self.io, lane: Lane::Renewal, geometry: self.terms.geometry, hosts };
         let (joined, failure) = driver.carry_out(acquire, self.cancel)?;
         joined.map(|tenure| *tenure).map_err(|refusal| match (refusal, failure) {

@@ -17,7 +17,7 @@
 //! sum is the CRC-32C of all lines before it.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -70,14 +70,12 @@ const TITLE: &str = "leasehold sightings 1";
 const MOST_BYTES: u64 = 1 << 18;
 /// For how long the end of a membership waits for the file.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// What the system calls the first time namespace. In another one the boot-time clock is another one.
-const FIRST_TIME_NAMESPACE: &str = "time:[4026531834]";
 
 impl Keeper {
     /// `None`: nothing is kept. The clock is not that of the boot, or nothing tells this boot from others, or there is
     /// no place for it.
     pub(crate) fn of(place: &Place, io: &Io, terms: &Terms) -> Option<Keeper> {
-        if !io.clock().is_boot_time() || !is_in_first_time_namespace() {
+        if !io.clock().is_boot_time() {
             return None;
         }
         let folder = match place {
@@ -210,17 +208,10 @@ fn only_ours(file: &OwnedFd, kind: FileType) -> io::Result<()> {
     }
 }
 
-/// The number of this boot, if it can be known.
+/// The number of this boot, if it can be known, and if its clock is this process's.
 fn boot() -> Option<u128> {
+    identity::boot()?;
     u128::from_str_radix(&identity::boot_id()?.replace('-', ""), 16).ok()
-}
-
-fn is_in_first_time_namespace() -> bool {
-    match fs::read_link("/proc/self/ns/time") {
-        Ok(namespace) => namespace == Path::new(FIRST_TIME_NAMESPACE),
-        // A kernel without time namespaces, unless there is no /proc.
-        Err(error) => error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/ns/mnt").exists(),
-    }
 }
 
 fn text(sightings: &Sightings) -> String {
@@ -255,6 +246,7 @@ fn parse(text: &str) -> Option<Sightings> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -343,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn this_boot_is_known_where_its_id_is() {
-        assert_eq!(boot().is_some(), identity::boot_id().is_some());
+    fn this_boot_has_a_number_where_it_is_known() {
+        assert_eq!(boot().is_some(), identity::boot().is_some());
     }
 }

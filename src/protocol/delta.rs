@@ -112,6 +112,7 @@ pub struct Acquire {
     skip: u64,
     /// The largest T of anyone who may write the sector.
     slowest_io: Duration,
+    by_boot_time: bool,
     step: Step,
 }
 
@@ -123,7 +124,14 @@ impl Acquire {
     /// number.
     pub fn new(host: HostId, identity: Identity, terms: Terms, random: u64) -> Acquire {
         let slowest_io = terms.timeouts.io();
-        Acquire { host, identity, terms, skip: random % (MAX_SKIP + 1), slowest_io, step: Step::First }
+        let skip = random % (MAX_SKIP + 1);
+        Acquire { host, identity, terms, skip, slowest_io, by_boot_time: false, step: Step::First }
+    }
+
+    /// The caller's clock is that of its boot, which all processes have in common that know their boot.
+    #[must_use]
+    pub fn by_boot_time(self) -> Acquire {
+        Acquire { by_boot_time: true, ..self }
     }
 
     fn first(&mut self, span: Span, record: DeltaRecord) -> Effect<Joined> {
@@ -135,15 +143,17 @@ impl Acquire {
             return self.write(span, &record);
         }
         // The holder is gone for certain when its machine rebooted since; else, as the local lock is ours, when nothing
-        // that it started can be active any more, which is after D.
-        let quiet = match self.identity.rebooted_since(&record) {
-            true => timeouts.renewal() * 2 + timeouts.io() * 2,
-            false => timeouts.dead(),
+        // that it started can be active any more, which is after D: from its last renewal, if this clock tells when
+        // that was.
+        let until = match self.identity.rebooted_since(&record) {
+            true => span.ended + stretched(timeouts.renewal() * 2 + timeouts.io() * 2),
+            false => {
+                let renewed = self.identity.renewed(&record).filter(|_| self.by_boot_time);
+                renewed.map_or(span.ended, |renewed| renewed.min(span.ended)) + stretched(timeouts.dead())
+            }
         };
         let may_take = self.identity.wrote(&record) || !in_force!(SameMachineTakes);
-        let until = span.ended + stretched(quiet);
-        self.step = Step::Watching { first: record, until, may_take };
-        Effect::Wait(self.next_look(span.ended, until))
+        self.watched(span, record.clone(), record, until, may_take)
     }
 
     fn watched(

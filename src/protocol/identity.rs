@@ -13,7 +13,7 @@
 use super::delta::Identity;
 use super::rules::in_force;
 use crate::format::DeltaRecord;
-use crate::types::{BootId, MachineId};
+use crate::types::{BootId, MachineId, Time};
 
 /// What a process found out about its machine. `None` is what can't be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Found {
     pub network_namespace: Option<u64>,
     /// The inode of the network namespace of process 1.
     pub first_network_namespace: Option<u64>,
+    /// The inode of its time namespace; `None` where the kernel has none.
+    pub time_namespace: Option<u64>,
     /// The text of `/proc/sys/kernel/random/boot_id`.
     pub boot_id: Option<String>,
     /// The text of `/proc/self/mountinfo`.
@@ -70,6 +72,7 @@ pub enum Unidentified {
 /// namespace ever gets one of these.
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 const FIRST_USER_NAMESPACE: u64 = 0xefff_fffd;
+const FIRST_TIME_NAMESPACE: u64 = 0xefff_fffa;
 const FIRST_NETWORK_NAMESPACE: u64 = 0xefff_fff9;
 
 /// UUIDs that makers of boards left as they were in a sample, the second in both orders of bytes. A UUID of one digit
@@ -110,8 +113,10 @@ pub fn named(identity: &str) -> Result<MachineId, Unidentified> {
     }
 }
 
-/// The boot of the machine, if it can be known.
+/// The boot of the machine, if it can be known. In a time namespace of its own a process has another boot-time clock
+/// than others of this boot.
 pub fn boot(found: &Found) -> Option<BootId> {
+    found.time_namespace.is_none_or(|namespace| namespace == FIRST_TIME_NAMESPACE).then_some(())?;
     boot_id(found.boot_id.as_deref(), found.mounts.as_deref()).map(|id| BootId::of_hash(hash(&[id])))
 }
 
@@ -182,6 +187,15 @@ impl Identity {
         Some(own == theirs)
     }
 
+    /// When the holder in `record` began its last renewal, if it did on this machine in this boot, and so on the clock
+    /// of this process. A join that landed late, over the record of another holder, tells nothing of that one: so the
+    /// holder must have been certain that it held.
+    pub fn renewed(&self, record: &DeltaRecord) -> Option<Time> {
+        let confirmed = record.extension.as_ref().is_some_and(|extension| extension.confirmed);
+        let here = self.wrote(record) && self.same_boot(record) == Some(true);
+        record.started().filter(|_| here && confirmed)
+    }
+
     /// Whether the holding in `record`, one of this machine's, surely ended with a reboot: it was certain that it held,
     /// and all its writes are over.
     pub fn rebooted_since(&self, record: &DeltaRecord) -> bool {
@@ -221,6 +235,7 @@ mod tests {
             user_namespace: Some(4_026_531_837),
             network_namespace: Some(4_026_531_992),
             first_network_namespace: Some(4_026_531_992),
+            time_namespace: Some(4_026_531_834),
             boot_id: Some("2c6b5312-1468-43eb-9a83-39248784f691\n".into()),
             mounts: Some(MOUNTS.into()),
         }
@@ -337,6 +352,9 @@ mod tests {
         }
         for nothing in [None, Some(String::new())] {
             assert_eq!(boot(&Found { boot_id: nothing, ..found() }), None);
+        }
+        for (time_namespace, is_known) in [(None, true), (Some(4_026_531_834), true), (Some(4_026_532_300), false)] {
+            assert_eq!(boot(&Found { time_namespace, ..found() }).is_some(), is_known, "{time_namespace:?}");
         }
         assert_eq!(boot(&found()), Some(BootId::of_hash(hash(&["2c6b5312-1468-43eb-9a83-39248784f691"]))));
     }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`identity`] | which machine and boot a process belongs to, if that can be known |
 //! | [`delta`] | who holds a host id: acquire, renew, release |
+//! | [`choice`] | which host id an automatic join tries |
 //! | [`declare`] | whether a host may be declared dead by its caller's word |
 //! | [`liveness`] | whether another host's generation is live, over or dead, from reads of its record |
 //! | [`sightings`] | what of that counts for the next process of the machine |
@@ -27,6 +28,7 @@
 pub mod area;
 pub mod ballot;
 pub mod catalog;
+pub mod choice;
 pub mod declare;
 pub mod delta;
 pub mod holding;

@@ -129,6 +129,7 @@ impl Env {
             user_namespace: Some(user),
             network_namespace: Some(if kind.is_container() { ANOTHER + host as u64 } else { network }),
             first_network_namespace: None,
+            time_namespace: None,
             boot_id,
             mounts: Some(mounts),
         };

@@ -1,8 +1,11 @@
-//! What commands keep of what they have seen, for those that come after them.
+//! What commands keep of what they have seen, for those that come after them; and the host id that a restarted one gets
+//! back.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -72,4 +75,49 @@ fn a_run_does_without_what_was_kept() {
         });
     }
     assert!(!Path::new(&scene.path("missing")).exists());
+}
+
+/// A `run` of the host `a`, until its command has told its host id; and when that was.
+fn host_a(scene: &Scene) -> (Process, u64, Instant) {
+    let command = ["sh", "-c", "echo $LEASEHOLD_HOST_ID > id.new; mv id.new id; sleep 1000"];
+    loop {
+        let _ = fs::remove_file(scene.path("id"));
+        let mut host = run(scene, "none", &["--host-name", "a", "--wait", "50s"], &command);
+        until("the host", || scene.path("id").exists() || host.ended().is_some());
+        if host.ended().is_none() {
+            let id = fs::read_to_string(scene.path("id")).unwrap();
+            return (host, id.trim().parse().unwrap(), Instant::now());
+        }
+        assert!(ended(host).is_busy());
+    }
+}
+
+fn killed(mut host: Process) {
+    host.signal(Signal::KILL);
+    host.wait();
+}
+
+#[test]
+fn a_host_that_is_killed_and_restarted_after_d_gets_its_id_back() {
+    let scene = Scene::formatted(timeouts(MILLIS));
+    scene.run(&["create", "disk", "db"]).expect(0, &[]);
+    let (host, first, _) = host_a(&scene);
+    let after = |host| {
+        killed(host);
+        sleep(Duration::from_millis(MILLIS[4]) * 11 / 10);
+        host_a(&scene)
+    };
+    let mut host = host;
+    for again in 0..3 {
+        let (next, id, _) = after(host);
+        assert_eq!(id, first, "{again}");
+        host = next;
+    }
+    // At once it is not known whether all that it started is gone.
+    let began = Instant::now();
+    killed(host);
+    let (host, second, held) = host_a(&scene);
+    assert!(second != first || held - began > Duration::from_millis(MILLIS[4]), "{second}");
+    let (_, third, _) = after(host);
+    assert_eq!(third, first.min(second), "one of its own");
 }

@@ -126,7 +126,7 @@ impl Hasher for Recorder {
 }
 
 /// How many numbers after its nonce a delta record has what was left of F.
-const LEFT: usize = 8;
+const LEFT: usize = 10;
 
 /// The numbers that a state hashes, in order.
 #[derive(Default)]
@@ -156,13 +156,14 @@ impl Tokens {
                     let distance = number.cast_signed() - now.as_nanos().cast_signed();
                     self.0[at] = Token::Word(distance.clamp(-horizon, horizon).cast_unsigned());
                 }
-                [Token::Half(first), Token::Half(session), Token::Half(_), Token::Half(begun), ..]
+                // A boot that is known is a number after the mark that it is.
+                [Token::Half(first), Token::Half(session), Token::Rest(_), Token::Half(_), Token::Half(begun), ..]
                     if first == nonce =>
                 {
                     let Token::Word(seconds) = self.0[timestamp] else { unreachable!("it is where it was found") };
                     self.0[timestamp] = Token::Word(u64::from(seconds != 0));
                     writes.entry(session).or_default().insert(begun);
-                    places.push((at + 3, session, begun));
+                    places.push((at + 4, session, begun));
                     assert!(matches!(self.0[at + LEFT], Token::Rest(_)), "the fields of a delta record have moved");
                     self.0[at + LEFT] = Token::Rest(0);
                 }

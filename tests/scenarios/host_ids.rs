@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use leasehold::format::{DeltaExtension, DeltaRecord};
+use leasehold::protocol::choice::choose;
 use leasehold::protocol::delta::{Acquire, Identity, Loss, Refusal, Tenure};
 use leasehold::protocol::identity::{Board, Found, boot, machine, named};
 use leasehold::protocol::liveness::{Observer, Verdict};
@@ -45,7 +46,7 @@ fn identity(machine: u64, boot: u32) -> Identity {
 
 /// How long `who` watches an unreleased record before it takes the id; `None` when it does not.
 fn takes_after(who: Identity, seen: &DeltaRecord) -> Option<Duration> {
-    let mut acquire = Acquire::new(id(A), who, terms(), 0);
+    let mut acquire = Acquire::new(id(A), who, terms(), 0).by_boot_time();
     let start = Time::ZERO + Duration::from_secs(100);
     let mut now = start;
     loop {
@@ -73,6 +74,7 @@ fn copy(board: Board, boot: u32) -> Found {
         user_namespace: Some(4_026_531_837),
         network_namespace: Some(4_026_531_992),
         first_network_namespace: Some(4_026_531_992),
+        time_namespace: Some(4_026_531_834),
         boot_id: Some(format!("boot {boot}")),
         mounts: Some("22 27 0:21 / /proc rw - proc proc rw".into()),
     }
@@ -436,4 +438,65 @@ fn scenario_56_what_may_come_back_is_not_kept() {
     observer.observe(id(A), Span { started: now, ended: now }, Some(now), Seen::Good(plain));
     assert_eq!(Sightings::of(BOOT, 0, &observer).iter().count(), 0);
     assert_eq!(Sightings::of(BOOT, 1, &observer).iter().count(), 1, "another nonce, another file");
+}
+
+/// A record of A's machine, renewed at `now` in boot 1, that its holder did not give back.
+fn left(number: u64, now: Time) -> DeltaRecord {
+    let mut left = record(owner(number, 4), timeouts());
+    left.extension.as_mut().unwrap().machine = MachineId::new(A);
+    left.begin_write(now, now);
+    left
+}
+
+#[test]
+fn scenario_56_the_own_id_is_back_as_soon_as_d_has_passed_since_its_last_renewal() {
+    // When `takes_after` looks first.
+    let start = Time::ZERO + Duration::from_secs(100);
+    let dead = leasehold::stretched(timeouts().dead());
+    assert_eq!(watches(&left(A, start - dead), 1), Duration::ZERO);
+    let half = watches(&left(A, start - dead / 2), 1);
+    // A record's time is rounded down.
+    assert!(half >= timeouts().dead() / 2 && half < dead, "{half:?}");
+    // Of another clock nobody knows what its time means.
+    let future = left(A, start + Duration::from_secs(1));
+    assert!(watches(&future, 1) >= dead);
+    let mut unknown = left(A, start - dead * 2);
+    unknown.extension.as_mut().unwrap().boot = None;
+    assert!(watches(&unknown, 1) >= dead);
+    // A join that landed late: the holder that it hit may still have writes in flight.
+    let mut unconfirmed = left(A, start - dead * 2);
+    unconfirmed.extension.as_mut().unwrap().confirmed = false;
+    assert!(watches(&unconfirmed, 1) >= dead);
+    assert_eq!(takes_after(identity(B, 1), &left(A, start - dead * 2)), None, "another machine takes it never");
+}
+
+#[test]
+fn scenario_56_a_restarted_host_gets_its_own_id_back() {
+    let now = Time::ZERO + Duration::from_secs(100);
+    let (dead, free) = (now - timeouts().dead() * 2, |number| DeltaRecord { timestamp: 0, ..left(number, now) });
+    let others = |number| {
+        let mut others = free(number);
+        others.extension.as_mut().unwrap().machine = MachineId::new(B);
+        others
+    };
+    let chosen = |boot: u32, records: &[DeltaRecord], tried: &[u64]| {
+        let mut observer = Observer::new(timeouts());
+        for record in records {
+            let at = Span { started: now, ended: now };
+            observer.observe(id(record.owner_id), at, None, Seen::Good(record.clone()));
+        }
+        let tried = tried.iter().map(|number| id(*number)).collect();
+        choose(&observer, &identity(A, boot), timeouts(), &tried, now, 0).map(leasehold::HostId::get)
+    };
+    let named = |record: DeltaRecord| DeltaRecord { host_name: name("another"), ..record };
+    // Its own that it did not give back, if nothing of that can be active any more.
+    assert_eq!(chosen(1, &[others(1), free(2), left(3, dead)], &[]), Some(3));
+    assert_eq!(chosen(1, &[others(1), free(2), left(3, dead)], &[3]), Some(2));
+    assert_eq!(chosen(1, &[others(1), left(3, now)], &[]), Some(1), "it may still be active");
+    assert_eq!(chosen(1, &[others(1), named(left(3, dead))], &[]), Some(1), "another host of this machine had it");
+    assert_eq!(chosen(1, &[named(free(1)), free(2)], &[]), Some(2), "its own that it gave back");
+    assert_eq!(chosen(2, &[others(1), left(3, dead)], &[]), Some(3), "of another boot");
+    assert_eq!(chosen(2, &[free(1), left(3, dead)], &[]), Some(1), "that takes longer");
+    assert_eq!(chosen(1, &[left(3, now)], &[]), Some(3), "there is no other");
+    assert_eq!(chosen(1, &[left(3, now)], &[3]), None);
 }

@@ -41,7 +41,8 @@ impl Host {
         if let Some(token) = token {
             return self.resume(env, token, identity, terms);
         }
-        self.process = Process::Joining(id, Box::new(Acquire::new(id, identity, terms, env.random.next())));
+        self.process =
+            Process::Joining(id, Box::new(Acquire::new(id, identity, terms, env.random.next()).by_boot_time()));
         env.trace(|| format!("host {index} joins as {id}"));
         self.go_on_joining(env, Event::Begun(env.local(index)));
     }
