@@ -75,6 +75,9 @@ const ELSEWHERE: &[(Rule, &str)] = &[
     (Rule::FormatIsChecked, "tests/scenarios/formatting.rs"),
     (Rule::GenerationsGoOn, "tests/scenarios/formatting.rs"),
     (Rule::VersionsGoOn, "tests/scenarios/formatting.rs"),
+    (Rule::MadeIsNotCleared, "tests/scenarios/catalog.rs"),
+    (Rule::MakingIsRespected, "tests/scenarios/catalog.rs"),
+    (Rule::MakingIsMarked, "tests/scenarios/catalog.rs"),
 ];
 
 fn options(rule: Rule, seed: u64) -> Options {

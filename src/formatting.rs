@@ -5,23 +5,19 @@
 //! provisioned device has allocated it before it is needed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::disk::{BootClock, Disk, Lane};
 use crate::engine::hosts::Hosts;
 use crate::engine::io::Io;
 use crate::engine::procedure::Driver;
 use crate::error::{DiskError, FormatError, OpenError};
-use crate::format::{AreaSize, Geometry, IndexHeader, Leader, Request, SectorSize};
-use crate::index::Index;
+use crate::format::{AreaSize, Geometry, IndexHeader, SectorSize};
 use crate::lockspace::{FIRST_READ, Lockspace};
 use crate::protocol::catalog::format::{FIXED_AREAS, Format, LARGEST_AREA, Plan, Refusal};
+use crate::protocol::catalog::index::Index;
 use crate::protocol::delta::Terms;
 use crate::timeouts::{Profile, Timeouts};
 use crate::types::Name;
-
-/// Bytes of an area that are written at once.
-const CHUNK: usize = 1 << 20;
 
 /// What a lockspace is to be like.
 #[derive(Clone, Debug)]
@@ -116,42 +112,4 @@ fn geometry(io: &Io, options: &FormatOptions) -> Result<Geometry, FormatError> {
     }
     let area = options.area_size.unwrap_or(Geometry::for_block_device(sector).area());
     Geometry::new(sector, area).map_err(|error| FormatError::Geometry(error.to_string()))
-}
-
-/// An area that holds nothing but its first sector.
-fn area_of(geometry: Geometry, mut first_sector: Vec<u8>) -> Vec<u8> {
-    first_sector.resize(geometry.sectors_per_area() * geometry.sector_bytes(), 0);
-    first_sector
-}
-
-/// The area at byte `at` of a resource that nobody ever held. The request in it asks for nothing: where there is none
-/// at all a sanlock host can't ask for the resource.
-pub(crate) fn resource_area(leader: &Leader, at: u64) -> Vec<u8> {
-    let geometry = leader.geometry;
-    let mut area = area_of(geometry, leader.encode(at));
-    let request = Request::default().encode(geometry);
-    let start = geometry.request_offset() as usize;
-    area[start..start + request.len()].copy_from_slice(&request);
-    area
-}
-
-/// Writes an area; its first sector comes last and makes it valid. Each write may take `timeout`.
-pub(crate) fn write_area(
-    io: &Io,
-    geometry: Geometry,
-    at: u64,
-    mut area: Vec<u8>,
-    timeout: Duration,
-) -> Result<(), DiskError> {
-    let first = area[..geometry.sector_bytes()].to_vec();
-    area[..first.len()].fill(0);
-    write_within(io, at, area, timeout)?;
-    write_within(io, at, first, timeout)
-}
-
-fn write_within(io: &Io, at: u64, data: Vec<u8>, timeout: Duration) -> Result<(), DiskError> {
-    for (chunk, number) in data.chunks(CHUNK).zip(0..) {
-        io.write(Lane::General, at + number * CHUNK as u64, chunk.to_vec(), timeout)?;
-    }
-    Ok(())
 }

@@ -12,11 +12,12 @@ use crate::engine::io::Io;
 use crate::engine::join::Cancel;
 use crate::error::{Damage, DiskError, FindError, JoinError, OpenError};
 use crate::format::{Corrupt, DeltaRecord, Geometry, Leader, SectorSize};
-use crate::index::{Area, Index};
+use crate::index::{self, Area};
 use crate::join::{JoinOptions, Joining};
 use crate::membership::Membership;
 use crate::protocol::area::AreaView;
 use crate::protocol::catalog::Found;
+use crate::protocol::catalog::index::Index;
 use crate::protocol::delta::Terms;
 use crate::protocol::{Defect, Seen};
 use crate::timeouts::Timeouts;
@@ -177,7 +178,7 @@ impl Lockspace {
     /// See [`FindError`].
     pub fn find(&self, name: &str) -> Result<Resource, FindError> {
         let name = Name::resource(name)?;
-        Index::read(&self.io, &self.terms)?.find(name)
+        index::find(&self.io, &index::read(&self.io, &self.terms)?, name)
     }
 
     /// The resource of that name at that place, whether it stands in the index or not. What stands there is looked at
@@ -211,11 +212,11 @@ impl Lockspace {
         highest: u64,
     ) -> Result<(Vec<ResourceInfo>, Vec<Damage>), FindError> {
         let (mut resources, mut damages) = (Vec::new(), Vec::new());
-        match Index::read(&self.io, &self.terms) {
+        match index::read(&self.io, &self.terms) {
             Ok(index) => {
                 resources.extend(index.resources());
                 let guard = self.info_up_to(self.index_guard(), highest);
-                damages.extend(index.damages().chain(guard.ownership.err()).chain(guard.damages));
+                damages.extend(index::damages(&self.io, &index).chain(guard.ownership.err()).chain(guard.damages));
             }
             Err(FindError::NoIndex { .. }) => {}
             Err(error) => return Err(error),
@@ -236,7 +237,7 @@ impl Lockspace {
     /// # Errors
     /// When its place can't be read.
     pub fn has_index(&self) -> Result<bool, DiskError> {
-        match Index::header(&self.io, &self.terms) {
+        match index::read_header(&self.io, &self.terms) {
             Err(FindError::NoIndex { .. }) => Ok(false),
             Err(FindError::Disk(error)) => Err(error),
             _ => Ok(true),

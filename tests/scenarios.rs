@@ -10,6 +10,8 @@
 //! | `looks.rs` | looks at what is held, where an area is wiped under its holder, or its leader is set back |
 //! | `handover.rs` | a resource that its owner hands over while both run |
 //! | `damage.rs` | sectors that rot |
+//! | `catalog.rs` | making resources |
+//! | `device.rs` | a device on which they are made |
 //! | `formatting.rs` | a device that is formatted again |
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
 //! | `control.rs` | declaring a host dead, rebuilding a leader |
@@ -22,10 +24,14 @@
 #[path = "common/values.rs"]
 mod values;
 
+#[path = "scenarios/catalog.rs"]
+mod catalog;
 #[path = "scenarios/control.rs"]
 mod control;
 #[path = "scenarios/damage.rs"]
 mod damage;
+#[path = "scenarios/device.rs"]
+mod device;
 #[path = "scenarios/forced.rs"]
 mod forced;
 #[path = "scenarios/formatting.rs"]

@@ -35,6 +35,7 @@
 
 pub(crate) mod areas;
 mod carry;
+mod catalog;
 mod declare;
 mod drive;
 mod explain;

@@ -175,7 +175,10 @@ pub enum CreateError {
         name: Name,
     },
     /// The index has no free entry, or the device no room for another area. Nothing was written.
-    #[error("{device} has no room for another resource: {used} of {max} entries are used, {len} bytes in all")]
+    #[error(
+        "{device} has no room for another resource: {used} of {max} entries are used, {passed_over} places are not \
+         free yet, {len} bytes in all"
+    )]
     Full {
         /// Path of the device.
         device: String,
@@ -185,6 +188,9 @@ pub enum CreateError {
         max: u32,
         /// Size of the device in bytes.
         len: u64,
+        /// Places without an entry that are left alone: a host that may still be active has something there, or one
+        /// that did not end in the orderly way may have a write in flight.
+        passed_over: u32,
     },
     /// The lease that guards the index was not acquired. Nothing was written.
     #[error("the index is busy")]

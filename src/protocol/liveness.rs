@@ -9,6 +9,7 @@
 //! - "Over" and "dead" are facts about one generation: nothing of it is active from then on, whatever its record shows
 //!   later (a lost holder's last write may still change it, and count as life here). "Active" may be out of date.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -227,6 +228,17 @@ impl Observer {
             Some(since) => counted(since.max(other_since), mirrored, largest),
             None => Verdict::Active { dead_at: None },
         }
+    }
+
+    /// Whether no write of that generation is in flight any more: its record shows it released, or shows a later one.
+    /// An id that was not released is taken again only by its own machine, when every write of its holder is over.
+    pub fn has_ended(&self, owner: Owner) -> bool {
+        let record = self.record(owner.host).and_then(Seen::good);
+        record.is_some_and(|record| match record.generation.cmp(&owner.generation.get()) {
+            Ordering::Less => false,
+            Ordering::Equal => record.is_free(),
+            Ordering::Greater => true,
+        })
     }
 
     /// Judges whatever generation holds `host` now: of a host whose block can't be read.

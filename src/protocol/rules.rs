@@ -144,6 +144,14 @@ mod switch {
         /// Who waits to be handed a resource acquires it in no other way.
         OnlyWhatIsHandedOver,
 
+        // Catalog.
+        /// An area in which a resource was made is not cleared.
+        MadeIsNotCleared,
+        /// Nothing is made in an area while a generation that began to make something there may have a write in flight.
+        MakingIsRespected,
+        /// What is being made is marked before anything else is written for it.
+        MakingIsMarked,
+
         // Host ids.
         /// A join waits 2T before it checks what it wrote.
         JoinWaits,

@@ -5,8 +5,9 @@ use crate::disk::{Fault, Lane};
 use crate::engine::areas::whole_view;
 use crate::error::{Damage, DiskCause, DiskError, FindError};
 use crate::format::{Leader, Request};
-use crate::index::Index;
+use crate::index;
 use crate::lockspace::{FIRST_READ, Lockspace};
+use crate::protocol::catalog::index::Index;
 use crate::protocol::{Defect, Seen, reading};
 use crate::types::{HostId, Owner, Resource};
 
@@ -56,14 +57,14 @@ impl Lockspace {
     /// The index, if there is one; where its header is damaged, what is wrong with it, and the index under a header
     /// that is guessed.
     pub(super) fn index_or_guess(&self) -> Result<Option<(Option<Damage>, Index)>, DiskError> {
-        let damage = match Index::read(&self.io, &self.terms) {
+        let damage = match index::read(&self.io, &self.terms) {
             Ok(index) => return Ok(Some((None, index))),
             Err(FindError::Damaged(damage)) => damage,
             Err(FindError::Disk(error)) => self.unreadable(error, "resource index")?,
             // There is none; nothing else can be wrong with all of it.
             Err(_) => return Ok(None),
         };
-        Ok(Some((Some(damage), Index::guess(&self.io, &self.terms)?)))
+        Ok(Some((Some(damage), index::guess(&self.io, &self.terms)?)))
     }
 
     /// What is damaged in the area of a resource. It may be one that neither the index nor its own leader names any

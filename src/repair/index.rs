@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use super::{RepairError, Repaired};
 use crate::disk::Lane;
 use crate::error::{Damage, DiskError};
-use crate::index::{Area, Index};
+use crate::index::{self, Area};
 use crate::lockspace::{FIRST_READ, Lockspace};
 use crate::membership::Membership;
-use crate::types::Name;
+use crate::protocol::catalog::index::Index;
+use crate::types::{Name, Resource, Version};
 
 /// An entry of the index that does not say what stands in its area.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Lockspace {
         let numbered = || (0..index.header.max_resources).zip(&index.entries);
         let mut areas = Vec::new();
         for (number, _) in numbered() {
-            areas.push(match number < index.room() {
+            areas.push(match number < index.room(self.io.disk().len()) {
                 true => Area::read(&self.io, &self.terms, index.header.resource_offset(number), FIRST_READ)?,
                 // The device ends before it.
                 false => Area::Other,
@@ -54,7 +55,7 @@ impl Lockspace {
                 (Ok(_), _) => continue,
             };
             if now.is_err() || now.as_ref().ok() != right.as_ref().ok() {
-                let damage = now.err().map(|reason| index.damage(number, reason));
+                let damage = now.err().map(|reason| index::damage(&self.io, index, number, reason));
                 flaws.push(EntryFlaw { number, damage, right });
             }
         }
@@ -63,24 +64,25 @@ impl Lockspace {
 }
 
 impl Membership {
-    /// Writes the index as the areas say. The lease that guards it is held.
-    pub(super) fn repair_index(&self) -> Result<Repaired, RepairError> {
+    /// Writes the index as the areas say, under the lease that guards it, which is held at that version.
+    pub(super) fn repair_index(&self, guard: (Resource, Version)) -> Result<Repaired, RepairError> {
         let lockspace = &self.lockspace;
         let Some((header, index)) = lockspace.index_or_guess()? else { return Ok(Repaired::Sound) };
         let flaws = lockspace.flaws(&index)?;
         let mut entries = 0;
         for flaw in &flaws {
             if let Ok(name) = flaw.right {
-                self.member.pulse.held().map_err(RepairError::Lost)?;
-                self.write_entry(&index.header, flaw.number, name)?;
+                let offset = Index::entry_sector(&index.header, flaw.number);
+                let (size, timeout) = (lockspace.geometry().sector_bytes(), lockspace.timeouts().io());
+                let (_, sector) = self.member.io.read(Lane::General, offset, size, timeout)?;
+                let sector = Index::with_entry(&index.header, flaw.number, sector, name);
+                self.member.write_index(guard, offset, sector)?;
                 entries += 1;
             }
         }
         // It makes the entries valid.
         if header.is_some() {
-            self.member.pulse.held().map_err(RepairError::Lost)?;
-            let timeout = lockspace.timeouts().io();
-            self.member.io.write(Lane::General, index.header.offset, index.header.encode(), timeout)?;
+            self.member.write_index(guard, index.header.offset, index.header.encode())?;
         }
         match (header.is_some() || entries > 0, flaws.into_iter().find_map(|flaw| flaw.right.err().and(flaw.damage))) {
             (_, Some(damage)) => Err(RepairError::Damaged(damage)),

@@ -219,7 +219,7 @@ impl Membership {
                 let shown = self.lockspace.generation_shown(*host)?;
                 self.member.repair_host(*host, shown, options.fenced, deadline.unwrap_or_default())
             }
-            Finding::Index { .. } => self.guarded(options.wait, || self.repair_index())?,
+            Finding::Index { .. } => self.guarded(options.wait, |guard| self.repair_index(guard))?,
             Finding::Leader { resource, .. } => self.repair_leader(resource, deadline),
             Finding::Request { resource, .. } => self.repair_request(resource),
             Finding::Block { resource, host, .. } if *host == self.owner().host => self.repair_block(resource),

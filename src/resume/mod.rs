@@ -13,11 +13,12 @@ use crate::engine::identity;
 use crate::engine::member::Member;
 use crate::engine::resume::{self, Hold, Request};
 use crate::error::{FindError, Holder, LeaveError};
-use crate::index::Index;
+use crate::index;
 use crate::join::JoinOptions;
 use crate::lease::Lease;
 use crate::lockspace::Lockspace;
 use crate::membership::Membership;
+use crate::protocol::catalog::index::Index;
 use crate::types::Resource;
 
 /// A membership that was continued.
@@ -154,7 +155,7 @@ impl Lockspace {
         for (resource, mode, version) in &token.leases {
             add(*resource, Some((*mode, *version)));
         }
-        let index = match Index::read(&self.io, &self.terms) {
+        let index = match index::read(&self.io, &self.terms) {
             Ok(index) => Some(index),
             Err(FindError::NoIndex { .. } | FindError::Damaged(_)) => None,
             Err(error) => return Err(error),
@@ -164,7 +165,7 @@ impl Lockspace {
         }
         add(self.index_guard(), None);
         // What an index that is missing or damaged doesn't say, the areas do.
-        if index.is_none_or(|index| index.damages().next().is_some()) {
+        if index.is_none_or(|index| index.damaged().next().is_some()) {
             for resource in self.search()? {
                 add(resource, None);
             }

@@ -302,7 +302,8 @@ fn a_resource_can_be_named_by_its_place() {
     let scene = Scene::with(&["a", "b"]);
     let place = scene.offset_of("b");
     scene.script(&[&format!("b@{place}")], "echo $LEASEHOLD_RESOURCE").expect(0, &[]);
-    assert_eq!(scene.status()["resources"][1]["version"], 1);
+    // Each resource begins above the versions of those that were made before it.
+    assert_eq!(scene.status()["resources"][1]["version"], 2);
     // Another name than the leader's, and a place where nothing is.
     let (wrong, nothing) = (format!("a@{place}"), format!("a@{}", 7 << 20));
     let belongs = format!("offset {place} of disk belongs to resource b");
@@ -334,7 +335,7 @@ fn status_has_the_documented_shape_and_writes_nothing() {
     );
     assert_eq!(
         b.to_string(),
-        r#"{"name":"b","offset":4194304,"state":"free","version":1,"owner":null,"sharers":[],"asking":[]}"#
+        r#"{"name":"b","offset":4194304,"state":"free","version":2,"owner":null,"sharers":[],"asking":[]}"#
     );
     for args in [&["status", "disk"][..], &["dump", "disk"], &["dump", "disk", "--json"]] {
         scene.run(args).expect(0, &[]);
@@ -375,7 +376,7 @@ fn dump_shows_each_record_in_use() {
     let leader = of("leader of a");
     assert_eq!((&leader["offset"], &leader["fields"]["lver"]), (&(3 << 20).into(), &2.into()));
     assert_eq!(leader["fields"]["resource_name"], "a");
-    assert_eq!(of("leader of b")["fields"]["lver"], 0);
+    assert_eq!(of("leader of b")["fields"]["lver"], 1);
     assert_eq!(of("index header")["fields"]["rx_offset"], 1 << 20);
     assert_eq!(of("index entry 1")["fields"]["name"], "b");
     assert_eq!(of("leader of rindex_lease")["fields"]["lver"], 2);

@@ -73,7 +73,7 @@ fn a_command_that_succeeds_hands_over_to_who_asks() {
     ended(dest).expect(7, &[]);
     ended(second).expect(75, &["db is not handed over: nobody holds it; it is at version 2"]);
     assert!(!scene.path("ran").exists());
-    assert_eq!(read(&scene.path("log")), "end 1,1\nended 1,1\nbegin 2\n");
+    assert_eq!(read(&scene.path("log")), "end 2,1\nended 2,1\nbegin 2\n");
     assert_eq!(ended(of_other).expect(0, &[]).out, "other\n");
 }
 

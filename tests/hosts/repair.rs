@@ -285,9 +285,9 @@ fn the_index_is_written_as_the_areas_say() {
     assert_eq!(scene.names(), ["first", "second"]);
 }
 
-/// Hosts go on with what they have of a resource whose entry was lost.
+/// Hosts go on with what they have of a resource whose entry was lost, and a repair brings it back.
 #[test]
-fn an_area_that_is_not_listed_any_more_is_made_anew_only_when_nobody_has_anything_of_it() {
+fn an_area_that_is_not_listed_any_more_is_left_alone() {
     // What is damaged besides: nothing, the leader, the holder's block.
     let (nothing, leader, block) = ([false, false], [true, false], [false, true]);
     let (shared, exclusive) = (LeaseMode::Shared, LeaseMode::Exclusive);
@@ -313,7 +313,13 @@ fn an_area_that_is_not_listed_is_passed_over(mode: LeaseMode, [leader, block]: [
     drop(lease);
     drop(holder);
     maker.declare_dead(gone.host, gone.generation).unwrap();
-    assert_eq!(maker.create("next", Wait::For(PATIENCE)).unwrap().offset(), resource.offset());
+    assert_eq!(maker.create("next", Wait::For(PATIENCE)).unwrap().offset(), scene.area(3));
+    if !leader {
+        let findings = scene.lockspace().examine().unwrap();
+        let of_index = findings.iter().find(|finding| matches!(finding, Finding::Index { .. }));
+        maker.repair(of_index.unwrap(), IN_TIME).unwrap();
+        assert_eq!(scene.names(), ["first", "second", "other", "next"]);
+    }
 }
 
 #[test]
