@@ -187,11 +187,17 @@ impl Lockspace {
     /// # Errors
     /// When it is no name, or no place for an area.
     pub fn resource_at(&self, name: &str, offset: u64) -> Result<Resource, FindError> {
-        let (area, len) = (self.terms.geometry.area_bytes(), self.io.disk().len());
         let name = Name::resource(name)?;
+        self.check_place(offset)?;
+        Ok(Resource { name, offset })
+    }
+
+    /// Whether an area can stand there.
+    pub(crate) fn check_place(&self, offset: u64) -> Result<(), FindError> {
+        let (area, len) = (self.terms.geometry.area_bytes(), self.io.disk().len());
         let fits = offset.checked_add(area).is_some_and(|end| end <= len);
         match offset >= area && offset.is_multiple_of(area) && fits {
-            true => Ok(Resource { name, offset }),
+            true => Ok(()),
             false => Err(FindError::Offset { device: self.device(), offset, area, len }),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::disk::Lane;
 use crate::engine::outbox::NotCalled;
 use crate::error::{EventError, Holder, RequestError};
+use crate::format::numbers::Numbers;
 use crate::format::{Force, HostEvent, Request};
 use crate::membership::Membership;
 use crate::protocol::liveness::Verdict;
@@ -64,7 +65,11 @@ impl Membership {
             return if here { Err(RequestError::HeldHere { resource: resource.name }) } else { Ok(Requested::NotHeld) };
         }
         let version = latest.after(1);
-        self.write_request(resource, Request { version, force })?;
+        let next = Request { version, force };
+        if let Some(reason) = next.beyond_reach() {
+            return Err(self.lockspace().damage(resource.offset, "leader", reason.into()).into());
+        }
+        self.write_request(resource, next)?;
         let hosts: Vec<HostId> = holders.keys().copied().collect();
         let stands = hosts.iter().map(|host| self.member().call_span(*host)).max().unwrap_or_default();
         match self.member().call(&hosts, None) {

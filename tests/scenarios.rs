@@ -16,6 +16,7 @@
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
 //! | `control.rs` | declaring a host dead, rebuilding a leader |
 //! | `host_ids.rs` | holding a host id, and judging those who hold one |
+//! | `numbers.rs` | numbers near their end |
 //! | `resuming.rs` | going on with what an earlier process held |
 //! | `world.rs` | what they run on |
 
@@ -44,6 +45,8 @@ mod host_ids;
 mod looks;
 #[path = "scenarios/modes.rs"]
 mod modes;
+#[path = "scenarios/numbers.rs"]
+mod numbers;
 #[path = "scenarios/resuming.rs"]
 mod resuming;
 #[path = "scenarios/sharers.rs"]

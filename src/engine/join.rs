@@ -214,7 +214,6 @@ impl Joiner<'_> {
             Refusal::SlowPeer => {
                 attempt("a sanlock host held it last, with an I/O timeout that this lockspace's are too short for")
             }
-            Refusal::Exhausted => attempt("its generation number can't grow any more"),
         }
     }
 }

@@ -39,6 +39,12 @@ impl Member {
         }
     }
 
+    /// Acquires a resource in which the own block is damaged, which is written anew in any case.
+    pub(crate) fn repair_block(&self, resource: &Resource) -> Result<Acquired, AcquireError> {
+        let deadline = self.io.now() + self.terms.timeouts.io();
+        self.acquire_by(resource, Some(deadline), Operation::repair)
+    }
+
     /// Acquires a resource whose leader is damaged, and writes it anew. `rest` is what sanlock would read of it.
     pub(crate) fn rebuild_leader(&self, resource: &Resource, rest: Option<Leader>) -> Result<Acquired, AcquireError> {
         self.acquire_by(resource, None, |subject, own, now| Operation::rebuild(subject, own, rest, now))

@@ -2,6 +2,7 @@
 
 use super::bytes::{put, raw_record};
 use super::checksum::checksum;
+use super::numbers::Numbers;
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
 use crate::types::{Generation, HostId, Owner, Version};
 
@@ -135,7 +136,7 @@ impl Block {
                 making: flags & MAKING != 0,
             }
         });
-        Ok(Block {
+        let block = Block {
             mbal: raw.mbal,
             bal: raw.bal,
             inp,
@@ -144,7 +145,8 @@ impl Block {
             released: raw.flags & RELEASED != 0,
             shared,
             extension,
-        })
+        };
+        block.checked()
     }
 
     /// The sector that holds this block at byte `at` of its device. The timestamp of no owner is written as 0.
@@ -189,6 +191,31 @@ impl Block {
             extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
         }
         sector
+    }
+}
+
+impl Numbers for Block {
+    fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let version = |version: Option<Version>| version.map_or(0, Version::get);
+        let generation = |generation: Option<Generation>| generation.map_or(0, Generation::get);
+        let base = [
+            ("mbal", self.mbal),
+            ("bal", self.bal),
+            ("inp2", generation(self.inp.map(|owner| owner.generation))),
+            ("lver", self.instance.get()),
+            ("mode_generation", generation(self.shared)),
+        ];
+        let added = self.extension.iter().flat_map(move |extension| {
+            [
+                ("writer_generation", extension.generation),
+                ("waiting", version(extension.waiting)),
+                ("burned", version(extension.burned)),
+                ("holds", version(extension.holds)),
+                ("receives", version(extension.receives)),
+                ("withdrawn", version(extension.withdrawn)),
+            ]
+        });
+        base.into_iter().chain(added)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::bytes::{put, raw_record};
 use super::calls::{BITMAP, Calls, HostEvent};
 use super::leader::{EXTENSION, RawLeader};
+use super::numbers::{self, Numbers};
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
 use crate::timeouts::Timeouts;
 use crate::types::{BootId, Generation, HostId, MachineId, Name, Owner, Time};
@@ -185,7 +186,7 @@ impl DeltaRecord {
         let extension = self.extension.as_ref().filter(|_| !self.is_free())?;
         let second = self.timestamp.checked_mul(MICROS)?;
         let within = extension.started_us.wrapping_sub(second as u32);
-        (u64::from(within) < MICROS).then_some(second + u64::from(within))
+        second.checked_add(u64::from(within)).filter(|_| u64::from(within) < MICROS)
     }
 
     /// Reads a record from its sector, which stands at byte `at` of its device.
@@ -212,16 +213,17 @@ impl DeltaRecord {
             return Err(Corrupt::Magic { found: raw.magic, expected: MAGIC });
         }
         let geometry = raw.check(sector, VERSION)?;
-        Ok(DeltaRecord {
+        let record = DeltaRecord {
             geometry,
             lockspace: raw.space_name,
             owner_id: raw.owner_id,
             generation: raw.owner_generation,
             host_name: raw.resource_name,
-            timestamp: raw.timestamp,
+            timestamp: numbers::seconds("timestamp", raw.timestamp)?,
             io_timeout: raw.io_timeout,
             extension: None,
-        })
+        };
+        record.checked()
     }
 
     /// The sector that holds this record at byte `at` of its device, and calls nobody.
@@ -284,6 +286,12 @@ impl DeltaRecord {
         let begun = RawLeader::read(sector).magic == 0;
         let extension = extension::open(sector, EXTENSION, EXTENSION_BYTES, at).ok().flatten();
         extension.filter(|_| begun).map(|_| RawDeltaExtension::read(sector).nonce)
+    }
+}
+
+impl Numbers for DeltaRecord {
+    fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [("owner_generation", self.generation)].into_iter()
     }
 }
 

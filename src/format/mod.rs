@@ -41,6 +41,7 @@ mod extension;
 mod index;
 mod layout;
 mod leader;
+pub(crate) mod numbers;
 mod paxos;
 mod request;
 #[cfg(test)]
@@ -136,6 +137,16 @@ pub enum Corrupt {
         id: u64,
         /// The generation that stands there.
         generation: u64,
+    },
+    /// A number that no host writes.
+    #[error("{field} is {found}, where {limit} is more than any host comes to")]
+    Number {
+        /// The field, as it is named in a dump.
+        field: &'static str,
+        /// What stands there.
+        found: u64,
+        /// The least that is too much.
+        limit: u64,
     },
     /// The extension has a wrong checksum or length: a sector that rotted, or that belongs to another place.
     #[error("the extension's checksum is wrong: damaged, or written for another place")]

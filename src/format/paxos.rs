@@ -2,6 +2,7 @@
 
 use super::bytes::raw_record;
 use super::leader::{EXTENSION, RawLeader};
+use super::numbers::Numbers;
 use super::{Corrupt, Field, Geometry, SectorSize, extension};
 use crate::types::{Generation, HostId, Name, Owner, Version};
 
@@ -136,7 +137,7 @@ impl Leader {
             (Some(host), Some(generation)) => Some(Owner { host, generation }),
             _ => None,
         };
-        Ok(Leader {
+        let leader = Leader {
             geometry,
             cleared: raw.magic == MAGIC_CLEARED,
             short_hold: raw.flags & SHORT_HOLD != 0,
@@ -148,7 +149,8 @@ impl Leader {
             timestamp: raw.timestamp,
             writer: Writer { id: raw.write_id, generation: raw.write_generation, timestamp: raw.write_timestamp },
             extension: None,
-        })
+        };
+        leader.checked()
     }
 
     /// The sector that holds this leader at byte `at` of its device.
@@ -182,6 +184,14 @@ impl Leader {
             extension::seal(&mut sector, EXTENSION, EXTENSION_BYTES, flags, at);
         }
         sector
+    }
+}
+
+impl Numbers for Leader {
+    /// Those of its writer sanlock's checksum doesn't cover: nothing rests on them.
+    fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let generation = self.owner.map_or(0, |owner| owner.generation.get());
+        [("lver", self.version.get()), ("owner_generation", generation)].into_iter()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::bytes::raw_record;
 use super::leader::same_version;
+use super::numbers::Numbers;
 use super::{Corrupt, Field, Geometry, SectorSize};
 use crate::types::Version;
 
@@ -57,7 +58,7 @@ impl Request {
             2 => Force::Graceful,
             found => return Err(Corrupt::Force { found }),
         };
-        Ok(Request { version: Version::new(raw.lver), force })
+        Request { version: Version::new(raw.lver), force }.checked()
     }
 
     /// The sector that holds this request.
@@ -70,6 +71,12 @@ impl Request {
         };
         RawRequest { magic: MAGIC, version: VERSION, lver: self.version.get(), force_mode }.write(&mut sector);
         sector
+    }
+}
+
+impl Numbers for Request {
+    fn numbers(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [("lver", self.version.get())].into_iter()
     }
 }
 

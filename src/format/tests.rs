@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::numbers::VALID;
 use super::*;
 use crate::timeouts::Profile;
 use crate::types::{BootId, Generation, HostId, MachineId, Owner, Time, Version};
@@ -34,14 +35,14 @@ fn names() -> impl Strategy<Value = Name> {
 
 /// A host that every geometry has room for.
 fn owners() -> impl Strategy<Value = Owner> {
-    (1..=250_u64, 1..=u64::MAX).prop_map(|(host, generation)| Owner {
+    (1..=250_u64, 1..VALID).prop_map(|(host, generation)| Owner {
         host: HostId::new(host).expect("in range"),
         generation: Generation::new(generation).expect("not 0"),
     })
 }
 
 fn versions_but_0() -> impl Strategy<Value = Option<Version>> {
-    proptest::option::of((1..=u64::MAX).prop_map(Version::new))
+    proptest::option::of((1..VALID).prop_map(Version::new))
 }
 
 fn delta_extensions() -> impl Strategy<Value = DeltaExtension> {
@@ -73,7 +74,7 @@ prop_compose! {
     fn deltas()(
         geometry in geometries(),
         owner in proptest::option::of(owners()),
-        timestamp in any::<u64>(),
+        timestamp in 0..1_u64 << 34,
         (lockspace, host_name) in (names(), names()),
         io_timeout in any::<u16>(),
         extension in proptest::option::of(delta_extensions()),
@@ -97,7 +98,7 @@ prop_compose! {
         (cleared, short_hold) in any::<(bool, bool)>(),
         hosts in any::<Index>(),
         owner in proptest::option::of(owners()),
-        (version, timestamp) in any::<(u64, u64)>(),
+        (version, timestamp) in (0..VALID, any::<u64>()),
         (lockspace, resource) in (names(), names()),
         writer in any::<(u64, u64, u64)>(),
         extension in any::<(u32, bool)>(),
@@ -120,12 +121,12 @@ prop_compose! {
 
 prop_compose! {
     fn blocks()(
-        (mbal, bal, instance, inp_timestamp) in any::<(u64, u64, u64, u64)>(),
+        (mbal, bal, instance, inp_timestamp) in (0..VALID, 0..VALID, 0..VALID, any::<u64>()),
         inp in proptest::option::of(owners()),
         released in any::<bool>(),
-        shared in proptest::option::of((1..=u64::MAX).prop_map(|number| Generation::new(number).expect("not 0"))),
+        shared in proptest::option::of((1..VALID).prop_map(|number| Generation::new(number).expect("not 0"))),
         extension in proptest::option::of((
-            any::<(u64, u32)>(),
+            (0..VALID, any::<u32>()),
             proptest::array::uniform5(versions_but_0()),
             any::<(bool, bool)>(),
         )),
@@ -160,7 +161,7 @@ prop_compose! {
 
 /// A valid sector of any kind, and where it stands.
 fn sectors() -> impl Strategy<Value = (Vec<u8>, u64)> {
-    let requests = (any::<u64>(), prop_oneof![Just(Force::None), Just(Force::Kill), Just(Force::Graceful)])
+    let requests = (0..VALID, prop_oneof![Just(Force::None), Just(Force::Kill), Just(Force::Graceful)])
         .prop_map(|(version, force)| Request { version: Version::new(version), force });
     prop_oneof![
         (deltas(), offsets()).prop_map(|(record, at)| (record.encode(at), at)),
@@ -204,7 +205,71 @@ const ALL_KINDS: [RecordKind; 7] = [
     RecordKind::Value,
 ];
 
+/// Mostly near the end of something.
+fn numbers() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        (30..=64_u32, 0..3_u64).prop_map(|(bit, less)| (u64::MAX >> (64 - bit)).wrapping_add(2 - less))
+    ]
+}
+
 proptest! {
+    /// Each number of each record, in turn.
+    #[test]
+    fn a_number_that_no_host_writes_is_corrupt(
+        (mut delta, mut leader, mut block) in (deltas(), leaders(), blocks()),
+        number in numbers(), which in any::<Index>(), at in offsets(),
+    ) {
+        let version = Version::new(number);
+        let some = Generation::new(number.max(1)).expect("not 0");
+        let owner = Owner { host: HostId::new(7).expect("in range"), generation: some };
+        let mut limit = VALID;
+        let extension = block.extension.get_or_insert_default();
+        let mut all = [
+            &mut block.mbal, &mut block.bal, &mut extension.generation, &mut delta.generation, &mut delta.timestamp,
+        ];
+        let chosen = which.index(all.len() + 10);
+        if let Some(field) = all.get_mut(chosen) {
+            **field = number.max(1);
+        }
+        match chosen {
+            4 => limit = 1 << 34,
+            5 => block.instance = version,
+            6 => block.inp = Some(owner),
+            7 => block.shared = Some(some),
+            8 => extension.waiting = Some(version),
+            9 => extension.holds = Some(version),
+            10 => extension.receives = Some(version),
+            11 => extension.withdrawn = Some(version),
+            12 => extension.burned = Some(version),
+            13 => leader.version = version,
+            14 => leader.owner = Some(owner),
+            _ => {}
+        }
+        delta.owner_id = 7;
+        delta.generation = delta.generation.max(1);
+        let geometry = Geometry::default();
+        let read = match chosen {
+            3 | 4 => DeltaRecord::decode(&delta.encode(at), at).map(drop),
+            13 | 14 => Leader::decode(&leader.encode(at), at).map(drop),
+            _ => Block::decode(&block.encode(geometry, at), at).map(drop),
+        };
+        match read {
+            Ok(()) => prop_assert!(number < limit),
+            Err(Corrupt::Number { found, limit: said, .. }) => prop_assert!(found == number && said == limit && number >= limit),
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
+
+    /// A clock's time is read from any record without an overflow.
+    #[test]
+    fn any_record_that_is_valid_says_when_it_was_written(record in deltas(), now in any::<u64>(), until in any::<u64>()) {
+        let _ = (record.started(), record.held_until());
+        let mut next = record;
+        next.begin_write(Time::from_nanos(now), Time::from_nanos(until));
+        let _ = (next.started(), next.held_until());
+    }
+
     #[test]
     fn a_delta_record_comes_back(record in deltas(), at in offsets()) {
         prop_assert_eq!(DeltaRecord::decode(&record.encode(at), at), Ok(record));
@@ -344,7 +409,7 @@ proptest! {
     }
 
     #[test]
-    fn a_request_comes_back(version in any::<u64>(), geometry in geometries()) {
+    fn a_request_comes_back(version in 0..VALID, geometry in geometries()) {
         for force in [Force::None, Force::Kill, Force::Graceful] {
             let request = Request { version: Version::new(version), force };
             prop_assert_eq!(Request::decode(&request.encode(geometry)), Ok(request));

@@ -8,7 +8,7 @@
 //! sector when it releases. So what it leaves has no mark, or one whose checksum doesn't fit.
 
 use super::bytes::raw_record;
-use super::{Corrupt, Field, Geometry, SectorSize, extension};
+use super::{Corrupt, Field, Geometry, SectorSize, extension, numbers};
 use crate::types::{Generation, HostId, Owner, Version};
 
 raw_record! {
@@ -109,6 +109,9 @@ impl RawMark {
         let length = usize::try_from(self.value_length).ok().filter(|length| *length <= capacity)?;
         let host = HostId::new(self.value_owner_id)?;
         let owner = Owner { host, generation: Generation::new(self.value_owner_generation)? };
+        if self.value_version.max(self.value_owner_generation) >= numbers::VALID {
+            return None;
+        }
         Some((length, ValueOrigin::Lease { version: Version::new(self.value_version), owner }))
     }
 }

@@ -6,7 +6,7 @@ use super::liveness::Observer;
 use super::resource::Hold;
 use super::rules::in_force;
 use super::{Defect, Seen, reading};
-use crate::format::{Block, BlockExtension, Geometry, Leader};
+use crate::format::{Block, BlockExtension, Geometry, Leader, numbers};
 use crate::types::{Generation, HostId, Name, Owner, Time, Version};
 
 /// The leader and every block that is not empty. A host that is missing here has an empty block.
@@ -32,6 +32,16 @@ impl AreaView {
             (block != Seen::Good(Block::default())).then_some((host, block))
         });
         AreaView { leader: reading::leader(leader, area, nonce), blocks: blocks.collect() }
+    }
+
+    /// What a repair goes by: a sector with a number that no host reaches is damaged. But for the block that it has
+    /// written itself: its numbers follow those that it found.
+    pub(crate) fn within_reach(self, mine: Option<(HostId, &Block)>) -> AreaView {
+        let blocks = self.blocks.into_iter().map(|(host, seen)| {
+            let is_mine = seen.good().is_some_and(|block| mine == Some((host, block)));
+            (host, if is_mine { seen } else { reading::within_reach(seen) })
+        });
+        AreaView { leader: reading::within_reach(self.leader), blocks: blocks.collect() }
     }
 
     /// The leader, if it is that of `resource` in `lockspace`.
@@ -72,7 +82,8 @@ impl AreaView {
         self.good_blocks().map(|(_, block)| block.instance).max().unwrap_or_default()
     }
 
-    /// The largest version that the leader or any block shows, also one of another formatting of the device.
+    /// The largest version that the leader or any block shows, also one of another formatting of the device; of those
+    /// that hosts reach.
     pub fn latest_shown(&self) -> Version {
         let other = |defect: &Defect| match defect {
             Defect::OtherFormatting { number, .. } => Version::new(*number),
@@ -86,7 +97,8 @@ impl AreaView {
             Seen::Good(block) => block.instance,
             Seen::Bad(defect) => other(defect),
         });
-        blocks.fold(leader, Version::max)
+        let all = blocks.chain([leader]).filter(|version| numbers::is_reached(version.get()));
+        all.max().unwrap_or_default()
     }
 
     /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no

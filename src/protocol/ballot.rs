@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Seen;
 use super::area::AreaView;
 use super::rules::in_force;
-use crate::format::{Block, BlockExtension};
+use crate::format::{Block, BlockExtension, numbers};
 use crate::types::{Generation, HostId, Owner, Time, Version};
 
 /// Which of the paper's two phases a ballot is in.
@@ -160,10 +160,11 @@ impl Ballot {
 }
 
 /// The ballot number to use next, larger than every `seen` one and distinct from every other host's: numbers are
-/// congruent to the host id modulo `max_hosts`. `None` when the numbers are exhausted.
+/// congruent to the host id modulo `max_hosts`. `None` when that is one that no host writes.
 pub fn next_mbal(host: HostId, max_hosts: u64, seen: impl Iterator<Item = u64>) -> Option<u64> {
-    match seen.max().unwrap_or(0) {
+    let next = match seen.max().unwrap_or(0) {
         0 => Some(host.get()),
-        largest => (largest - largest % max_hosts).checked_add(max_hosts)?.checked_add(host.get()),
-    }
+        largest => (largest - largest % max_hosts).checked_add(max_hosts + host.get()),
+    };
+    numbers::written("mbal", next).ok()
 }

@@ -17,9 +17,9 @@ use super::procedure::Window;
 use super::record::{Effect, Event, RecordProcedure};
 use super::rules::in_force;
 use super::{Defect, Seen, Span, Written};
-use crate::format::{DeltaExtension, DeltaRecord, Geometry};
+use crate::format::{DeltaExtension, DeltaRecord, Geometry, numbers};
 use crate::timeouts::{Timeouts, stretched};
-use crate::types::{BootId, Generation, HostId, MachineId, Name, Owner, Time};
+use crate::types::{BootId, HostId, MachineId, Name, Owner, Time};
 
 /// Who asks for a host id. What it may conclude from that: [`super::identity`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +62,7 @@ pub enum Refusal {
     Live(Box<DeltaRecord>),
     /// Another machine held it and did not release it, though it shows no life. Nothing was written.
     NotReleased(Box<DeltaRecord>),
-    /// The record is damaged, or belongs to another lockspace or another id. Nothing was written.
+    /// The record is damaged, or its generation is so large that no host may write the next one. Nothing was written.
     Damaged(Defect),
     /// Belongs to another lockspace, or names another id. Nothing was written.
     Foreign(Box<DeltaRecord>),
@@ -73,8 +73,6 @@ pub enum Refusal {
     /// Who may take the id at the same time is allowed I/Os so slow that the wait for them is longer than F. Nothing
     /// was written.
     SlowPeer,
-    /// The generation number can't grow any more. Nothing was written.
-    Exhausted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -195,17 +193,17 @@ impl Acquire {
         if self.settling() > self.terms.timeouts.fail() - self.terms.timeouts.io() {
             return refuse(Refusal::SlowPeer);
         }
-        let next = seen.generation.checked_add(1 + self.skip).and_then(Generation::new);
-        let Some(generation) = next.filter(|generation| generation.get() < u64::MAX / 2) else {
-            return refuse(Refusal::Exhausted);
+        let generation = match numbers::written("owner_generation", seen.generation.checked_add(1 + self.skip)) {
+            Ok(generation) => generation,
+            Err(corrupt) => return refuse(Refusal::Damaged(corrupt.into())),
         };
-        let superseded = u32::try_from(generation.get() - seen.generation).unwrap_or(0);
+        let superseded = u32::try_from(generation - seen.generation).unwrap_or(0);
         let terms = &self.terms;
         let mut record = DeltaRecord {
             geometry: terms.geometry,
             lockspace: terms.lockspace,
             owner_id: self.host.get(),
-            generation: generation.get(),
+            generation,
             host_name: self.identity.name,
             timestamp: 0,
             io_timeout: terms.timeouts.io_seconds(),

@@ -14,6 +14,7 @@ use super::delta::Terms;
 use super::liveness::{Observer, Verdict};
 use super::procedure::{Effect, Event, Extent, Procedure, Sectors, Window, Write};
 use super::{Defect, Seen, Span, Written, reading};
+use crate::format::numbers::{self, Numbers};
 use crate::format::{DeltaExtension, DeltaRecord};
 use crate::timeouts::stretched;
 use crate::types::{HostId, Name, Time};
@@ -83,13 +84,13 @@ impl Mending {
     ) -> Effect<<Mending as Procedure>::Answer> {
         let offset = self.terms.geometry.delta_offset(self.host);
         let sector = sectors.iter().nth(1).unwrap_or(Err(Defect::Unreadable));
-        let defect = match reading::record(sector.clone(), offset, self.terms.nonce) {
-            Seen::Good(_) => return Effect::Done(Ok(Mended::Sound)),
-            Seen::Bad(defect) => defect,
-        };
-        let rest = sector.ok().and_then(|sector| reading::rest(&defect, sector, DeltaRecord::decode_base));
+        let seen = reading::record(sector.clone(), offset, self.terms.nonce);
+        let defect = seen.bad().zip(sector.ok());
+        let rest = defect.and_then(|(defect, sector)| reading::rest(defect, sector, DeltaRecord::decode_base));
         let fenced_by = self.fenced.then_some(self.by);
-        let damaged = Damaged::new(self.host, self.terms.clone(), defect, rest, fenced_by);
+        let Some(damaged) = Damaged::new(self.host, self.terms.clone(), seen, rest, fenced_by) else {
+            return Effect::Done(Ok(Mended::Sound));
+        };
         let gone_at = match damaged.may_mend(span, observer) {
             Ok(()) => {
                 let (record, io) = (damaged.mended(self.shown), self.terms.timeouts.io());
@@ -128,23 +129,26 @@ impl Procedure for Mending {
 pub struct Damaged {
     host: HostId,
     terms: Terms,
+    /// As an observer sees it.
     seen: Seen<DeltaRecord>,
     rest: Option<DeltaRecord>,
     fenced_by: Option<HostId>,
 }
 
 impl Damaged {
-    /// The record of `host`, which has that `defect`. `rest` is what sanlock would read of it, if it has its checksum;
-    /// of another host or lockspace it says nothing. `fenced_by` vouches that its holder was fenced.
+    /// The record of `host`, which a read has shown as `seen`; `None` if nothing is wrong with it. `rest` is what
+    /// sanlock would read of it, if it has its checksum; of another host or lockspace it says nothing, nor with a
+    /// generation that no host reaches. `fenced_by` vouches that its holder was fenced.
     pub fn new(
         host: HostId,
         terms: Terms,
-        defect: Defect,
+        seen: Seen<DeltaRecord>,
         rest: Option<DeltaRecord>,
         fenced_by: Option<HostId>,
-    ) -> Damaged {
-        let rest = rest.filter(|rest| terms.own(host, rest));
-        Damaged { host, terms, seen: Seen::Bad(defect), rest, fenced_by }
+    ) -> Option<Damaged> {
+        reading::within_reach(seen.clone()).bad()?;
+        let rest = rest.filter(|rest| terms.own(host, rest) && rest.beyond_reach().is_none());
+        Some(Damaged { host, terms, seen, rest, fenced_by })
     }
 
     /// Whether the holder is known to have ended: it says so itself, or somebody vouches for it.
@@ -172,9 +176,10 @@ impl Damaged {
     }
 
     /// The record that takes its place. `shown` is the largest generation of the host that anything else on the device
-    /// shows.
+    /// shows; one that no host reaches is nobody's.
     pub fn mended(&self, shown: u64) -> DeltaRecord {
         let free = self.is_free();
+        let shown = if numbers::is_reached(shown) { shown } else { 0 };
         let known = self.rest.as_ref().map_or(0, |rest| rest.generation).max(shown);
         // What is held has a generation, whether it is known or not.
         let generation = if free { known } else { known.max(1) };

@@ -6,6 +6,7 @@
 
 use super::rules::in_force;
 use super::{Defect, Seen};
+use crate::format::numbers::Numbers;
 use crate::format::{Block, DeltaRecord, Leader};
 
 /// The delta record in a sector at byte `at` of its device.
@@ -44,6 +45,15 @@ pub fn rest<T, E>(defect: &Defect, sector: &[u8], base: impl FnOnce(&[u8]) -> Re
         return None;
     }
     base(sector).ok()
+}
+
+/// What a repair takes a sector for: it is damaged, too, where it shows a number that no host reaches, from which
+/// nobody may be able to go on.
+pub(crate) fn within_reach<T: Numbers>(seen: Seen<T>) -> Seen<T> {
+    match seen.good().and_then(Numbers::beyond_reach) {
+        Some(corrupt) => Seen::Bad(corrupt.into()),
+        None => seen,
+    }
 }
 
 fn of_this_formatting(shown: Option<u32>, nonce: u32, number: u64) -> Result<(), Defect> {

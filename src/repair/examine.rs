@@ -1,9 +1,12 @@
 //! Looks for what is damaged. Writes nothing.
 
+use std::collections::BTreeSet;
+
 use super::Finding;
 use crate::disk::{Fault, Lane};
 use crate::engine::areas::whole_view;
 use crate::error::{Damage, DiskCause, DiskError, FindError};
+use crate::format::numbers::{Numbers, is_reached};
 use crate::format::{Leader, Request};
 use crate::index;
 use crate::lockspace::{FIRST_READ, Lockspace};
@@ -25,7 +28,8 @@ impl Lockspace {
         let mut findings: Vec<Finding> = hosts
             .filter_map(|(host, sector)| {
                 let at = geometry.delta_offset(host);
-                let reason = reading::record(sector, at, self.terms.nonce).bad()?.clone();
+                let seen = reading::within_reach(reading::record(sector, at, self.terms.nonce));
+                let reason = seen.bad()?.clone();
                 let damage = self.damage(at, "host record", reason);
                 Some(Finding::HostRecord { host, damage })
             })
@@ -75,7 +79,7 @@ impl Lockspace {
     pub fn examine_area(&self, resource: Resource) -> Result<Vec<Finding>, DiskError> {
         let geometry = self.geometry();
         let view = match whole_view(&self.io, &self.terms, &resource, FIRST_READ) {
-            Ok(view) => view,
+            Ok(view) => view.within_reach(None),
             Err(error) => {
                 let damage = Damage { offset: resource.offset, ..self.unreadable(error, "leader")? };
                 return Ok(vec![Finding::Leader { resource, damage }]);
@@ -90,7 +94,10 @@ impl Lockspace {
         let request = match self.io.read(Lane::General, at, geometry.sector_bytes(), FIRST_READ) {
             // One that was never written asks for nothing.
             Ok((_, sector)) if sector.iter().all(|byte| *byte == 0) => None,
-            Ok((_, sector)) => Request::decode(&sector).err().map(|reason| self.damage(at, "request", reason.into())),
+            Ok((_, sector)) => {
+                let flaw = Request::decode(&sector).map_or_else(Some, |request| request.beyond_reach());
+                flaw.map(|reason| self.damage(at, "request", reason.into()))
+            }
             Err(error) => Some(self.unreadable(error, "request")?),
         };
         findings.extend(request.map(|damage| Finding::Request { resource, damage }));
@@ -108,15 +115,17 @@ impl Lockspace {
         match self.io.read(Lane::General, resource.offset, self.geometry().sector_bytes(), FIRST_READ) {
             Ok((_, sector)) => {
                 let leader = reading::leader(Ok(&sector), resource.offset, self.terms.nonce);
-                Ok(leader.bad().map(|defect| reading::rest(defect, &sector, Leader::decode_base)))
+                Ok(reading::within_reach(leader)
+                    .bad()
+                    .map(|defect| reading::rest(defect, &sector, Leader::decode_base)))
             }
             Err(error) => self.unreadable(error, "leader").map(|_| Some(None)),
         }
     }
 
-    /// The largest generation of a host that any leader or block shows.
+    /// The largest generation of a host that any leader or block shows, of those that hosts reach.
     pub(super) fn generation_shown(&self, host: HostId) -> Result<u64, DiskError> {
-        let mut largest = 0;
+        let mut shown = BTreeSet::from([0]);
         let index = self.index_or_guess()?.map(|(_, index)| index);
         let guard = index.is_some().then(|| self.index_guard());
         for resource in self.all_resources(index.as_ref())?.into_iter().chain(guard) {
@@ -130,16 +139,16 @@ impl Lockspace {
             let generation = |owner: Owner| if owner.host == host { owner.generation.get() } else { 0 };
             if let Seen::Good(leader) = &view.leader {
                 let wrote = if leader.writer.id == host.get() { leader.writer.generation } else { 0 };
-                largest = largest.max(wrote).max(leader.owner.map_or(0, generation));
+                shown.extend([wrote, leader.owner.map_or(0, generation)]);
             }
             for (whose, block) in view.good_blocks() {
                 let wrote =
                     block.extension.as_ref().filter(|_| whose == host).map_or(0, |extension| extension.generation);
                 let shares = block.shared.filter(|_| whose == host).map_or(0, |generation| generation.get());
-                largest = largest.max(wrote).max(shares).max(block.inp.map_or(0, generation));
+                shown.extend([wrote, shares, block.inp.map_or(0, generation)]);
             }
         }
-        Ok(largest)
+        Ok(shown.into_iter().rev().find(|number| is_reached(*number)).unwrap_or_default())
     }
 
     /// A sector that the disk says it can't read is damaged; any other error says nothing of it.

@@ -258,8 +258,9 @@ impl Membership {
 
     /// An acquire that waits writes a damaged own block before anything else, whoever holds the resource.
     fn repair_block(&self, resource: &Resource) -> Result<Repaired, RepairError> {
-        match self.acquire(resource, Wait::For(self.lockspace.timeouts().io())) {
-            Ok(lease) => {
+        match self.member.repair_block(resource) {
+            Ok(acquired) => {
+                let lease = Lease::new(self.member.clone(), *resource, LeaseMode::Exclusive, acquired.version);
                 // What is left of it the engine goes on with; the block is valid in any case.
                 let _ = lease.release();
             }

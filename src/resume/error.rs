@@ -199,6 +199,9 @@ pub enum GoneReason {
     /// goes on giving it back.
     #[error("its acquire was cut short and could not be completed")]
     CutShort(#[source] AcquireError),
+    /// The device has no room for an area where the token says that it is.
+    #[error(transparent)]
+    Place(#[from] FindError),
     /// The leader, or the own block, is damaged or another's. What it says can't be known: if the lease was held, other
     /// hosts respect it as long as this membership lasts, or until the resource is acquired anew.
     #[error(transparent)]

@@ -127,6 +127,11 @@ impl Lockspace {
         let guard = self.index_guard();
         let (mut leases, mut gone, mut previous) = (Vec::new(), Vec::new(), Vec::new());
         for (offset, (resource, listed)) in resources {
+            // The device may have become smaller.
+            if let Err(place) = self.check_place(offset) {
+                gone.extend(listed.map(|(_, version)| Gone { resource, version, reason: place.into() }));
+                continue;
+            }
             match member.take_up(&resource, listed) {
                 // Nobody changes the index any more.
                 Ok(Some((_, held))) if offset == guard.offset => member.release_later(&resource, held.version),

@@ -16,6 +16,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::format::numbers::VALID;
 use crate::types::{BootId, Generation, HostId, LeaseMode, MachineId, Name, Owner, Resource, Version};
 
 /// What a process must know to go on with a membership and its leases: see [`Lockspace::resume`].
@@ -118,7 +119,7 @@ impl ResumeToken {
         let nonce = u32::from_le_bytes(bytes.take()?);
         let lockspace = bytes.name()?;
         let host = HostId::new(u16::from_le_bytes(bytes.take()?).into())?;
-        let generation = Generation::new(u64::from_le_bytes(bytes.take()?))?;
+        let generation = Generation::new(number(&mut bytes)?)?;
         let host_name = bytes.name()?;
         let machine = MachineId::new(u64::from_le_bytes(bytes.take()?));
         let boot = BootId::new(u32::from_le_bytes(bytes.take()?));
@@ -130,7 +131,7 @@ impl ResumeToken {
                 [SHARED] => LeaseMode::Shared,
                 _ => return None,
             };
-            let version = Version::new(u64::from_le_bytes(bytes.take()?));
+            let version = Version::new(number(bytes)?);
             Some((Resource { name: bytes.name()?, offset }, mode, version))
         };
         let leases = (0..count).map(|_| lease(&mut bytes)).collect::<Option<Vec<_>>>()?;
@@ -138,6 +139,11 @@ impl ResumeToken {
         let token = ResumeToken { nonce, lockspace, owner, host_name, machine, boot, leases };
         (bytes.0.is_empty() && count <= Self::MAX_LEASES).then_some(token)
     }
+}
+
+/// A generation or version: as on the device, one that no host writes is refused.
+fn number(bytes: &mut Fields<'_>) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.take()?)).filter(|number| *number < VALID)
 }
 
 /// What is left to be read.
@@ -211,9 +217,9 @@ mod tests {
         fn tokens()(
             (nonce, boot) in any::<(u32, u32)>(),
             (lockspace, host_name) in (names(), names()),
-            (host, generation) in (1..=HostId::MAX, 1..=u64::MAX),
+            (host, generation) in (1..=HostId::MAX, 1..VALID),
             machine in any::<u64>(),
-            leases in proptest::collection::vec((names(), any::<(u64, bool, u64)>()), 0..5),
+            leases in proptest::collection::vec((names(), (any::<u64>(), any::<bool>(), 0..VALID)), 0..5),
         ) -> ResumeToken {
             let owner = Owner {
                 host: HostId::new(host).expect("in range"),

@@ -38,6 +38,7 @@ mod loop_devices;
 #[cfg(feature = "cli")]
 mod migration;
 mod modes;
+mod numbers;
 #[cfg(feature = "cli")]
 mod remembering;
 mod repair;

@@ -369,3 +369,16 @@ fn a_request_that_is_damaged_asks_for_nothing_afterwards() {
     scene.is_sound();
     assert_eq!(Request::decode(&scene.disk.bytes()[at..at + written.len()]), Ok(Request::default()));
 }
+
+/// Scans of the ids in use don't show it: nobody was above id 1 when the last of all ids was made.
+#[test]
+fn a_record_above_all_that_are_in_use_is_mended() {
+    let scene = Scene::empty(long());
+    let other = scene.join(1);
+    let at = scene.geometry.delta_offset(id(1_900));
+    scene.spoil(at, 16);
+    let finding = scene.one_finding();
+    let repaired = other.repair(&finding, RepairOptions { fenced: true, ..IN_TIME });
+    assert_eq!(repaired.unwrap(), Repaired::Host { generation: 0, free: true });
+    scene.is_sound();
+}

@@ -239,6 +239,42 @@ fn a_token_of_another_lockspace_or_machine_is_refused() {
 }
 
 /// Whatever I/O of it fails: nothing is given back, and the next attempt finds everything.
+/// The token with another number: at so many bytes from where the place of that resource stands in it.
+fn with_number(token: &ResumeToken, resource: &Resource, from_place: usize, number: u64) -> String {
+    let text = token.to_string();
+    let (start, digits) = text.split_once('-').unwrap();
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    let mut payload: Vec<u8> = (0..digits.len() - 8).step_by(2).map(byte).collect();
+    let place = resource.offset().to_le_bytes();
+    let at = payload.windows(8).rposition(|bytes| bytes == place).unwrap() + from_place;
+    payload[at..at + 8].copy_from_slice(&number.to_le_bytes());
+    let sum = crc32c::crc32c(&payload).to_le_bytes();
+    let digits: String = payload.iter().chain(&sum).map(|byte| format!("{byte:02x}")).collect();
+    format!("{start}-{digits}")
+}
+
+#[test]
+fn scenario_57_no_number_in_a_token_overflows() {
+    let memory = Memory::new();
+    let leases = [memory.acquire(0), memory.acquire(1)];
+    let expected = leases[0].version();
+    let mut token = memory.membership.detach().unwrap();
+    let second = memory.resources[1];
+    let areas = 8 << 20;
+    for number in [1, areas, u64::MAX / 4, u64::MAX / 4 + 1, u64::MAX - 600, u64::MAX - 511, u64::MAX] {
+        let version = with_number(&token, &second, 9, number).parse::<ResumeToken>();
+        assert_eq!(version.is_ok(), number <= u64::MAX / 4, "{number} {version:?}");
+        // A lease that never was, beside one that is.
+        let elsewhere: ResumeToken = with_number(&token, &second, 0, number).parse().unwrap();
+        let resumed = memory.resume(&elsewhere).unwrap();
+        assert_eq!(versions(&resumed.leases)[0], expected, "{number}");
+        assert_eq!(resumed.leases.len(), 2, "the device shows the other one, too");
+        let place = |gone: &Gone| gone.resource.offset() == number && matches!(gone.reason, GoneReason::Place(_));
+        assert!(resumed.gone.iter().any(place), "{number} {:?}", resumed.gone);
+        token = resumed.membership.detach().unwrap();
+    }
+}
+
 #[test]
 fn an_attempt_whose_io_fails_is_made_again() {
     let memory = Memory::new();

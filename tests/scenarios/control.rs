@@ -154,7 +154,7 @@ fn the_sector_says_who_declared_a_host_dead() {
 
 /// The record of a host that is damaged, with what is left of it.
 fn damaged(host: u64, rest: Option<DeltaRecord>, fenced_by: Option<HostId>) -> Damaged {
-    Damaged::new(id(host), terms(), Defect::Unreadable, rest, fenced_by)
+    Damaged::new(id(host), terms(), Seen::Bad(Defect::Unreadable), rest, fenced_by).unwrap()
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_record_is_mended_when_it_has_not_changed_for_as_long_as_its_holder_could_be
         let before = Span { started: start(), ended: ready };
         assert!(damaged.may_mend(before, &late).is_err(), "the read began too early");
         // Damage of another kind is a change.
-        let other = Damaged::new(id(B), terms(), Defect::Deleted, None, Some(id(A)));
+        let other = Damaged::new(id(B), terms(), Seen::Bad(Defect::Deleted), None, Some(id(A))).unwrap();
         assert_eq!(other.may_mend(at(ready), &late), Err(None));
     }
 }

@@ -245,8 +245,10 @@ impl From<AcquireError> for Failure {
                 .hint("stop that host by other means, then `leasehold declare-dead` frees what it holds"),
             AcquireError::WouldDeadlock { .. } | AcquireError::Overtaken { .. } => Failure::of(HELD, &error),
             AcquireError::TimedOut { source: None, .. } => Failure::of(HELD, &error),
-            AcquireError::BlockDamaged { .. } | AcquireError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
-            AcquireError::BlockChanged { .. } | AcquireError::Exhausted { .. } => Failure::of(DATA, &error),
+            AcquireError::BlockDamaged { .. } | AcquireError::Damaged(_) | AcquireError::Exhausted { .. } => {
+                Failure::of(DATA, &error).hint(REPAIR)
+            }
+            AcquireError::BlockChanged { .. } => Failure::of(DATA, &error),
             AcquireError::Deleted { .. } | AcquireError::Foreign { .. } => Failure::of(NO_RESOURCE, &error),
             AcquireError::AlreadyHeld { .. } | AcquireError::HostIdTooLarge { .. } => Failure::of(USAGE, &error),
             AcquireError::Lost(_) => Failure::of(LOST, &error),

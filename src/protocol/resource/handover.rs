@@ -14,7 +14,7 @@
 
 use super::plan::Plan;
 use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
-use crate::format::{Block, BlockExtension, Leader};
+use crate::format::{Block, BlockExtension, Leader, numbers};
 use crate::protocol::area::{AreaView, claim, gave_up};
 use crate::protocol::liveness::Observer;
 use crate::protocol::rules::in_force;
@@ -213,6 +213,9 @@ impl Operation {
         let asks = announced.is_some_and(|announced| announced >= next) && !own_is_wrong;
         if blocker.hold != Hold::Exclusive || asks {
             return self.look_later(now, random, None);
+        }
+        if !numbers::is_reached(next.get()) {
+            return self.refuse(Refusal::Exhausted);
         }
         self.announced = Some(next);
         let block = self.given_up(own, None);

@@ -58,6 +58,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::area::AreaView;
 use super::liveness::Observer;
 use super::rules::in_force;
+use crate::format::numbers::Numbers;
 use crate::format::{Block, Geometry, Leader};
 use crate::timeouts::Timeouts;
 use crate::types::{Name, Owner, Time, Version};
@@ -139,6 +140,8 @@ pub struct Operation {
     stand_in: Option<Leader>,
     /// The stand-in knows nothing of the leader.
     leader_may_be_lost: bool,
+    /// It is a repair: what shows a number that no host reaches is damaged.
+    repairs: bool,
     /// The own block before somebody else erased or replaced it.
     disowned: Option<Block>,
 }
@@ -159,9 +162,22 @@ impl Operation {
     pub fn rebuild(subject: Subject, own: Option<Block>, rest: Option<Leader>, now: Time) -> (Operation, Effect) {
         let Subject { geometry, lockspace, nonce, resource, .. } = subject;
         let nothing = Leader::new_free(geometry, lockspace, nonce, resource, geometry.max_hosts(), Version::default());
-        let (mut operation, effect) = Operation::acquire(subject, own, Wish::exclusive(false), now);
+        let (mut operation, effect) = Operation::repairing(subject, own, Wish::exclusive(false), now);
+        let rest = rest.filter(|rest| rest.beyond_reach().is_none());
         operation.leader_may_be_lost = rest.is_none();
         operation.stand_in = Some(rest.unwrap_or(nothing));
+        (operation, effect)
+    }
+
+    /// An acquire that waits, to write the own block anew if it is damaged: that is done whoever holds the resource.
+    pub fn repair(subject: Subject, own: Option<Block>, now: Time) -> (Operation, Effect) {
+        Operation::repairing(subject, own, Wish::exclusive(true), now)
+    }
+
+    fn repairing(subject: Subject, own: Option<Block>, wish: Wish, now: Time) -> (Operation, Effect) {
+        let own = own.filter(|own| own.beyond_reach().is_none());
+        let (mut operation, effect) = Operation::acquire(subject, own, wish, now);
+        operation.repairs = true;
         (operation, effect)
     }
 
@@ -212,6 +228,7 @@ impl Operation {
             passed: BTreeSet::new(),
             stand_in: None,
             leader_may_be_lost: false,
+            repairs: false,
             disowned: None,
         }
     }
@@ -277,6 +294,10 @@ impl Operation {
             }
             Event::Read { disk, span, since, mut view } => {
                 self.looked = span.started;
+                if self.repairs {
+                    let mine = self.attempt.as_ref().or(self.own.as_ref());
+                    view = view.within_reach(mine.map(|block| (self.subject.me.host, block)));
+                }
                 if !in_force!(DamagedIsNotEmpty) {
                     view.blocks.retain(|_, seen| seen.good().is_some());
                 }

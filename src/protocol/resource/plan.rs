@@ -75,9 +75,6 @@ impl Operation {
             true => latest.after(REBUILD_DISTANCE),
             false => latest.max(leader.version),
         };
-        if seen.get() > u64::MAX / 2 {
-            return Err(Obstacle::Refusal(Refusal::Exhausted));
-        }
         if own_is_lost {
             // The own block is written anew before anybody else is judged: two hosts whose blocks are both damaged
             // would wait for each other to do it. A phase 1 block of a later instance says nothing, and erases nothing

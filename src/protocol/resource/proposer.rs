@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use super::round::merged;
 use super::{Effect, Goal, Operation, Outcome, Refusal, Step, Subject};
-use crate::format::{Block, BlockExtension, Leader, Writer};
+use crate::format::{Block, BlockExtension, Leader, Writer, numbers};
 use crate::protocol::area::AreaView;
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::Observer;
@@ -16,7 +16,8 @@ impl Operation {
         let me = self.subject.me;
         let counts = |(host, _): &(HostId, &Block)| *host == me.host || in_force!(NumberExceedsAllSeen);
         let seen = view.good_blocks().filter(counts).map(|(_, block)| block.mbal).chain([own.mbal]);
-        let Some(mbal) = next_mbal(me.host, self.subject.geometry.max_hosts(), seen) else {
+        let mbal = next_mbal(me.host, self.subject.geometry.max_hosts(), seen);
+        let Some(mbal) = mbal.filter(|_| numbers::is_reached(plan.instance.get())) else {
             return self.refuse(Refusal::Exhausted);
         };
         self.started = now;
