@@ -506,12 +506,12 @@ fn larger_configurations() {
     }
     let two = Limits { machines: 2, sights: &[Outrun, Overwritten, SecondHolder], ..ONE };
     let all = [
-        ("two machines", two.clone(), 371_021),
-        ("two machines, three starts", Limits { starts: 3, lives: false, kills: 1, reboots: 1, ..two }, 1_982_271),
+        ("two machines", two.clone(), 366_331),
+        ("two machines, three starts", Limits { starts: 3, lives: false, kills: 1, reboots: 1, ..two }, 1_884_977),
         (
             "one machine twice, watched",
             Limits { watched: true, reboots: 1, sights: &[FoundDead, Retaken], ..ONE },
-            248_921,
+            240_207,
         ),
     ];
     for (name, limits, states) in all {
