@@ -1,13 +1,13 @@
 //! The value block: a sector of the caller's own data with each resource.
 
 use crate::disk::Lane;
-use crate::engine::areas::view;
 use crate::engine::io::Io;
 use crate::engine::pulse::Status;
 use crate::error::{Damage, ValueError};
 use crate::format::{Corrupt, Geometry, Value};
 use crate::lease::Lease;
 use crate::lockspace::{FIRST_READ, Lockspace};
+use crate::protocol::area::AreaView;
 use crate::types::{LeaseMode, Resource, Version};
 
 /// A value as somebody sees it who holds nothing.
@@ -29,7 +29,7 @@ impl Lockspace {
         let at = place(geometry, resource)?;
         let sector = geometry.sector_bytes();
         let (_, leader) = self.io.read_sectors(resource.offset, 0..1, sector, FIRST_READ)?;
-        let view = view(&leader, &self.terms, resource.offset);
+        let view = AreaView::of(&leader, &self.terms, resource.offset);
         let version = self.leader(&view, resource)?.version;
         let (_, sector) = self.io.read(Lane::General, at, sector, FIRST_READ)?;
         Ok(StoredValue { value: decode(&self.io, &sector, at)?, version })

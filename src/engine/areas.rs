@@ -8,7 +8,6 @@ use super::member::Member;
 use crate::error::DiskError;
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::Terms;
-use crate::protocol::procedure::Sectors;
 use crate::protocol::{Defect, Seen, Span};
 use crate::types::{HostId, Resource};
 
@@ -49,16 +48,7 @@ pub(crate) fn view_up_to(
 ) -> Result<(Span, AreaView), DiskError> {
     let size = terms.geometry.sector_bytes();
     let (span, sectors) = io.read_sectors(resource.offset, 0..highest + 2, size, timeout)?;
-    Ok((span, view(&sectors, terms, resource.offset)))
-}
-
-/// What the sectors of an area from its start say.
-pub(crate) fn view(sectors: &Sectors, terms: &Terms, area: u64) -> AreaView {
-    let mut sectors = sectors.iter();
-    let leader = sectors.next().unwrap_or(Err(Defect::Unreadable));
-    // The request record comes first.
-    let blocks = sectors.skip(1).zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
-    AreaView::decode(leader, blocks, area, terms.geometry, terms.nonce)
+    Ok((span, AreaView::of(&sectors, terms, resource.offset)))
 }
 
 /// The blocks that are damaged.

@@ -3,7 +3,7 @@
 use super::io::{Io, Unsubmitted};
 use super::member::Member;
 use super::procedure::Warrant;
-use super::pulse::{Pulse, Until};
+use super::pulse::Pulse;
 use crate::disk::Lane;
 use crate::error::{CreateError, DiskCause, DiskError, FindError, LossReason};
 use crate::index;
@@ -26,11 +26,8 @@ impl Warrant for Guard<'_> {
         self.pulse.held_here(self.key)
     }
 
-    fn sleep(&self, _: &Io, time: Time) -> Result<(), LossReason> {
-        match self.pulse.sleep(time, Until::Closing) {
-            true => Ok(()),
-            false => Err(self.until().err().unwrap_or(LossReason::Left)),
-        }
+    fn sleep(&self, io: &Io, time: Time) -> Result<(), LossReason> {
+        Warrant::sleep(self.pulse, io, time)
     }
 }
 
@@ -81,10 +78,7 @@ impl Member {
     ) -> Result<(), RepairError> {
         let before = self.pulse.held_here((guard.offset, version)).map_err(RepairError::Lost)?;
         let window = Window { before, timeout: self.terms.timeouts.io() };
-        let writing = self.io.submit_within(Lane::General, offset, sectors, window).map_err(|unsubmitted| {
-            let (Unsubmitted::Closed(error) | Unsubmitted::Busy(error) | Unsubmitted::TooLate(_, error)) = unsubmitted;
-            error
-        })?;
+        let writing = self.io.submit_within(Lane::General, offset, sectors, window).map_err(Unsubmitted::into_error)?;
         self.io.finish(&writing).1?;
         Ok(())
     }

@@ -70,6 +70,14 @@ pub(crate) enum Unsubmitted {
     TooLate(Time, DiskError),
 }
 
+impl Unsubmitted {
+    pub(super) fn into_error(self) -> DiskError {
+        match self {
+            Unsubmitted::Closed(error) | Unsubmitted::Busy(error) | Unsubmitted::TooLate(_, error) => error,
+        }
+    }
+}
+
 impl Io {
     pub(crate) fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Io {
         Io { disk, clock, writes: Arc::default(), process: Process::this() }
@@ -200,9 +208,7 @@ impl Io {
         timeout: Duration,
     ) -> Result<Writing, DiskError> {
         let window = Window { before: Time::MAX, timeout };
-        self.submit_within(lane, offset, data, window).map_err(|unsubmitted| match unsubmitted {
-            Unsubmitted::Closed(error) | Unsubmitted::Busy(error) | Unsubmitted::TooLate(_, error) => error,
-        })
+        self.submit_within(lane, offset, data, window).map_err(Unsubmitted::into_error)
     }
 
     /// Submits a write within its window.

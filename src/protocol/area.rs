@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::delta::Terms;
 use super::liveness::Observer;
+use super::procedure::Sectors;
 use super::resource::Hold;
 use super::rules::in_force;
 use super::{Defect, Seen, reading};
@@ -32,6 +34,14 @@ impl AreaView {
             (block != Seen::Good(Block::default())).then_some((host, block))
         });
         AreaView { leader: reading::leader(leader, area, nonce), blocks: blocks.collect() }
+    }
+
+    /// What the sectors of the area at byte `area` of its device say, from its first one on: leader, request, blocks.
+    pub fn of(sectors: &Sectors, terms: &Terms, area: u64) -> AreaView {
+        let mut all = sectors.iter();
+        let leader = all.next().unwrap_or(Err(Defect::Unreadable));
+        let blocks = all.skip(1).zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
+        AreaView::decode(leader, blocks, area, terms.geometry, terms.nonce)
     }
 
     /// What a repair goes by: a sector with a number that no host reaches is damaged. But for the block that it has

@@ -1,15 +1,15 @@
 //! Making resources: what a creator that stalls, dies or is late may find, and leave.
 
 use leasehold::Version;
-use leasehold::format::{Geometry, Leader};
+use leasehold::format::{Block, BlockExtension, Geometry, Leader};
 use leasehold::protocol::Span;
 use leasehold::protocol::Written;
 use leasehold::protocol::catalog::create::Failure;
-use leasehold::protocol::procedure::Event;
+use leasehold::protocol::procedure::{Event, Write};
 use leasehold::protocol::resource::Outcome;
 
-use crate::device::{Device, area, terms};
-use crate::world::{A, B, C, D, id, name};
+use crate::device::{Device, Maker, NONCE, area, terms};
+use crate::world::{A, B, C, D, id, name, owner};
 
 fn block_at(area: u64, host: u64) -> u64 {
     area + Geometry::default().block_offset(id(host))
@@ -39,6 +39,16 @@ fn a_new_resource_is_listed_and_starts_at_version_one() {
     let left =
         device.view(area(0)).good_blocks().any(|(_, block)| block.extension.as_ref().is_some_and(|it| it.making));
     assert!(!left, "the mark stays");
+}
+
+/// Goes on until `maker` is about to write the leader that makes the resource, or the one before that says "deleted".
+fn until_leader(device: &mut Device, maker: &mut Maker, cleared: bool) -> Write {
+    let write = device.until_write(maker, |at| at == area(0));
+    if Leader::decode(&write.bytes, area(0)).unwrap().cleared == cleared {
+        return write;
+    }
+    device.step(maker);
+    device.until_write(maker, |at| at == area(0))
 }
 
 #[test]
@@ -78,16 +88,79 @@ fn scenario_49_what_a_creator_is_clearing_nobody_uses() {
     assert!(matches!(device.acquire(D, "last", area(0)), Outcome::Held(_)));
 }
 
+/// From then on other threads of the creator's host may acquire it, and write the own block.
+#[test]
+fn a_creator_writes_nothing_to_the_area_once_its_leader_was_submitted() {
+    for reported in [Written::Done, Written::Failed, Written::InFlight] {
+        let mut device = with_rubbish();
+        let mut a = device.makes(A, "one", 1);
+        let leader = until_leader(&mut device, &mut a, false);
+        device.lands(&leader);
+        let span = Span { started: device.now, ended: device.now };
+        device.report(&mut a, Event::Wrote(span, reported.clone()));
+        assert_eq!(device.acquire(A, "one", area(0)), Outcome::Held(Version::new(1)));
+        let held = device.bytes(area(0));
+        assert_eq!(device.end(&mut a).is_ok(), reported == Written::Done);
+        assert_eq!(device.bytes(area(0)), held);
+    }
+}
+
+/// The mark is in the own block, which says what its generation has given up; a former lockspace's says nothing.
+#[test]
+fn what_stood_in_the_own_block_is_kept_only_where_the_area_is() {
+    let geometry = Geometry::default();
+    let at = block_at(area(0), A);
+    let claims = Block { mbal: 3, bal: 3, inp: Some(owner(A, 1)), instance: Version::new(5), ..Block::default() };
+    for own_lockspace in [true, false] {
+        let mut device = Device::new();
+        let extension =
+            BlockExtension { generation: 1, nonce: NONCE, withdrawn: Some(Version::new(6)), ..Default::default() };
+        let gone = Block { released: true, extension: Some(extension), ..claims.clone() };
+        let own = if own_lockspace { gone } else { claims.clone() };
+        let (lockspace, cleared) = if own_lockspace { (terms().lockspace, true) } else { (name("former"), false) };
+        let leader = Leader::new_free(geometry, lockspace, NONCE, name("one"), 2_000, Version::new(5));
+        device.put(area(0), &Leader { cleared, extension: None, ..leader }.encode(area(0)));
+        device.put(at, &own.encode(geometry, at));
+        assert_eq!(device.made(A, "one", 1), area(0));
+        let block = device.view(area(0)).block(id(A)).unwrap();
+        let withdrawn = block.extension.as_ref().and_then(|extension| extension.withdrawn);
+        match own_lockspace {
+            true => assert_eq!((block.instance, block.inp, withdrawn), (own.instance, own.inp, Some(Version::new(6)))),
+            false => assert_eq!((block.instance, block.inp, withdrawn), (Version::new(0), None, None)),
+        }
+        assert!(matches!(device.acquire(C, "one", area(0)), Outcome::Held(version) if version == Version::new(6)));
+    }
+}
+
 #[test]
 fn scenario_49_a_leader_that_lands_late_meets_nobody() {
     let mut device = Device::new();
     let mut a = device.makes(A, "one", 1);
-    let leader = device.until_write(&mut a, |at| at == area(0));
+    let leader = until_leader(&mut device, &mut a, true);
     device.dies(A);
     assert_eq!(device.made(B, "one", 2), area(1));
     assert_eq!(device.acquire(C, "one", area(1)), Outcome::Held(Version::new(2)));
     device.lands(&leader);
     assert!(matches!(device.acquire(D, "one", area(1)), Outcome::Blocked(_)));
+}
+
+/// A resource of the same name stands there by then, or nothing.
+#[test]
+fn scenario_49_a_leader_that_makes_its_resource_late_makes_no_other_one() {
+    for same in [true, false] {
+        let mut device = Device::new();
+        let mut a = device.makes(A, "one", 1);
+        let leader = until_leader(&mut device, &mut a, false);
+        device.dies(A);
+        let next = if same { "one" } else { "two" };
+        let made = device.made(B, next, 2);
+        assert_eq!(made, area(u32::from(!same)));
+        let Outcome::Held(version) = device.acquire(C, next, made) else { panic!("not held") };
+        device.lands(&leader);
+        assert!(matches!(device.acquire(D, next, made), Outcome::Blocked(blocker) if blocker.host == id(C)));
+        assert_eq!(device.release(C, next, made), Outcome::Released);
+        assert!(matches!(device.acquire(D, next, made), Outcome::Held(later) if later > version));
+    }
 }
 
 #[test]
@@ -104,8 +177,8 @@ fn scenario_50_a_creator_that_is_interrupted_loses_no_version() {
     device.put(area(0), &Leader { cleared: true, ..leader }.encode(area(0)));
     let sector = geometry.area_bytes() + 512;
     device.put(sector, &[0; 512]);
-    // Interrupted after each of its writes.
-    for steps in 0..4 {
+    // Interrupted after each of its steps, up to the one that makes the resource.
+    for steps in 0..6 {
         let mut b = device.makes(B, "one", 2);
         for _ in 0..steps {
             device.step(&mut b);

@@ -20,7 +20,7 @@ use crate::world::{A, B, C, D, id, name, owner, record, timeouts};
 const PLACES: u64 = 4;
 /// Of each area so many sectors are in use.
 const AREA_SECTORS: u64 = 8;
-const NONCE: u32 = 1;
+pub(crate) const NONCE: u32 = 1;
 
 /// A device with an index, and hosts A to D, which live in their first generation.
 pub(crate) struct Device {

@@ -8,7 +8,10 @@
 //!   ([`Place::of`]).
 //! - Only an area in which no resource of this lockspace was ever made is cleared, and nobody uses it before its leader
 //!   stands, which is written last. In any other area the blocks stay, and the versions go on.
-//! - The mark is taken away when everything else has ended.
+//! - The mark is taken away when a leader stands that says "deleted", and every write so far has ended. Only then is
+//!   the leader written that makes the resource. From then on other threads of this host may acquire it, and write the
+//!   own block: nothing more is written to the area. Should that leader land late, it says at worst what it said
+//!   before: nobody makes anything of another name there before this generation has ended.
 //! - An index entry is a hint. One that is written late says what the leader in its area says, or is taken for a
 //!   mistake.
 
@@ -20,8 +23,8 @@ use crate::protocol::delta::Terms;
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::{self, Event, Extent, Procedure, Sectors, Window, Write};
 use crate::protocol::rules::in_force;
-use crate::protocol::{Defect, Written};
-use crate::types::{HostId, Name, Owner, Resource, Time, Version};
+use crate::protocol::{Written, reading};
+use crate::types::{Name, Owner, Resource, Time, Version};
 
 type Effect = procedure::Effect<End>;
 
@@ -90,14 +93,18 @@ enum Step {
     Marking(Site),
     /// Clearing the first of these extents.
     Clearing(Site, Vec<Extent>),
+    /// Writing a leader of the new name that says "deleted".
+    Claiming(Site),
+    /// Taking the mark away.
+    Unmarking(Site),
     /// Writing the leader.
-    Leading(Site),
-    /// Reading the sector of this entry. `Site`: what was made; without it, it was there.
-    Entry(u32, Option<Site>),
+    Leading(u32),
+    /// Reading the sector of this entry.
+    Entry(u32),
     /// Writing that sector.
-    Listing(u32, Option<Site>),
-    /// Taking the mark away, to end with this.
-    Unmarking(End),
+    Listing(u32),
+    /// Putting the own block back after a failure.
+    Restoring,
     Over,
 }
 
@@ -106,8 +113,8 @@ enum Step {
 struct Site {
     number: u32,
     ground: Ground,
-    /// The own block, marked.
-    mark: Block,
+    /// The own block as it was.
+    own: Block,
 }
 
 impl Create {
@@ -129,6 +136,7 @@ impl Create {
         unlisted.reverse();
         self.look_at_leaders(unlisted, Vec::new())
     }
+
     /// Nothing depends on when a write is submitted: the driver submits none when the membership or the guard is lost.
     fn write(&self, offset: u64, bytes: Vec<u8>) -> Effect {
         let window = Window { before: Time::MAX, timeout: self.order.terms.timeouts.fail() };
@@ -164,7 +172,7 @@ impl Create {
             let Some((number, damage)) = unlisted.pop() else { break };
             let leader = sector.ok().and_then(|sector| self.leader(sector, self.area(number)));
             match (damage, leader.map(|leader| leader.resource == self.order.name)) {
-                (None, Some(true)) => return self.find_entry(number, None),
+                (None, Some(true)) => return self.find_entry(number),
                 (None, _) => free.push(number),
                 (Some(_), Some(false)) => {}
                 (Some(reason), _) => return Effect::Done(Err(Failure::Entry(number, reason))),
@@ -179,9 +187,8 @@ impl Create {
     /// The leader of a resource of this lockspace that stands there, if there is one.
     fn leader(&self, sector: &[u8], at: u64) -> Option<Leader> {
         let terms = &self.order.terms;
-        let view = AreaView::decode(Ok(sector), [], at, terms.geometry, terms.nonce);
-        let leader = view.leader.good().filter(|leader| !leader.cleared && leader.lockspace == terms.lockspace);
-        leader.cloned()
+        let leader = reading::leader(Ok(sector), at, terms.nonce).good().cloned();
+        leader.filter(|leader| !leader.cleared && leader.lockspace == terms.lockspace)
     }
 
     fn look_at_area(&mut self, free: Vec<u32>, passed_over: Vec<(u32, Reason)>) -> Effect {
@@ -210,11 +217,7 @@ impl Create {
             return Effect::Done(Err(Failure::Full { passed_over }));
         };
         let Order { me, terms, name, .. } = &self.order;
-        let at = self.area(number);
-        let mut all = read.iter();
-        let leader = all.next().unwrap_or(Err(Defect::Unreadable));
-        let blocks = all.skip(1).zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
-        let view = AreaView::decode(leader, blocks, at, terms.geometry, terms.nonce);
+        let view = AreaView::of(read, terms, self.area(number));
         match Place::of(&view, terms, *name, observer, now) {
             // Its entry is lost: a repair brings it back.
             Place::Resource(_) => self.look_at_area(free, passed_over),
@@ -223,28 +226,31 @@ impl Create {
                 self.look_at_area(free, passed_over)
             }
             Place::Free(ground) => {
-                let own = view.block(me.host).unwrap_or_default();
-                let making = BlockExtension {
-                    generation: me.generation.get(),
-                    nonce: terms.nonce,
-                    making: true,
-                    ..BlockExtension::default()
-                };
-                let mark = Block { extension: Some(making), ..own };
-                let site = Site { number, ground, mark };
+                // Where nothing is kept, what a former lockspace left in the own block isn't either.
+                let own = view.block(me.host).filter(|_| !ground.fresh).unwrap_or_default();
+                let site = Site { number, ground, own };
                 if !in_force!(MakingIsMarked) {
                     return self.clear(site);
                 }
-                let write = self.write_own(&site, &site.mark);
+                let write = self.write_own(number, &self.signed(&site.own, true));
                 self.step = Step::Marking(site);
                 write
             }
         }
     }
 
-    fn write_own(&self, site: &Site, block: &Block) -> Effect {
+    /// As written by this generation, which may have given a version up in it in advance.
+    fn signed(&self, own: &Block, making: bool) -> Block {
+        let Order { me, terms, .. } = &self.order;
+        let generation = me.generation.get();
+        let said = own.extension.clone().filter(|extension| extension.generation == generation).unwrap_or_default();
+        let extension = BlockExtension { generation, nonce: terms.nonce, making, ..said };
+        Block { extension: Some(extension), ..own.clone() }
+    }
+
+    fn write_own(&self, number: u32, block: &Block) -> Effect {
         let geometry = self.order.terms.geometry;
-        let at = self.area(site.number) + geometry.block_offset(self.order.me.host);
+        let at = self.area(number) + geometry.block_offset(self.order.me.host);
         self.write(at, block.encode(geometry, at))
     }
 
@@ -273,7 +279,7 @@ impl Create {
     /// The request in the area asks for nothing: where there is none at all a sanlock host can't ask for the resource.
     fn clear_next(&mut self, site: Site, extents: Vec<Extent>) -> Effect {
         let Some(Extent { offset, sectors }) = extents.last().copied() else {
-            return self.lead(site);
+            return self.claim(site);
         };
         let geometry = self.order.terms.geometry;
         let mut bytes = vec![0; sectors as usize * geometry.sector_bytes()];
@@ -285,7 +291,24 @@ impl Create {
         self.write(offset, bytes)
     }
 
-    fn lead(&mut self, site: Site) -> Effect {
+    fn claim(&mut self, site: Site) -> Effect {
+        let write = self.write_leader(&site, true);
+        self.step = Step::Claiming(site);
+        write
+    }
+
+    fn unmark(&mut self, site: Site) -> Effect {
+        let write = self.write_own(site.number, &self.signed(&site.own, false));
+        self.step = Step::Unmarking(site);
+        write
+    }
+
+    fn lead(&mut self, site: &Site) -> Effect {
+        self.step = Step::Leading(site.number);
+        self.write_leader(site, false)
+    }
+
+    fn write_leader(&self, site: &Site, cleared: bool) -> Effect {
         let Order { terms, name, guard, .. } = &self.order;
         // Above all that any resource had when the guard was made, so that a name which comes back has a larger
         // version.
@@ -294,34 +317,26 @@ impl Create {
         let geometry = terms.geometry;
         let leader = Leader::new_free(geometry, terms.lockspace, terms.nonce, *name, geometry.max_hosts(), version);
         let at = self.area(site.number);
-        self.step = Step::Leading(site);
-        self.write(at, leader.encode(at))
+        self.write(at, Leader { cleared, ..leader }.encode(at))
     }
 
-    fn find_entry(&mut self, number: u32, site: Option<Site>) -> Effect {
+    fn find_entry(&mut self, number: u32) -> Effect {
         let offset = Index::entry_sector(&self.header, number);
-        self.step = Step::Entry(number, site);
+        self.step = Step::Entry(number);
         self.read(vec![Extent { offset, sectors: 1 }])
     }
 
-    fn list(&mut self, number: u32, site: Option<Site>, read: &Sectors) -> Effect {
-        let Ok(sector) = read.first() else {
-            return match site {
-                Some(site) => self.unmark(site, Err(Failure::Storage)),
-                None => Effect::Done(Err(Failure::Storage)),
-            };
-        };
+    fn list(&mut self, number: u32, read: &Sectors) -> Effect {
+        let Ok(sector) = read.first() else { return Effect::Done(Err(Failure::Storage)) };
         let bytes = Index::with_entry(&self.header, number, sector.to_vec(), Some(self.order.name));
-        self.step = Step::Listing(number, site);
+        self.step = Step::Listing(number);
         self.write(Index::entry_sector(&self.header, number), bytes)
     }
 
     /// Every other write has ended.
-    fn unmark(&mut self, site: Site, end: End) -> Effect {
-        let extension = site.mark.extension.clone().map(|extension| BlockExtension { making: false, ..extension });
-        let write = self.write_own(&site, &Block { extension, ..site.mark.clone() });
-        self.step = Step::Unmarking(end);
-        write
+    fn restore(&mut self, site: &Site) -> Effect {
+        self.step = Step::Restoring;
+        self.write_own(site.number, &site.own)
     }
 }
 
@@ -335,31 +350,16 @@ impl Procedure for Create {
             (Step::Area { free, passed_over }, Event::Read(span, read)) => {
                 self.saw_area(free, passed_over, &read, observer, span.ended)
             }
-            (Step::Entry(number, site), Event::Read(_, read)) => self.list(number, site, &read),
+            (Step::Entry(number), Event::Read(_, read)) => self.list(number, &read),
             (Step::Marking(site), Event::Wrote(_, Written::Done)) => self.clear(site),
             (Step::Clearing(site, extents), Event::Wrote(_, Written::Done)) => self.clear_rest(site, extents),
-            (Step::Leading(site), Event::Wrote(_, Written::Done)) => {
-                let number = site.number;
-                self.find_entry(number, Some(site))
-            }
-            (Step::Listing(number, site), Event::Wrote(_, Written::Done)) => {
-                let made = Ok(self.resource(number));
-                match site {
-                    Some(site) => self.unmark(site, made),
-                    None => Effect::Done(made),
-                }
-            }
-            (Step::Unmarking(end), _) => Effect::Done(end),
+            (Step::Claiming(site), Event::Wrote(_, Written::Done)) => self.unmark(site),
+            (Step::Unmarking(site), Event::Wrote(_, Written::Done)) => self.lead(&site),
+            (Step::Leading(number), Event::Wrote(_, Written::Done)) => self.find_entry(number),
+            (Step::Listing(number), Event::Wrote(_, Written::Done)) => Effect::Done(Ok(self.resource(number))),
             // Nothing else may be written while a write is in flight: the mark says so to others.
             (_, Event::Wrote(_, Written::InFlight)) => Effect::Done(Err(Failure::Storage)),
-            (
-                Step::Marking(site)
-                | Step::Clearing(site, _)
-                | Step::Leading(site)
-                | Step::Entry(_, Some(site))
-                | Step::Listing(_, Some(site)),
-                _,
-            ) => self.unmark(site, Err(Failure::Storage)),
+            (Step::Marking(site) | Step::Clearing(site, _) | Step::Claiming(site), _) => self.restore(&site),
             _ => Effect::Done(Err(Failure::Storage)),
         }
     }
