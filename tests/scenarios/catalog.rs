@@ -97,7 +97,7 @@ fn a_creator_writes_nothing_to_the_area_once_its_leader_was_submitted() {
         let leader = until_leader(&mut device, &mut a, false);
         device.lands(&leader);
         let span = Span { started: device.now, ended: device.now };
-        device.report(&mut a, Event::Wrote(span, reported.clone()));
+        device.report(&mut a, Event::Wrote(span, reported));
         assert_eq!(device.acquire(A, "one", area(0)), Outcome::Held(Version::new(1)));
         let held = device.bytes(area(0));
         assert_eq!(device.end(&mut a).is_ok(), reported == Written::Done);

@@ -399,6 +399,25 @@ fn scenario_55_the_version_goes_on_from_the_largest_of_all_resources() {
     assert_eq!(device.guard().extension.map(|extension| extension.nonce), Some(NEW));
 }
 
+/// From there nobody could go on.
+#[test]
+fn scenario_57_a_format_does_not_go_on_from_a_number_that_no_host_reaches() {
+    let (mut device, far) = (Device::new(), 1 << 60);
+    let leader = |area: u64, version| {
+        Leader::new_free(Geometry::default(), name("ls"), NONCE, name("res"), 2_000, Version::new(version)).encode(area)
+    };
+    device.write(3 << 20, &leader(3 << 20, 40));
+    device.write(4 << 20, &leader(4 << 20, far));
+    device.put(&record(owner(B, far), timeouts()), B);
+    let block = Block { mbal: 1, bal: 1, inp: Some(owner(A, far)), instance: Version::new(far), ..Block::default() };
+    let at = (4 << 20) + Geometry::default().block_offset(id(A));
+    device.write(at, &block.encode(Geometry::default(), at));
+    let run = device.formats(NEW, true);
+    assert_eq!(device.finish(run), Ok(()));
+    assert_eq!(device.guard().version, Version::new(40));
+    assert_eq!([A, B].map(|host| device.record(host).generation), [4, 1].map(|shown| shown + (1 << 20)));
+}
+
 /// Only a leader without a nonce could be taken for one of the new lockspace. What marks it as deleted has one.
 #[test]
 fn scenario_54_a_late_write_of_a_format_deletes_no_resource() {

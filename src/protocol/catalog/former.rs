@@ -5,12 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::found::{DEFAULT_IO_TIMEOUT, Found};
-use crate::format::{Block, Geometry, Leader};
+use crate::format::{Block, Geometry, Leader, numbers};
 use crate::protocol::delta::Terms;
 use crate::types::{Generation, HostId, Owner, Version};
-
-/// Numbers above that are not ones that anybody counted up to.
-const BELIEVED: u64 = u64::MAX / 4;
 
 /// What is known of the former lockspace.
 #[derive(Clone, Debug)]
@@ -22,10 +19,10 @@ pub(super) struct Former {
     pub(super) dead: Duration,
     /// Whether every id is known to be free: nobody has to be watched.
     pub(super) is_free: bool,
-    /// Of the ids in use: the largest generation that anything on the device shows. At least 1 where the record is
-    /// damaged.
+    /// Of the ids in use: the largest generation that anything on the device shows, of those that hosts reach. At least 1
+    /// where the record is damaged.
     pub(super) generations: BTreeMap<HostId, u64>,
-    /// The largest version that any leader or block shows.
+    /// The largest version that any leader or block shows, of those that hosts reach.
     pub(super) version: Version,
     /// Leaders that could be taken for those of the new lockspace, with their places.
     pub(super) lookalikes: Vec<(u64, Leader)>,
@@ -40,7 +37,7 @@ impl Former {
         let count = geometry.max_hosts().min((read / geometry.sector_bytes()) as u64);
         let ids = || (1..=count).filter_map(HostId::new);
         let generation = |host: HostId| match found.records.get(&host) {
-            Some(record) => Some(record.generation).filter(|generation| *generation <= BELIEVED).unwrap_or(1),
+            Some(record) => Some(record.generation).filter(|generation| numbers::is_reached(*generation)).unwrap_or(1),
             None => 1,
         };
         let generations = ids().map(|host| (host, generation(host))).filter(|(_, generation)| *generation != 0);
@@ -103,13 +100,13 @@ impl Former {
     }
 
     fn shows(&mut self, version: Version) {
-        if version.get() <= BELIEVED {
+        if numbers::is_reached(version.get()) {
             self.version = self.version.max(version);
         }
     }
 
     fn owns(&mut self, owner: Option<Owner>) {
-        let Some(owner) = owner.filter(|owner| owner.generation.get() <= BELIEVED) else { return };
+        let Some(owner) = owner.filter(|owner| numbers::is_reached(owner.generation.get())) else { return };
         let known = self.generations.entry(owner.host).or_default();
         *known = (*known).max(owner.generation.get());
     }
