@@ -10,7 +10,7 @@ use super::resources::{SlotState, Unfinished};
 use crate::error::LossReason;
 use crate::format::Block;
 use crate::protocol::holding::{Holding, Loss};
-use crate::protocol::resource::{After, Effect, Operation, Outcome, Refusal};
+use crate::protocol::resource::{After, Effect, Operation, Outcome};
 use crate::types::{LeaseMode, Resource, Version};
 
 /// How far an operation has come.
@@ -71,7 +71,7 @@ impl Member {
             (After::Held(mode), Outcome::Held(version), _) => (mode, *version),
             (After::Held(mode), _, Some(version)) => (mode, version),
             (After::Lost, outcome, Some(version)) => {
-                self.lose_hold(resource, version, why_too_late(outcome));
+                self.lose_hold(resource, version, outcome.why_lost());
                 (LeaseMode::Shared, version)
             }
             (After::Nothing, ..) | (_, _, None) => {
@@ -149,13 +149,5 @@ impl Member {
             // Whoever still has the lease is told by its status.
             self.carry_out(&job.resource, (job.operation, job.effect), limits);
         }
-    }
-}
-
-fn why_too_late(outcome: &Outcome) -> Loss {
-    match outcome {
-        Outcome::Refused(Refusal::Overtaken { owner, version }) => Loss::Taken { owner: *owner, version: *version },
-        Outcome::Refused(Refusal::NotHeld(loss)) => loss.clone(),
-        _ => Loss::Unverified,
     }
 }

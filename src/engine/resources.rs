@@ -216,9 +216,10 @@ impl Slot {
 
     /// The own block of what is held at `version`, for work on it.
     fn take(&mut self, version: Version) -> Option<Block> {
+        let own = self.own.take()?;
         self.state = SlotState::Busy(Some(version));
         self.begun += 1;
-        self.own.take()
+        Some(own)
     }
 
     fn held(&self, offset: u64) -> Option<(Resource, LeaseMode, Version)> {

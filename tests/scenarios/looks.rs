@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use leasehold::format::{Block, Leader};
-use leasehold::protocol::Seen;
 use leasehold::protocol::holding::{Holding, Loss, Restore, Task};
 use leasehold::protocol::looks::{Glance, Look, Restoration, Verdict};
-use leasehold::protocol::resource::{After, Effect, Operation, Outcome, Refusal};
+use leasehold::protocol::resource::{After, Effect, Event, Operation, Outcome, Refusal, Wish};
+use leasehold::protocol::{Seen, Written};
 use leasehold::{LeaseMode, Owner, Time, Version};
 
 use crate::world::*;
@@ -99,10 +99,7 @@ fn scenario_51_a_holder_whose_block_was_erased_or_replaced_has_lost_the_lease() 
             let mut world = World::new();
             world.take(B);
             world.give_back(B);
-            match mode {
-                LeaseMode::Exclusive => world.take(A),
-                LeaseMode::Shared => world.share(A),
-            };
+            world.takes_as(A, Wish { mode, ..Wish::exclusive(true) });
             let mut lease = world.lease(A, mode);
             assert_eq!(world.verdict(&lease), Verdict::Good);
             match change {
@@ -224,10 +221,7 @@ fn a_leader_that_was_never_seen_is_made_of_what_the_area_shows() {
 fn a_damaged_block_of_a_holder_is_written_again_and_is_no_good_look() {
     for mode in [LeaseMode::Exclusive, LeaseMode::Shared] {
         let mut world = World::new();
-        match mode {
-            LeaseMode::Exclusive => world.take(A),
-            LeaseMode::Shared => world.share(A),
-        };
+        world.takes_as(A, Wish { mode, ..Wish::exclusive(true) });
         let mut lease = world.lease(A, mode);
         let (own, before) = (lease.glance.own.clone().unwrap(), lease.holding.deadline());
         world.blocks.insert(id(A), damage());
@@ -288,10 +282,7 @@ fn who_sees_another_own_the_resource_who_saw_nothing_of_its_own_hold_has_lost_it
         let mut world = World::new();
         world.take(B);
         world.give_back(B);
-        match mode {
-            LeaseMode::Exclusive => world.take(A),
-            LeaseMode::Shared => world.share(A),
-        };
+        world.takes_as(A, Wish { mode, ..Wish::exclusive(true) });
         let lease = world.lease(A, mode);
         world.is_made_again(0);
         world.take(B);
@@ -367,6 +358,27 @@ fn scenario_51_an_area_that_is_wiped_under_an_upgrade_ends_it() {
         assert_eq!((a.operation.leaves(&outcome), world.view()), (After::Lost, before));
         assert_eq!(world.look(&mut lease), None);
         assert_eq!(loss_of(&lease), &Loss::Erased);
+    }
+}
+
+/// The write of the own block fails, and then the area is found wiped: what is lost is given back all the same.
+#[test]
+fn scenario_51_what_is_lost_in_a_conversion_is_given_back_though_its_last_write_failed() {
+    for (mode, to) in [(LeaseMode::Shared, LeaseMode::Exclusive), (LeaseMode::Exclusive, LeaseMode::Shared)] {
+        let mut world = World::new();
+        world.takes_as(A, Wish { mode, ..Wish::exclusive(true) });
+        let mut a = world.convert(A, to, false);
+        world.until(&mut a, |effect| matches!(effect, Effect::WriteBlock(..)));
+        let Effect::WriteBlock(round, _) = a.effect else { unreachable!("it was waited for") };
+        world.is_made_again(0);
+        world.report(&mut a, round, Event::Wrote { disk: 0, written: Written::Failed });
+        let outcome = world.end(&mut a);
+        assert_eq!(outcome, Outcome::Refused(Refusal::NotHeld(Loss::Erased)));
+        assert_eq!(a.operation.leaves(&outcome), After::Lost);
+        let own = a.operation.own_block().cloned().expect("who releases it starts from its block");
+        let (operation, effect) = Operation::disown(World::subject(owner(A, 1)), own, world.now);
+        world.end(&mut Run { operation, effect, ..a });
+        assert_eq!(world.take(B), Version::new(1));
     }
 }
 

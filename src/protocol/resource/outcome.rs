@@ -23,6 +23,17 @@ pub enum Outcome {
     HandedOver(Version),
 }
 
+impl Outcome {
+    /// Why what the operation worked on is lost, where it leaves [`After::Lost`].
+    pub fn why_lost(&self) -> Loss {
+        match self {
+            Outcome::Refused(Refusal::Overtaken { owner, version }) => Loss::Taken { owner: *owner, version: *version },
+            Outcome::Refused(Refusal::NotHeld(loss)) => loss.clone(),
+            _ => Loss::Unverified,
+        }
+    }
+}
+
 /// Why an operation can't be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {

@@ -51,7 +51,7 @@ impl Operation {
     /// Whether what this host held when the operation began, and has not given up in it, is not in its own block any
     /// more: somebody has erased or replaced it, and what others have done since is not to be hidden by writing it
     /// again. A damaged block is not that, nor one that another disk may have.
-    pub(super) fn lost_hold(&self, view: &AreaView) -> Option<Effect> {
+    pub(super) fn lost_hold(&mut self, view: &AreaView) -> Option<Effect> {
         let me = self.subject.me;
         let seen = view.block(me.host).filter(|_| self.subject.disks == 1 && in_force!(HoldIsNotMadeUp))?;
         let (claims, shares) = (claim(me.host, &seen), seen.shared == Some(me.generation));
@@ -62,8 +62,13 @@ impl Operation {
             Kind::HandOver { held, .. } if self.open.is_none() => claims == Some((held, me)),
             Kind::Acquire | Kind::Release | Kind::HandOver { .. } => true,
         };
+        if holds {
+            return None;
+        }
+        // What it was, as far as is known: without it nobody could give back what is lost.
+        self.own = self.own.take().or_else(|| self.attempt.take());
         let loss = if seen == Block::default() { Loss::Erased } else { Loss::Replaced };
-        (!holds).then_some(Effect::Done(Outcome::Refused(Refusal::NotHeld(loss))))
+        Some(Effect::Done(Outcome::Refused(Refusal::NotHeld(loss))))
     }
 
     pub(super) fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {

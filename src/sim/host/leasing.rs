@@ -8,7 +8,7 @@ use super::{Begun, End, Member, Signal, Tag, Wanted};
 use crate::format::Geometry;
 use crate::protocol::Written;
 use crate::protocol::area::AreaView;
-use crate::protocol::holding::{Holding, Loss};
+use crate::protocol::holding::Holding;
 use crate::protocol::resource::{After, Basis, Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
 use crate::protocol::rules::in_force;
 use crate::sim::env::{Env, NONCE, lockspace};
@@ -256,7 +256,7 @@ impl Member {
             (After::Lost, _) => {
                 slot.held = before;
                 if let Some(held) = &mut slot.held {
-                    let loss = why(outcome);
+                    let loss = outcome.why_lost();
                     check.loses(me, held.version, &loss);
                     held.holding.lose(loss, now);
                 }
@@ -293,15 +293,6 @@ fn wish(env: &mut Env, area: Area, wait: bool) -> Wish {
         true => Wish { mode: LeaseMode::Exclusive, wait, basis: Basis::Forced(known) },
         false if env.random.chance(modes.unchanged) => Wish { mode, wait, basis: Basis::Unchanged(known) },
         false => Wish { mode, wait, basis: Basis::Any },
-    }
-}
-
-/// Why what was held is lost.
-fn why(outcome: &Outcome) -> Loss {
-    match outcome {
-        Outcome::Refused(Refusal::Overtaken { owner, version }) => Loss::Taken { owner: *owner, version: *version },
-        Outcome::Refused(Refusal::NotHeld(loss)) => loss.clone(),
-        _ => Loss::Unverified,
     }
 }
 
