@@ -20,8 +20,6 @@ pub(in crate::sim) struct Resource {
     pub(super) leases: Vec<Option<Right<Lease>>>,
     /// For each machine, since when the disk does not show its lease.
     pub(super) hidden: Vec<Hidden>,
-    /// Somebody has wiped the area, or made it again.
-    pub(super) was_wiped: bool,
     /// For each machine, the version whose release began last and was not answered: a process that goes on with what
     /// the one before it had may hold it again.
     pub(super) releasing: Vec<Option<(Owner, Version)>>,
@@ -42,7 +40,6 @@ impl Resource {
             failure: None,
             leases: vec![None; machines],
             hidden: vec![Hidden::default(); machines],
-            was_wiped: false,
             releasing: vec![None; machines],
             decided: BTreeMap::new(),
             proposed: BTreeSet::new(),

@@ -77,7 +77,7 @@ impl Resource {
             Loss::Taken { version: by, .. } => *by >= version,
             Loss::Erased | Loss::Replaced => false,
         };
-        if !is_true && !self.was_wiped {
+        if !is_true {
             self.fail(format!("S4: {me} has lost version {version} because it was {loss:?}, which nobody did"));
         }
     }
