@@ -66,6 +66,9 @@ pub enum DiskCause {
     /// It was not begun: the membership is over, and another process may go on with the host id.
     #[error("it was not begun, the membership is over")]
     Over,
+    /// It was not begun: by then what it rests on was over, or could have been.
+    #[error("it was not begun, it would have been too late")]
+    TooLate,
 }
 
 /// Bytes on a disk that are not the record which belongs there.

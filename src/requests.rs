@@ -11,6 +11,7 @@ use crate::format::numbers::Numbers;
 use crate::format::{Force, HostEvent, Request};
 use crate::membership::Membership;
 use crate::protocol::liveness::Verdict;
+use crate::protocol::procedure::Window;
 use crate::protocol::resource::Blocker;
 use crate::types::{HostId, Owner, Resource, Version};
 
@@ -141,8 +142,8 @@ impl Membership {
         let timeout = self.lockspace().timeouts().io();
         let (_, sector) = io.read(Lane::General, at, geometry.sector_bytes(), timeout)?;
         if Request::decode(&sector) != Ok(request) {
-            self.member().pulse.held().map_err(RequestError::Lost)?;
-            io.write(Lane::General, at, request.encode(geometry), timeout)?;
+            let before = self.member().pulse.held().map_err(RequestError::Lost)?;
+            io.write(Lane::General, at, request.encode(geometry), Window { before, timeout })?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Makes resources and writes the index, under the lease that guards it, in the thread of the caller.
 
-use super::io::{Io, Unsubmitted};
+use super::io::Io;
 use super::member::Member;
 use super::procedure::Warrant;
 use super::pulse::Pulse;
@@ -78,8 +78,7 @@ impl Member {
     ) -> Result<(), RepairError> {
         let before = self.pulse.held_here((guard.offset, version)).map_err(RepairError::Lost)?;
         let window = Window { before, timeout: self.terms.timeouts.io() };
-        let writing = self.io.submit_within(Lane::General, offset, sectors, window).map_err(Unsubmitted::into_error)?;
-        self.io.finish(&writing).1?;
+        self.io.write(Lane::General, offset, sectors, window)?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use super::member::Member;
 use super::pulse::Until;
 use crate::disk::Lane;
 use crate::error::LossReason;
+use crate::protocol::procedure::Window;
 use crate::protocol::resource::{Effect, Event, Operation, Outcome};
 use crate::types::{Resource, Time};
 
@@ -36,9 +37,10 @@ impl Member {
     ) -> Driven {
         loop {
             // Nothing is written, and nothing is answered, once the host id is lost.
-            if let Err(reason) = self.pulse.held() {
-                return Driven::Lost(reason);
-            }
+            let held = match self.pulse.held() {
+                Ok(until) => until,
+                Err(reason) => return Driven::Lost(reason),
+            };
             let now = self.io.now();
             if now >= limits.call_off || self.pulse.has_ended(Until::Closing) {
                 operation.call_off();
@@ -56,7 +58,7 @@ impl Member {
             {
                 self.pulse.expose((resource.offset, version));
             }
-            let Some((round, event)) = self.perform(resource, &effect, limits, trouble) else {
+            let Some((round, event)) = self.perform(resource, &effect, held, limits, trouble) else {
                 if let Effect::Done(outcome) = effect {
                     return Driven::Done(outcome);
                 }
@@ -69,11 +71,12 @@ impl Member {
         }
     }
 
-    /// Carries one effect out. `None`: it is not over.
+    /// Carries one effect out; a write only before `held`, until when the host id is held. `None`: it is not over.
     fn perform(
         &self,
         resource: &Resource,
         effect: &Effect,
+        held: Time,
         limits: Limits,
         trouble: &mut Trouble,
     ) -> Option<(u32, Event)> {
@@ -84,7 +87,8 @@ impl Member {
         let read_timeout = io_timeout.min(left / 2);
         let geometry = self.terms.geometry;
         let mut write = |offset: u64, sector: Vec<u8>| {
-            let result = self.io.write(Lane::General, offset, sector, io_timeout).map(|_| ());
+            let window = Window { before: held, timeout: io_timeout };
+            let result = self.io.write(Lane::General, offset, sector, window).map(|_| ());
             let written = outcome(&result);
             // What an undoing writes well explains nothing.
             trouble.io = result.err().or(trouble.io.take());

@@ -199,19 +199,7 @@ impl Io {
         }
     }
 
-    /// Submits a write, unless one is in flight for any of its sectors: then that one's timeout is reported.
-    pub(crate) fn submit_write(
-        &self,
-        lane: Lane,
-        offset: u64,
-        data: Vec<u8>,
-        timeout: Duration,
-    ) -> Result<Writing, DiskError> {
-        let window = Window { before: Time::MAX, timeout };
-        self.submit_within(lane, offset, data, window).map_err(Unsubmitted::into_error)
-    }
-
-    /// Submits a write within its window.
+    /// Submits a write within its window, unless one is in flight for any of its sectors.
     pub(crate) fn submit_within(
         &self,
         lane: Lane,
@@ -241,7 +229,7 @@ impl Io {
         let started = self.now();
         if !window.is_open(started) {
             ends();
-            return Err(Unsubmitted::TooLate(started, error(DiskCause::TimedOut(Duration::ZERO))));
+            return Err(Unsubmitted::TooLate(started, error(DiskCause::TooLate)));
         }
         let (reply, pending) = channel_with(move |_| ends());
         self.disk.submit(Request { offset, lane, op: Op::Write { data } }, reply);
@@ -263,8 +251,8 @@ impl Io {
     }
 
     /// Submits a write and waits for it.
-    pub(crate) fn write(&self, lane: Lane, offset: u64, data: Vec<u8>, timeout: Duration) -> Result<Span, DiskError> {
-        let writing = self.submit_write(lane, offset, data, timeout)?;
+    pub(crate) fn write(&self, lane: Lane, offset: u64, data: Vec<u8>, window: Window) -> Result<Span, DiskError> {
+        let writing = self.submit_within(lane, offset, data, window).map_err(Unsubmitted::into_error)?;
         let (span, result) = self.finish(&writing);
         result.map(|()| span)
     }
@@ -319,7 +307,8 @@ mod tests {
     fn once_closed_nothing_is_begun_but_the_record_of_the_host() {
         let disk = MemoryDisk::new(4096, None);
         let io = Io::new(Arc::new(disk.reopen()), Arc::new(BootClock));
-        let write = |lane, at| io.write(lane, at, vec![1; 512], Duration::from_secs(60)).map_err(|error| error.cause);
+        let window = Window { before: Time::MAX, timeout: Duration::from_secs(60) };
+        let write = |lane, at| io.write(lane, at, vec![1; 512], window).map_err(|error| error.cause);
         assert!(write(Lane::General, 512).is_ok());
         io.close();
         assert!(matches!(write(Lane::General, 1024), Err(DiskCause::Over)));
@@ -349,8 +338,9 @@ mod tests {
         let parent = Io::new(Arc::new(disk.reopen()), Arc::new(BootClock));
         let child = Io { process: Process::another(), ..parent }.for_member();
         let refused = |error: DiskError| matches!(error.cause, DiskCause::Fault(Fault::Forked));
+        let window = Window { before: Time::MAX, timeout: Duration::MAX };
         for lane in [Lane::General, Lane::Renewal] {
-            assert!(child.write(lane, 0, vec![1; 512], Duration::MAX).is_err_and(refused));
+            assert!(child.write(lane, 0, vec![1; 512], window).is_err_and(refused));
             assert!(child.read(lane, 0, 512, Duration::MAX).is_err_and(refused));
         }
         assert!(!child.settle(0..u64::MAX, Duration::MAX));

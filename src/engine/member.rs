@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::feeding::Feeder;
 use super::hosts::{Hosts, read_record};
-use super::io::{Io, outcome};
+use super::io::{Io, Unsubmitted, outcome};
 use super::notices::Notices;
 use super::outbox::Outbox;
 use super::pulse::{LeaseLoss, Pulse, Status, Until};
@@ -21,6 +21,7 @@ use crate::error::{DiskError, JoinError, LeaveError, LossReason};
 use crate::format::DeltaRecord;
 use crate::protocol::Seen;
 use crate::protocol::delta::{Tenure, Terms, may_release};
+use crate::protocol::procedure::Window;
 use crate::supervision::Ladder;
 use crate::types::{HostId, LeaseMode, Resource, Time, Version};
 use crate::watchdog::{Watchdog, WatchdogError};
@@ -236,7 +237,9 @@ impl Member {
         let at = self.terms.geometry.delta_offset(self.host());
         let said = self.outbox.said(self.io.now());
         let sector = record.encode_with_calls(at, &said);
-        let writing = self.io.submit_write(Lane::Renewal, at, sector, self.until_deadline())?;
+        let Ok(before) = self.pulse.held() else { return Ok(None) };
+        let window = Window { before, timeout: before.since(self.io.now()) };
+        let writing = self.io.submit_within(Lane::Renewal, at, sector, window).map_err(Unsubmitted::into_error)?;
         let (span, result) = self.io.finish(&writing);
         if result.is_ok() {
             self.outbox.stands(&said, self.io.now());
@@ -327,11 +330,12 @@ impl Member {
             return Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() });
         }
         let seen = self.read_own(io_timeout)?;
+        let window = Window { before: self.pulse.held().map_err(LeaveError::Lost)?, timeout: io_timeout };
         let record = self
             .pulse
             .with_tenure(|tenure| tenure.release(self.io.now(), &seen))
             .map_err(|loss| LeaveError::Lost(loss.into()))?;
-        match self.io.write(Lane::Renewal, at, record.encode(at), io_timeout) {
+        match self.io.write(Lane::Renewal, at, record.encode(at), window) {
             Ok(_) => {
                 // Nothing is in flight: the id is anybody's.
                 self.io.let_go();

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::member::Member;
 use crate::disk::Lane;
 use crate::error::ValueError;
+use crate::protocol::procedure::Window;
 use crate::types::{Resource, Version};
 
 /// Under which version this membership has written the value of the resource at each place.
@@ -31,8 +32,8 @@ impl Member {
         sector: Vec<u8>,
     ) -> Result<(), ValueError> {
         let held = || self.pulse.held_here((resource.offset, version)).map_err(ValueError::Lost);
-        held()?;
-        self.io.write(Lane::General, at, sector, self.terms.timeouts.io())?;
+        let window = Window { before: held()?, timeout: self.terms.timeouts.io() };
+        self.io.write(Lane::General, at, sector, window)?;
         self.values.0.lock().insert(resource.offset, version);
         // What was confirmed too late may already have been over a value of the next owner.
         held().map(|_| ())

@@ -6,6 +6,7 @@ use crate::disk::Lane;
 use crate::error::LossReason;
 use crate::protocol::holding::{Loss, Restore, Task};
 use crate::protocol::looks::{Look, Restoration, Verdict};
+use crate::protocol::procedure::Window;
 use crate::types::{Resource, Version};
 
 impl Member {
@@ -64,9 +65,10 @@ impl Member {
             Restoration::Leader(leader) => (offset, leader.encode(offset)),
         };
         let key = (offset, version);
-        if self.pulse.held_here(key).is_ok() && self.io.now() < restore.by {
+        if let Ok(until) = self.pulse.held_here(key) {
+            let window = Window { before: until.min(restore.by), timeout: self.terms.timeouts.io() };
             // What fails is tried again after the next look; what hangs keeps other writes from the sector.
-            match self.io.write(Lane::General, at, sector, self.terms.timeouts.io()) {
+            match self.io.write(Lane::General, at, sector, window) {
                 Ok(_) => self.pulse.restored(key),
                 Err(error) => self.pulse.not_looked(key, error),
             }

@@ -16,6 +16,7 @@ use crate::error::{AcquireError, Damage, DiskError, LossReason};
 use crate::format::Request;
 use crate::lease::Lease;
 use crate::membership::Membership;
+use crate::protocol::procedure::Window;
 use crate::types::{HostId, LeaseMode, Resource, Time, Version};
 
 pub use index::EntryFlaw;
@@ -252,7 +253,9 @@ impl Membership {
         let geometry = self.lockspace.geometry();
         let at = resource.offset + geometry.request_offset();
         let request = Request::default().encode(geometry);
-        self.member.io.write(Lane::General, at, request, self.lockspace.timeouts().io())?;
+        let before = self.member.pulse.held().map_err(RepairError::Lost)?;
+        let window = Window { before, timeout: self.lockspace.timeouts().io() };
+        self.member.io.write(Lane::General, at, request, window)?;
         Ok(Repaired::Request)
     }
 

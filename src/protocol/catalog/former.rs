@@ -19,8 +19,8 @@ pub(super) struct Former {
     pub(super) dead: Duration,
     /// Whether every id is known to be free: nobody has to be watched.
     pub(super) is_free: bool,
-    /// Of the ids in use: the largest generation that anything on the device shows, of those that hosts reach. At least 1
-    /// where the record is damaged.
+    /// Of the ids in use: the largest generation that anything on the device shows, of those that hosts reach. At least
+    /// 1 where the record is damaged.
     pub(super) generations: BTreeMap<HostId, u64>,
     /// The largest version that any leader or block shows, of those that hosts reach.
     pub(super) version: Version,
