@@ -89,8 +89,8 @@ pub enum DeclareError {
 }
 
 impl Membership {
-    /// Declares a generation of another host dead: what it holds is free at once instead of after D, and anybody may
-    /// take its host id.
+    /// Declares a generation of another host dead: what it holds is free at once instead of after D. Its host id may be
+    /// taken again by a join that [names] it, after D; no other join takes it, also not on the same machine.
     ///
     /// **The caller vouches** that it was fenced by other means, such as a power cut or the removal of its reservation:
     /// that nothing which its leases protected acts any more, and that no write of it will reach the device. Where that
@@ -100,6 +100,11 @@ impl Membership {
     /// The generation must be the one that the host's record shows, so that a host which came back is not hit. And the
     /// record must not have changed for R + T of that host, as this membership has seen it: one that renews was not
     /// fenced. The call waits for the rest of that time, and for a read and a write.
+    ///
+    /// A write of this call that is still in flight ([`DeclareError::Unknown`]) may land when the host has come back,
+    /// over the record of its later generation. That one is then lost at its next renewal, and others count D for it.
+    ///
+    /// [names]: crate::JoinOptions::host_id
     ///
     /// # Errors
     /// See [`DeclareError`].

@@ -21,6 +21,7 @@ use crate::watchdog::Watchdog;
 #[derive(Default)]
 pub struct JoinOptions {
     host_id: Option<HostId>,
+    vouches: bool,
     host_name: Option<String>,
     pub(crate) machine: Option<String>,
     pub(crate) remember: Place,
@@ -49,9 +50,26 @@ impl JoinOptions {
 
     /// Asks for this host id. Without it the one that this host held before is taken, if that is quick and certain, or
     /// one that is free: see docs/design/host-ids.md.
+    ///
+    /// An id that was [declared dead], or that a [repair] has freed, is taken only by a join that names it, and after
+    /// D. **That is the caller's word** for every earlier holder of the id: no write of theirs will reach the device.
+    /// It covers also one that came after the declaration, since the write that declares may land late, over the record
+    /// of a later holder. So where each machine has an id of its own, naming it is right. An id that other machines
+    /// take, too, is named when they are known to have ended, by a release or by a fence.
+    ///
+    /// [declared dead]: Membership::declare_dead
+    /// [repair]: Membership::repair
     #[must_use]
     pub fn host_id(mut self, host: HostId) -> JoinOptions {
-        self.host_id = Some(host);
+        (self.host_id, self.vouches) = (Some(host), true);
+        self
+    }
+
+    /// Asks for this host id without a word for its earlier holders: as [`JoinOptions::host_id`], but one that was
+    /// declared dead, or that a repair has freed, is refused with [`JoinError::Declared`].
+    #[must_use]
+    pub fn host_id_unless_declared(mut self, host: HostId) -> JoinOptions {
+        (self.host_id, self.vouches) = (Some(host), false);
         self
     }
 
@@ -211,8 +229,8 @@ impl Membership {
             Some(name) => Name::host(&name)?,
             None => own_host_name(),
         };
-        let JoinOptions { host_id, machine, remember, tell, tell_notice, watchdog, .. } = options;
-        let request = join::Request { host: host_id, name, machine, remember, tell, tell_notice };
+        let JoinOptions { host_id, vouches, machine, remember, tell, tell_notice, watchdog, .. } = options;
+        let request = join::Request { host: host_id, vouches, name, machine, remember, tell, tell_notice };
         let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
         // Left when it is dropped.
         let membership = Membership::of(member, lockspace.clone());

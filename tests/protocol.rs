@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use leasehold::format::{Block, Corrupt, DeltaRecord, Geometry, Leader};
 use leasehold::protocol::area::AreaView;
-use leasehold::protocol::delta::{self, Acquire, Identity, Joined, Terms};
+use leasehold::protocol::delta::{self, Acquire, Bid, Identity, Joined, Terms};
 use leasehold::protocol::liveness::{HostState, Observer, Verdict};
 use leasehold::protocol::record::{self, RecordProcedure};
 use leasehold::protocol::resource::{Effect, Event, Operation, Outcome, Refusal, Subject, Wish};
@@ -47,7 +47,8 @@ fn instant(time: Time) -> Span {
 fn joins(seen: DeltaRecord) -> record::Effect<Joined> {
     let identity = Identity { name: name("host"), machine: MachineId::new(1), boot: BootId::new(1), session: 1 };
     let terms = Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: NONCE, timeouts: timeouts() };
-    Acquire::new(id(A), identity, terms, 0).step(record::Event::Read(instant(at(1_000)), Seen::Good(seen)))
+    Acquire::new(Bid::new(id(A), timeouts().dead()), identity, terms, 0)
+        .step(record::Event::Read(instant(at(1_000)), Seen::Good(seen)))
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! | `formatting.rs` | a device that is formatted again |
 //! | `wedges.rs` | what would keep a resource from everybody for ever, or from some |
 //! | `control.rs` | declaring a host dead, rebuilding a leader |
+//! | `declared.rs` | a declaration or a repair that lands over the record of a later generation |
 //! | `host_ids.rs` | holding a host id, and judging those who hold one |
 //! | `numbers.rs` | numbers near their end |
 //! | `resuming.rs` | going on with what an earlier process held |
@@ -31,6 +32,8 @@ mod catalog;
 mod control;
 #[path = "scenarios/damage.rs"]
 mod damage;
+#[path = "scenarios/declared.rs"]
+mod declared;
 #[path = "scenarios/device.rs"]
 mod device;
 #[path = "scenarios/forced.rs"]

@@ -16,13 +16,15 @@ use super::sightings::{Keeper, Place};
 use crate::disk::Lane;
 use crate::error::{Damage, JoinError};
 use crate::protocol::choice::choose;
-use crate::protocol::delta::{Acquire, Identity, Refusal, Tenure, Terms};
+use crate::protocol::delta::{Acquire, Bid, Identity, Refusal, Tenure, Terms};
 use crate::protocol::identity::{Unidentified, hash};
 use crate::types::{HostId, Name, Time};
 
 /// What a join is given.
 pub(crate) struct Request {
     pub(crate) host: Option<HostId>,
+    /// The caller vouches for all who held that id.
+    pub(crate) vouches: bool,
     pub(crate) name: Name,
     pub(crate) machine: Option<String>,
     pub(crate) remember: Place,
@@ -88,7 +90,7 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
             if host.get() > max {
                 return Err(JoinError::TooLarge { device: io.device(), host: host.get(), max });
             }
-            joiner.take(host, &hosts)?
+            joiner.take(host, request.vouches, &hosts)?
         }
         None => joiner.take_any(&hosts)?,
     };
@@ -145,7 +147,7 @@ impl Joiner<'_> {
                 .with_observer(|observer| choose(observer, self.identity, self.terms.timeouts, &tried, now, random));
             let Some(host) = chosen else { break };
             tried.insert(host);
-            match self.take(host, hosts) {
+            match self.take(host, false, hosts) {
                 Ok(tenure) => return Ok(tenure),
                 Err(error @ (JoinError::Cancelled | JoinError::Disk(_) | JoinError::System { .. })) => {
                     return Err(error);
@@ -157,19 +159,21 @@ impl Joiner<'_> {
         Err(last)
     }
 
-    fn take(&self, host: HostId, hosts: &Hosts) -> Result<Tenure, JoinError> {
+    fn take(&self, host: HostId, vouches: bool, hosts: &Hosts) -> Result<Tenure, JoinError> {
         lock_host(self.io, self.terms, host).map_err(|error| match error {
             LockError::HeldHere => JoinError::HeldHere { device: self.io.device(), host },
             LockError::System { what, source } => JoinError::System { what, source },
         })?;
-        let mut result = self.attempt(host, hosts);
+        let bid = Bid::new(host, hosts.with_observer(|observer| observer.longest_dead()));
+        let bid = if vouches { bid.vouched() } else { bid };
+        let mut result = self.attempt(host, bid, hosts);
         for _ in 1..READ_ATTEMPTS {
             // A read that took too long; nothing was written, or it is over and counted for nothing.
             let slow = matches!(&result, Err(JoinError::Disk(error)) if error.is_timeout() && !error.write);
             if !slow {
                 break;
             }
-            result = self.attempt(host, hosts);
+            result = self.attempt(host, bid, hosts);
         }
         // An id that may have been written stays locked while a write is in flight.
         if result.is_err() && self.io.writes_in_flight() == 0 {
@@ -178,8 +182,8 @@ impl Joiner<'_> {
         result
     }
 
-    fn attempt(&self, host: HostId, hosts: &Hosts) -> Result<Tenure, JoinError> {
-        let mut acquire = Acquire::new(host, self.identity.clone(), self.terms.clone(), rand::random());
+    fn attempt(&self, host: HostId, bid: Bid, hosts: &Hosts) -> Result<Tenure, JoinError> {
+        let mut acquire = Acquire::new(bid, self.identity.clone(), self.terms.clone(), rand::random());
         if self.io.clock().is_boot_time() {
             acquire = acquire.by_boot_time();
         }
@@ -201,6 +205,9 @@ impl Joiner<'_> {
             Refusal::NotReleased(record) => {
                 let (name, generation, unidentified) = (record.host_name, record.generation, self.unidentified);
                 JoinError::NotReleased { device, host, name, generation, unidentified }
+            }
+            Refusal::Declared(record) => {
+                JoinError::Declared { device, host, name: record.host_name, generation: record.generation }
             }
             Refusal::Damaged(reason) => {
                 let offset = self.terms.geometry.delta_offset(host);

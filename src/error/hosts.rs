@@ -45,6 +45,19 @@ pub enum JoinError {
         /// Why this process has no [identity](crate::JoinOptions::machine), if it has none.
         unidentified: Option<Unidentified>,
     },
+    /// The id is free because its holder was declared dead, or because its record was repaired, and the caller vouches
+    /// for nobody: only a join that [names](crate::JoinOptions::host_id) the id takes it.
+    #[error("host id {host} of {device} is free by somebody's word alone, after {name} generation {generation}")]
+    Declared {
+        /// Path of the device.
+        device: String,
+        /// The id that was asked for.
+        host: HostId,
+        /// The name of the holder that the record shows.
+        name: Name,
+        /// The generation that the record shows.
+        generation: u64,
+    },
     /// The lockspace has room for fewer hosts.
     #[error("host id {host} is above {max}, the largest that {device} has room for")]
     TooLarge {
@@ -55,7 +68,8 @@ pub enum JoinError {
         /// The largest there is.
         max: u64,
     },
-    /// No host id is free, or each that was tried was taken by another host at the same time.
+    /// No host id is free, or each that was tried was taken by another host at the same time. Those that are free by
+    /// somebody's word alone are taken only by a join that [names](crate::JoinOptions::host_id) them.
     #[error("no host id of {device} is free")]
     NoneFree {
         /// Path of the device.

@@ -6,10 +6,11 @@
 //! | 2^61 | generations and ballot numbers that a host writes |
 //! | 2^62 | what a valid record shows: what is computed from a few of its numbers doesn't overflow |
 //!
-//! Hosts count up by one for each ownership, by some 2^32 for a damaged block, and by 2^40 for a leader that was lost.
-//! A valid record may show a number that no host reaches. Nobody gets far from there, or nobody at all: so a repair
-//! takes the record for damaged, as all do from 2^62 on. It may then go on with a smaller number. That is why nobody
-//! writes a version that a repair doesn't count: what may have been held stays below what is held later.
+//! Hosts count up by one for each ownership, by some 2^30 where a record may have landed late, by some 2^32 for a
+//! damaged block, and by 2^40 for a leader that was lost. A valid record may show a number that no host reaches. Nobody
+//! gets far from there, or nobody at all: so a repair takes the record for damaged, as all do from 2^62 on. It may then
+//! go on with a smaller number. That is why nobody writes a version that a repair doesn't count: what may have been
+//! held stays below what is held later.
 //!
 //! A timestamp of a delta record is in whole seconds, and computed with in nanoseconds: below 2^34, which is 544 years
 //! since the boot. Those of leaders and blocks are only carried on, and may be anything.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::declare::declared_by;
 use super::delta::Identity;
 use super::liveness::Observer;
 use crate::format::DeltaRecord;
@@ -12,7 +13,8 @@ use crate::types::{HostId, Time};
 
 /// The first of these that was not tried: the id that this host held before, if nothing of that holding can be active
 /// any more; else the one that it gave back; else the one that it held before a reboot; else a free one; else one that
-/// this machine did not give back. `timeouts` are the lockspace's, `random` is any number.
+/// this machine did not give back. `timeouts` are the lockspace's, `random` is any number. An id that is free by
+/// somebody's word is none of these.
 ///
 /// An id that was not given back comes before one that was: only this machine can take it, and until then others look
 /// at what it left.
@@ -25,8 +27,8 @@ pub fn choose(
     random: u64,
 ) -> Option<HostId> {
     let untried = observer.hosts().filter(|host| !tried.contains(host));
-    let records: Vec<(HostId, &DeltaRecord)> =
-        untried.filter_map(|host| Some((host, observer.record(host)?.good()?))).collect();
+    let records = untried.filter_map(|host| Some((host, observer.record(host)?.good()?)));
+    let records: Vec<(HostId, &DeltaRecord)> = records.filter(|(_, record)| declared_by(record).is_none()).collect();
     let find = |wanted: &dyn Fn(&DeltaRecord) -> bool| {
         records.iter().find(|(_, record)| wanted(record)).map(|(host, _)| *host)
     };

@@ -6,6 +6,8 @@
 //! Invariants:
 //! - Only the generation that was named is ended. A record that shows another one is left alone.
 //! - A host whose record changes while it is watched, for R + T of its own, was not fenced: it is left alone.
+//! - A write that lands late, over the record of a later generation, ends only the one that was named: who takes the id
+//!   then waits for D ([`delta`](super::delta)), and others judge by the exact generation.
 //! - The write is justified by a read that started less than T before it.
 
 use std::time::Duration;
@@ -19,7 +21,7 @@ use crate::format::{DeltaExtension, DeltaRecord};
 use crate::timeouts::stretched;
 use crate::types::{HostId, Owner, Time};
 
-/// How a declaration succeeded. The generation is over on disk, and its id may be taken by anybody.
+/// How a declaration succeeded: the generation is over on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Declared {
     /// By this declaration.
@@ -103,10 +105,13 @@ impl Declaration {
         Effect::Write(self.ended(record), Window { before: span.started + io, timeout: io })
     }
 
-    /// The record as free, with who ended it. A sanlock host's stays without an extension: it keeps its meaning.
+    /// The record as free, with who ended it. A sanlock host's has said its timeouts without an extension.
     fn ended(&self, record: DeltaRecord) -> DeltaRecord {
+        let Terms { geometry, lockspace, nonce, timeouts } = self.terms;
+        let none = DeltaRecord::free(geometry, lockspace, nonce, record.timeouts(timeouts.io())).extension;
         let declared_by = Some(self.by);
-        let extension = record.extension.map(|extension| DeltaExtension { session: 0, declared_by, ..extension });
+        let extension = record.extension.or(none);
+        let extension = extension.map(|extension| DeltaExtension { session: 0, declared_by, ..extension });
         DeltaRecord { timestamp: 0, extension, ..record }
     }
 }
@@ -158,7 +163,7 @@ fn refuse(refusal: Refusal) -> Effect<Result<Declared, Refusal>> {
     Effect::Done(Err(refusal))
 }
 
-/// The host that declared the holder of `record` dead.
+/// By whose word `record` is free: the host that declared its holder dead, or that mended it as free.
 pub fn declared_by(record: &DeltaRecord) -> Option<HostId> {
     record.extension.as_ref()?.declared_by
 }

@@ -9,6 +9,8 @@
 //!   attempt is over. An attempt that is over writes nothing more, not to clean up either.
 //! - The lease is held until F after the *start* of the last confirmed write. Lost is latched.
 //! - An id that was not released is taken again only by the machine that held it.
+//! - A record that was freed by somebody's word may stand over that of a later holding, as its write may have landed at
+//!   any time. It is taken only by the caller's word, when it has not changed for D, and the generations jump.
 
 use std::time::Duration;
 
@@ -55,6 +57,30 @@ impl Terms {
     }
 }
 
+/// What a join asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bid {
+    host: HostId,
+    /// The longest D of any host in the lockspace.
+    longest_dead: Duration,
+    vouched: bool,
+}
+
+impl Bid {
+    /// Asks for that id, unless a word of somebody's freed it. `longest_dead` is the longest D of any host in the
+    /// lockspace.
+    pub const fn new(host: HostId, longest_dead: Duration) -> Bid {
+        Bid { host, longest_dead, vouched: false }
+    }
+
+    /// The caller vouches for all earlier holders of the id, also for those that no record shows any more: that no
+    /// write of theirs will reach the device.
+    #[must_use]
+    pub const fn vouched(self) -> Bid {
+        Bid { vouched: true, ..self }
+    }
+}
+
 /// Why a host id was not acquired. After each of these nothing is held; whether the sector was written is said.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -62,6 +88,8 @@ pub enum Refusal {
     Live(Box<DeltaRecord>),
     /// Another machine held it and did not release it, though it shows no life. Nothing was written.
     NotReleased(Box<DeltaRecord>),
+    /// It is free by somebody's word, and nobody vouches for whoever held it since. Nothing was written.
+    Declared(Box<DeltaRecord>),
     /// The record is damaged, or its generation is so large that no host may write the next one. Nothing was written.
     Damaged(Defect),
     /// Belongs to another lockspace, or names another id. Nothing was written.
@@ -103,27 +131,29 @@ enum Step {
 /// An attempt to acquire one host id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Acquire {
-    host: HostId,
+    bid: Bid,
     identity: Identity,
     terms: Terms,
-    /// Added to the next generation, so that two hosts that start from one record differ.
-    skip: u64,
+    random: u64,
     /// The largest T of anyone who may write the sector.
     slowest_io: Duration,
     by_boot_time: bool,
     step: Step,
 }
 
-/// At most this is skipped between two generations.
+/// At most this is skipped between two generations, so that two hosts that start from one record differ.
 const MAX_SKIP: u64 = 1_023;
 
+/// At least this is skipped beyond a record over which others may have stood, and at most so much more: as many
+/// holdings as nobody has while a write is in flight. A `u32` tells the distance.
+const JUMP: u64 = 1 << 20;
+const MAX_JUMP_SKIP: u64 = (1 << 30) - 1;
+
 impl Acquire {
-    /// Begins. The caller holds the local lock of this id. `random` is any
-    /// number.
-    pub fn new(host: HostId, identity: Identity, terms: Terms, random: u64) -> Acquire {
+    /// Begins. The caller holds the local lock of this id. `random` is any number.
+    pub fn new(bid: Bid, identity: Identity, terms: Terms, random: u64) -> Acquire {
         let slowest_io = terms.timeouts.io();
-        let skip = random % (MAX_SKIP + 1);
-        Acquire { host, identity, terms, skip, slowest_io, by_boot_time: false, step: Step::First }
+        Acquire { bid, identity, terms, random, slowest_io, by_boot_time: false, step: Step::First }
     }
 
     /// The caller's clock is that of its boot, which all processes have in common that know their boot.
@@ -133,13 +163,13 @@ impl Acquire {
     }
 
     fn first(&mut self, span: Span, record: DeltaRecord) -> Effect<Joined> {
-        if !self.terms.own(self.host, &record) {
+        if !self.terms.own(self.bid.host, &record) {
             return refuse(Refusal::Foreign(Box::new(record)));
         }
-        let timeouts = record.timeouts(self.terms.timeouts.io());
         if record.is_free() {
-            return self.write(span, &record);
+            return self.freed(span, record);
         }
+        let timeouts = record.timeouts(self.terms.timeouts.io());
         // The holder is gone for certain when its machine rebooted since; else, as the local lock is ours, when nothing
         // that it started can be active any more, which is after D: from its last renewal, if this clock tells when
         // that was.
@@ -147,11 +177,38 @@ impl Acquire {
             true => span.ended + stretched(timeouts.renewal() * 2 + timeouts.io() * 2),
             false => {
                 let renewed = self.identity.renewed(&record).filter(|_| self.by_boot_time);
-                renewed.map_or(span.ended, |renewed| renewed.min(span.ended)) + stretched(timeouts.dead())
+                renewed.map_or(span.ended, |renewed| renewed.min(span.ended)) + stretched(self.dead(&record))
             }
         };
         let may_take = self.identity.wrote(&record) || !in_force!(SameMachineTakes);
         self.watched(span, record.clone(), record, until, may_take)
+    }
+
+    /// The record is free. Where it is so by somebody's word that may have landed late: over the record of a holder
+    /// that does not know of it yet, and whose writes may be in flight.
+    fn freed(&mut self, span: Span, record: DeltaRecord) -> Effect<Joined> {
+        if declared_by(&record).is_none() {
+            return self.write(span, &record);
+        }
+        if !self.bid.vouched && in_force!(DeclaredIdIsNamed) {
+            return refuse(Refusal::Declared(Box::new(record)));
+        }
+        if !in_force!(DeclaredIsWatched) {
+            return self.write(span, &record);
+        }
+        if span.ended.since(span.started) > self.terms.timeouts.io() {
+            // Somebody may have come and been hit since the word was given.
+            return refuse(Refusal::Storage);
+        }
+        let until = span.ended + stretched(self.dead(&record));
+        self.step = Step::Watching { first: record, until, may_take: true };
+        Effect::Wait(self.next_look(span.ended, until))
+    }
+
+    /// D of whoever may hold the id where `record` stands.
+    fn dead(&self, record: &DeltaRecord) -> Duration {
+        let shown = record.timeouts(self.terms.timeouts.io()).dead();
+        if is_settled(record) { shown } else { shown.max(self.bid.longest_dead) }
     }
 
     fn watched(
@@ -163,8 +220,8 @@ impl Acquire {
         may_take: bool,
     ) -> Effect<Joined> {
         if record != first {
-            return match record.is_free() && self.terms.own(self.host, &record) {
-                true => self.write(span, &record),
+            return match record.is_free() && self.terms.own(self.bid.host, &record) {
+                true => self.freed(span, record),
                 false => refuse(Refusal::Live(Box::new(record))),
             };
         }
@@ -193,7 +250,7 @@ impl Acquire {
         if self.settling() > self.terms.timeouts.fail() - self.terms.timeouts.io() {
             return refuse(Refusal::SlowPeer);
         }
-        let generation = match numbers::written("owner_generation", seen.generation.checked_add(1 + self.skip)) {
+        let generation = match numbers::written("owner_generation", seen.generation.checked_add(1 + self.skip(seen))) {
             Ok(generation) => generation,
             Err(corrupt) => return refuse(Refusal::Damaged(corrupt.into())),
         };
@@ -202,7 +259,7 @@ impl Acquire {
         let mut record = DeltaRecord {
             geometry: terms.geometry,
             lockspace: terms.lockspace,
-            owner_id: self.host.get(),
+            owner_id: self.bid.host.get(),
             generation,
             host_name: self.identity.name,
             timestamp: 0,
@@ -234,6 +291,14 @@ impl Acquire {
         Effect::Write(record, Window { before: read.started + self.terms.timeouts.io(), timeout })
     }
 
+    /// How many generations are passed over.
+    fn skip(&self, seen: &DeltaRecord) -> u64 {
+        match is_settled(seen) || !in_force!(GenerationsJump) {
+            true => self.random % (MAX_SKIP + 1),
+            false => JUMP + (self.random & MAX_JUMP_SKIP),
+        }
+    }
+
     fn checked(&mut self, span: Span, seen: &DeltaRecord, record: DeltaRecord, write_started: Time) -> Effect<Joined> {
         if *seen != record && in_force!(JoinIsChecked) {
             return refuse(Refusal::Outrun);
@@ -256,7 +321,7 @@ impl RecordProcedure for Acquire {
     type Answer = Joined;
 
     fn record(&self) -> (HostId, &Terms) {
-        (self.host, &self.terms)
+        (self.bid.host, &self.terms)
     }
 
     fn patience(&self) -> Duration {
@@ -296,6 +361,13 @@ impl RecordProcedure for Acquire {
             }
         }
     }
+}
+
+/// Whether no later holding can have stood where `record` stands. The write of somebody's word may land at any time,
+/// and so may that of a join which failed.
+fn is_settled(record: &DeltaRecord) -> bool {
+    let failed = |extension: &DeltaExtension| !extension.confirmed && !record.is_free();
+    record.extension.as_ref().is_none_or(|extension| extension.declared_by.is_none() && !failed(extension))
 }
 
 /// Whether a host id may be given back. `settled`: no write of its holder, to any sector, is in flight. One that landed

@@ -8,11 +8,14 @@
 //!   a stale copy of the disk. It may be as old as that record: until then the observed host must have failed, after F.
 //! - "Over" and "dead" are facts about one generation: nothing of it is active from then on, whatever its record shows
 //!   later (a lost holder's last write may still change it, and count as life here). "Active" may be out of date.
+//! - A record that is free by somebody's word is the end of the generation that it shows, and says nothing of any
+//!   other: its write may have landed late, over the record of a later one.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::declare::declared_by;
 use super::rules::in_force;
 use super::sightings::Sightings;
 use super::{Seen, Span};
@@ -23,7 +26,8 @@ use crate::types::{Generation, HostId, Owner, Time};
 /// What is known of one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Its record shows it, or a later one, released; or was taken by a generation that proved it over.
+    /// Its record shows it, or a later one, released; or that it was declared dead; or was taken by a generation that
+    /// proved it over.
     Over,
     /// It showed no change for D.
     Dead,
@@ -193,7 +197,9 @@ impl Observer {
             return counted(view.first_seen, view.confirmed, largest);
         };
         let spans = self.spans_of(record);
-        if record.generation >= asked && record.is_free() {
+        // Somebody's word is for one generation. One before it may live: a join that failed may have landed over it.
+        let ends_all = declared_by(record).is_none() || !in_force!(DeclarationEndsOne);
+        if record.is_free() && (record.generation == asked || record.generation > asked && ends_all) {
             return Verdict::Over;
         }
         if !in_force!(NoRemoteTime) && now.as_timestamp() > record.timestamp + spans.dead.as_secs() {
@@ -247,6 +253,10 @@ impl Observer {
             return Verdict::Active { dead_at: None };
         };
         match view.value.good() {
+            // A word may have landed late, over the record of whoever holds the id.
+            Some(record) if declared_by(record).is_some() && in_force!(DeclaredHostIsCounted) => {
+                counted(view.first_seen, view.confirmed, self.longest())
+            }
             Some(record) if record.is_free() => Verdict::Over,
             Some(record) => counted(view.first_seen, view.confirmed, self.spans_of(record)),
             None => counted(view.first_seen, view.confirmed, self.longest()),
@@ -319,6 +329,11 @@ impl Observer {
             true => own.longest(record.timeouts(self.timeouts.io()).into()),
             false => own,
         }
+    }
+
+    /// The longest D of any host in the lockspace.
+    pub fn longest_dead(&self) -> Duration {
+        self.longest().dead
     }
 
     /// The longest F and D in the lockspace: for a record that can't say its own.

@@ -8,11 +8,14 @@
 //! - What is mended is not released, unless its own checksum says that it was, or somebody vouches for its holder as
 //!   for a host that is declared dead. So nobody takes it for a proof that a generation is over.
 //! - Nobody proves to be the machine that held it: the id is taken again only after it was declared dead.
-//! - Its generation is not below any that is known of this host.
+//! - Its generation is not below any that is known of this host, nor 0: a block that stands is always read.
+//! - What is mended as free is so by somebody's word, as after a declaration: the write may land late, over the record
+//!   of a later generation.
 
 use super::delta::Terms;
 use super::liveness::{Observer, Verdict};
 use super::procedure::{Effect, Event, Extent, Procedure, Sectors, Window, Write};
+use super::rules::in_force;
 use super::{Defect, Seen, Span, Written, reading};
 use crate::format::numbers::{self, Numbers};
 use crate::format::{DeltaExtension, DeltaRecord};
@@ -87,13 +90,13 @@ impl Mending {
         let seen = reading::record(sector.clone(), offset, self.terms.nonce);
         let defect = seen.bad().zip(sector.ok());
         let rest = defect.and_then(|(defect, sector)| reading::rest(defect, sector, DeltaRecord::decode_base));
-        let fenced_by = self.fenced.then_some(self.by);
-        let Some(damaged) = Damaged::new(self.host, self.terms.clone(), seen, rest, fenced_by) else {
+        let (by, host) = ((self.by, self.fenced), (self.host, self.shown));
+        let Some(damaged) = Damaged::new(by, host, self.terms.clone(), seen, rest) else {
             return Effect::Done(Ok(Mended::Sound));
         };
         let gone_at = match damaged.may_mend(span, observer) {
             Ok(()) => {
-                let (record, io) = (damaged.mended(self.shown), self.terms.timeouts.io());
+                let (record, io) = (damaged.mended(), self.terms.timeouts.io());
                 self.step = Step::Writing(Box::new(record.clone()));
                 let window = Window { before: span.started + io, timeout: io };
                 return Effect::Write(Write { offset, bytes: record.encode(offset), window });
@@ -124,36 +127,43 @@ impl Procedure for Mending {
     }
 }
 
-/// A damaged record as one read showed it, and who says that its holder was fenced.
+/// A damaged record as one read showed it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Damaged {
+    by: HostId,
+    fenced: bool,
     host: HostId,
+    shown: u64,
     terms: Terms,
     /// As an observer sees it.
     seen: Seen<DeltaRecord>,
     rest: Option<DeltaRecord>,
-    fenced_by: Option<HostId>,
 }
 
 impl Damaged {
-    /// The record of `host`, which a read has shown as `seen`; `None` if nothing is wrong with it. `rest` is what
-    /// sanlock would read of it, if it has its checksum; of another host or lockspace it says nothing, nor with a
-    /// generation that no host reaches. `fenced_by` vouches that its holder was fenced.
+    /// The record of `host`, which a read has shown as `seen`; `None` if nothing is wrong with it. `shown` is the
+    /// largest generation of the host that anything else on the device shows; one that no host reaches is nobody's.
+    /// `rest` is what sanlock would read of the record, if it has its checksum; of another host or lockspace it says
+    /// nothing, nor with a generation that no host reaches. The host `by` mends it, and may vouch that its holder was
+    /// fenced.
     pub fn new(
-        host: HostId,
+        (by, fenced): (HostId, bool),
+        (host, shown): (HostId, u64),
         terms: Terms,
         seen: Seen<DeltaRecord>,
         rest: Option<DeltaRecord>,
-        fenced_by: Option<HostId>,
     ) -> Option<Damaged> {
         reading::within_reach(seen.clone()).bad()?;
         let rest = rest.filter(|rest| terms.own(host, rest) && rest.beyond_reach().is_none());
-        Some(Damaged { host, terms, seen, rest, fenced_by })
+        let shown = if numbers::is_reached(shown) { shown } else { 0 };
+        Some(Damaged { by, fenced, host, shown, terms, seen, rest })
     }
 
-    /// Whether the holder is known to have ended: it says so itself, or somebody vouches for it.
+    /// Whether the holder is known to have ended: it says so itself, and no later one is known of; or somebody vouches
+    /// for it.
     fn is_free(&self) -> bool {
-        self.rest.as_ref().is_some_and(DeltaRecord::is_free) || self.fenced_by.is_some()
+        let released = |rest: &DeltaRecord| rest.is_free() && rest.generation >= self.shown;
+        self.fenced || self.rest.as_ref().is_some_and(released)
     }
 
     /// Whether the record may be mended on account of the read that showed it so, which took `span`.
@@ -175,20 +185,16 @@ impl Damaged {
         }
     }
 
-    /// The record that takes its place. `shown` is the largest generation of the host that anything else on the device
-    /// shows; one that no host reaches is nobody's.
-    pub fn mended(&self, shown: u64) -> DeltaRecord {
+    /// The record that takes its place.
+    pub fn mended(&self) -> DeltaRecord {
         let free = self.is_free();
-        let shown = if numbers::is_reached(shown) { shown } else { 0 };
-        let known = self.rest.as_ref().map_or(0, |rest| rest.generation).max(shown);
-        // What is held has a generation, whether it is known or not.
-        let generation = if free { known } else { known.max(1) };
+        let known = self.rest.as_ref().map_or(0, |rest| rest.generation).max(self.shown);
         let Terms { geometry, lockspace, nonce, timeouts } = self.terms;
         let never_held = DeltaRecord::free(geometry, lockspace, nonce, timeouts);
-        let declared_by = self.fenced_by;
+        let declared_by = Some(self.by).filter(|_| free && in_force!(MendedIsDeclared));
         DeltaRecord {
-            owner_id: if generation == 0 { 0 } else { self.host.get() },
-            generation,
+            owner_id: self.host.get(),
+            generation: known.max(1),
             host_name: self.rest.as_ref().map_or(Name::EMPTY, |rest| rest.host_name),
             // When it was renewed last nobody knows, and nobody asks.
             timestamp: if free { 0 } else { 1 },

@@ -192,8 +192,20 @@ mod switch {
         /// Time is counted by a clock that goes on in suspend.
         BootTime,
 
-        /// A declaration ends the generation that it names, and no other.
+        /// An id that is free by somebody's word is taken only by a caller that vouches for all who held it.
+        DeclaredIdIsNamed,
+        /// An id that is free by somebody's word is taken only when its record has not changed for D.
+        DeclaredIsWatched,
+        /// A holding that follows a record which may have landed late has a generation beyond all that were there.
+        GenerationsJump,
+        /// A record that is mended as free says that it is so by somebody's word.
+        MendedIsDeclared,
+        /// A declaration is made only of the generation that it names.
         DeclarationNamesGeneration,
+        /// A record that is free by somebody's word ends the generation that it shows, and none before it.
+        DeclarationEndsOne,
+        /// A host whose record is free by somebody's word is counted where its generation is not known.
+        DeclaredHostIsCounted,
 
         // The device.
         /// What was written in another formatting of the device is neither valid nor empty.

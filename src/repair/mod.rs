@@ -111,7 +111,8 @@ pub enum Repaired {
     Host {
         /// The generation that it shows.
         generation: u64,
-        /// Whether anybody may take the id. Else it has to be declared dead first.
+        /// Whether a join that [names](crate::JoinOptions::host_id) the id may take it. Else it has to be declared dead
+        /// first.
         free: bool,
     },
     /// The index says what the areas say.
@@ -202,7 +203,8 @@ impl Membership {
     ///
     /// - **A host's record** is written with the largest generation that is known of the host, once the host counts as
     ///   dead. It is not released, unless its own checksum still says that it was or the caller vouches for it: so
-    ///   nobody takes the id before [`Membership::declare_dead`].
+    ///   nobody takes the id before [`Membership::declare_dead`]. One that is free now is taken as after that: by a
+    ///   join that [names](crate::JoinOptions::host_id) it.
     /// - **The index** is written as the areas say, under the lease that guards it.
     /// - **A leader** is written by a ballot that is far beyond every version that is known, and released at once. Only
     ///   when nobody who may be active claims any version, shares the resource or has a damaged block there.

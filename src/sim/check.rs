@@ -26,9 +26,12 @@ pub(super) struct Checker {
     machines: usize,
     /// For each machine, its host id.
     tenures: Vec<Option<Right<HostId>>>,
-    generations: BTreeMap<HostId, u64>,
+    /// The latest of each host id, and all there were.
+    generations: BTreeMap<HostId, (u64, BTreeSet<u64>)>,
     /// The generation that the next one exceeds at least, of ids whose record was set back.
     put_back: BTreeMap<HostId, u64>,
+    /// Ids of which a generation was taken after that: it jumped, and so does the one after the next time.
+    jumped: BTreeSet<HostId>,
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
     resources: BTreeMap<Area, Resource>,
@@ -43,6 +46,7 @@ impl Checker {
             tenures: vec![None; machines],
             generations: BTreeMap::new(),
             put_back: BTreeMap::new(),
+            jumped: BTreeSet::new(),
             raced: BTreeSet::new(),
             resources: BTreeMap::new(),
         }

@@ -31,6 +31,12 @@ pub struct Counters {
     pub rebuilds: u64,
     /// Hosts that were declared dead.
     pub declared: u64,
+    /// Damaged records of hosts that were written again as free.
+    pub mended: u64,
+    /// Declarations and mended records that landed over the record of a later generation.
+    pub outdated: u64,
+    /// Attempts at a host id that was free by somebody's word, of hosts that vouched.
+    pub vouched: u64,
     /// Host ids lost by a process that ran.
     pub losses: u64,
     /// Acquires that ended without the lease.
@@ -67,6 +73,9 @@ impl std::ops::AddAssign for Counters {
         self.refusals += other.refusals;
         self.rebuilds += other.rebuilds;
         self.declared += other.declared;
+        self.mended += other.mended;
+        self.outdated += other.outdated;
+        self.vouched += other.vouched;
         self.losses += other.losses;
         self.without += other.without;
         self.shared += other.shared;

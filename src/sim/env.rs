@@ -4,16 +4,16 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use super::Options;
 use super::check::Checker;
 use super::host::Signal;
 use super::io::Submission;
 use super::random::{Clock, Random};
 use super::storage::{Action, Area, SECTOR, Storage, delta_at};
+use super::{Kind, Options};
 use crate::format::{DeltaRecord, Geometry, Leader};
 use crate::protocol::sightings::Sightings;
 use crate::timeouts::Timeouts;
-use crate::types::{HostId, Name, Owner, Time, Version};
+use crate::types::{HostId, MachineId, Name, Owner, Time, Version};
 
 /// What happens in the world.
 #[derive(Clone, Debug)]
@@ -309,6 +309,34 @@ impl Env {
         self.storage.put(0, offset, sector.into());
         self.rotted = true;
         self.changed(offset);
+    }
+
+    /// A machine has lost its power. What it wrote in a join that failed, and landed late, is declared dead, too: that
+    /// is all that the disk shows of the id then.
+    pub(super) fn fenced_as_shown(&mut self, host: usize) {
+        if self.options.faults.declares == 0 || self.kind(host) != Kind::Machine {
+            return;
+        }
+        let machine = MachineId::new(host as u64 + 1);
+        let failed = |record: &DeltaRecord| {
+            let extension = record.extension.as_ref();
+            !record.is_free() && extension.is_some_and(|it| it.machine == machine && !it.confirmed)
+        };
+        let shown = self.known_ids().filter_map(|id| self.storage.delta(delta_at(id)).good().cloned());
+        let shown: Vec<Owner> = shown.filter(failed).filter_map(|record| record.owner()).collect();
+        self.fenced.extend(shown);
+    }
+
+    /// The record of a machine that has lost its power may be damaged then. No second one is: who mends it needs an id.
+    pub(super) fn rot_record(&mut self, owner: Option<Owner>) {
+        let rate = self.options.faults.rot_record;
+        let Some(owner) = owner.filter(|owner| rate > 0 && self.check.latest(owner.host) == Some(*owner)) else {
+            return;
+        };
+        let damaged = self.known_ids().any(|id| self.storage.delta(delta_at(id)).bad().is_some());
+        if !damaged && self.random.chance(rate) {
+            self.rot(delta_at(owner.host));
+        }
     }
 
     /// Something else stands in the sector at `offset`.

@@ -20,6 +20,7 @@ mod verifying;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::declaring::Word;
 use self::leasing::view;
 use self::resuming::Token;
 pub(super) use self::signal::{Answer, Completion, Signal, Tag};
@@ -28,7 +29,6 @@ use self::slot::Slot;
 use super::env::{Env, NONCE, lockspace};
 use super::storage::{Area, Sector, delta_at, readable};
 use crate::format::{DeltaRecord, Geometry};
-use crate::protocol::declare::Declaration;
 use crate::protocol::delta::{Acquire, Tenure, Terms, may_release};
 use crate::protocol::liveness::Observer;
 use crate::protocol::resource::Event;
@@ -79,7 +79,7 @@ struct Member {
     renewal_started: Time,
     slots: BTreeMap<Area, Slot>,
     leaving: bool,
-    declaration: Option<Declaration>,
+    word: Option<Word>,
 }
 
 impl Host {
@@ -162,7 +162,7 @@ impl Member {
             renewal_started: Time::ZERO,
             slots: BTreeMap::new(),
             leaving: false,
-            declaration: None,
+            word: None,
         }
     }
 
@@ -179,6 +179,7 @@ impl Member {
                 env.read(index, Tag::Renew, 0, vec![delta_at(me.host)]);
             }
             Signal::Scan => {
+                self.declare(index, env);
                 if self.scanning == 0 {
                     self.scan(index, env, None);
                 }

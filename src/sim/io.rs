@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::env::{Env, Event, NONCE, Stalled};
 use super::host::{Answer, Completion, Signal, Tag};
 use super::storage::{Action, Area, Io, SECTOR, Sector, delta_at, is_of, readable};
+use crate::protocol::declare::declared_by;
 use crate::protocol::procedure::Window;
 use crate::protocol::{Seen, Written, reading};
 use crate::types::{HostId, Time};
@@ -120,8 +121,12 @@ impl Env {
         if !self.quiet {
             let faults = &self.options.faults;
             let (slow, hung, eio) = (faults.slow, faults.hung, faults.eio);
+            let (hung, spans) = match tag {
+                Tag::Declare if faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
+                _ => (hung, 3),
+            };
             let most = match (self.random.chance(slow), writes && self.random.chance(hung)) {
-                (_, true) => timeouts.dead() * 3,
+                (_, true) => timeouts.dead() * spans,
                 (true, _) => timeouts.io() * 3,
                 _ => Duration::ZERO,
             };
@@ -208,14 +213,25 @@ impl Env {
 
     fn part_lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, tag: Tag, late: bool) {
         self.check.counters.late_landings += u64::from(late);
+        if tag == Tag::Declare
+            && let (Seen::Good(before), Seen::Good(after)) =
+                (self.storage.delta(offset), reading::record(readable(&bytes), offset, NONCE))
+        {
+            self.check.counters.outdated += u64::from(after.generation < before.generation);
+        }
+        // Who takes an id that is free by somebody's word knows that nobody writes who had it before.
+        let vouched = !late && self.storage.delta(offset).good().is_some_and(|record| declared_by(record).is_some());
         self.lands(host, disk, offset, bytes, late);
         if tag.races()
             && let Some(id) = self.known_ids().find(|id| delta_at(*id) == offset)
-            && self.others_write(host, id)
         {
-            self.check.raced(id);
+            if vouched {
+                self.check.vouched(id);
+            } else if self.others_write(host, id) {
+                self.check.raced(id);
+            }
         }
-        self.check.landed(host, tag.races(), offset, self.now);
+        self.check.landed(host, tag, offset, self.now);
         if Area::at(offset).is_some_and(|area| offset > area.offset())
             && !self.quiet
             && self.random.chance(self.options.faults.rot_written)

@@ -3,6 +3,7 @@
 
 use super::env::{Env, name};
 use super::random::Random;
+use super::storage::{Io, is_of};
 use crate::protocol::delta::Identity;
 use crate::protocol::identity::{Board, Found, Unidentified, boot, machine, named};
 use crate::protocol::rules::in_force;
@@ -100,6 +101,18 @@ impl Env {
         let machine = &mut self.machines[host];
         machine.locked = Some((id, machine.epoch));
         true
+    }
+
+    /// Whether a process on `host` may vouch for all who held a host id: no other machine runs as it any more, or has a
+    /// write in flight by the right of it.
+    pub(super) fn may_vouch(&self, host: usize, id: HostId) -> bool {
+        let acts = |other: usize| {
+            let machine = &self.machines[other];
+            machine.locked == Some((id, machine.epoch)) && self.check.held(other, id)
+        };
+        let writes = |io: &Io| io.host != host && !io.tag.strays() && io.action.written().any(|at| is_of(id, at));
+        let others = (0..self.machines.len()).filter(|other| *other != host);
+        !others.into_iter().any(acts) && !self.storage.ios.values().any(writes)
     }
 
     /// Who a process is that begins on `host`.

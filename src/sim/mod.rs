@@ -23,13 +23,14 @@
 //!   taken by force may be active beside the one that took it, for as long as that was told at most.
 //! - **S2** Each version that is held is larger than all held before; no version ever has two owners in a leader.
 //! - **S3** A host id has one holder at a time; what a process goes on with nobody takes for gone; and each holding has
-//!   a larger generation than the one before it, unless a late write of a join that failed put back the record of an
-//!   earlier one: then nobody can know of the later one.
+//!   a new generation, larger than the one before it. Where a late write puts back the record of an earlier one nobody
+//!   can know of the later one: then it is larger than those that did not follow such a record themselves.
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
 //! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id,
 //!   releases the id only when all are over, and none of them lands in a sector of an id that another machine holds;
-//!   unless a late write of a join that failed had put that machine's name on the id before.
+//!   unless a late write of a join that failed had put that machine's name on the id before. A declaration, or a record
+//!   that is mended, may land there, too.
 //! - **L1** After the faults, a new host that is alone acquires within four D: it may have to wait for a damaged block,
 //!   and then for generations that no record shows.
 //! - **L2** After the faults, every host acquires.
@@ -182,6 +183,8 @@ pub struct Faults {
     pub slow: u64,
     /// Of 1000 writes, how many take up to 3 D.
     pub hung: u64,
+    /// Of 1000 that declare a host dead, or mend its record, how many take up to 6 D, or at least as many as of others.
+    pub hung_words: u64,
     /// Of 1000 I/Os, how many fail.
     pub eio: u64,
     /// Of 1000 writes, before how many the host is paused after the deadline was checked.
@@ -196,11 +199,13 @@ pub struct Faults {
     pub rot_killed: u64,
     /// How often the leader rots.
     pub rot_leader: u64,
+    /// Of 1000 hosts that lose their power, how many find their record damaged.
+    pub rot_record: u64,
     /// Of 1000 upsets, how many make a host's scans read a copy of the disk as it is then, until the next such upset.
     /// Who is there it doesn't hide: while the copy is younger than the own last renewal nothing tells that it is
     /// stale.
     pub stale: u64,
-    /// Of 1000 times that a host has nothing to do, how often it declares one dead that was without power since.
+    /// Of 1000 scans of a host, before how many it declares one dead that was without power since.
     pub declares: u64,
     /// Whether those sectors that rot are bad for good, and neither readable nor writable.
     pub bad_sector: bool,
@@ -241,6 +246,7 @@ impl Options {
         let faults = Faults {
             slow: rate(40),
             hung: rate(25),
+            hung_words: 0,
             eio: rate(30),
             stall: rate(15),
             upset: Duration::from_millis(rate(1_500)),
@@ -248,6 +254,7 @@ impl Options {
             rot_written: 0,
             rot_killed: 0,
             rot_leader: 0,
+            rot_record: 0,
             stale: 0,
             declares: 0,
             bad_sector: rate(3) == 3,
@@ -327,8 +334,18 @@ impl Options {
                 Options { rest, leaves: 0, duration, lone_end: true, faults, ..self }
             }
             Emphasis::Declared => {
-                let faults = Faults { declares: 500, slow: 100, hung: 20, stall: 20, ..rates };
-                Options { ids: self.hosts as u64 + 1, faults, ..self }
+                let words = Faults { declares: 300, hung_words: 500, rot_record: 200, ..rates };
+                let faults = Faults { slow: 100, hung: 150, stall: 30, ..words };
+                let (hosts, duration) = (self.hosts as u64, self.duration * 2);
+                let roomy = Options { ids: hosts + 1, duration, faults, ..self };
+                match random.chance(600) {
+                    // Who has no id tries all of them.
+                    true => {
+                        let faults = Faults { rot_written: 60, ..roomy.faults };
+                        Options { ids: hosts, leaves: 300, lone_end: true, faults, ..roomy }
+                    }
+                    false => roomy,
+                }
             }
             Emphasis::LostLeader => {
                 let faults = Faults { rot_leader: 30, slow: 60, hung: 15, upset: upset * 2, ..rates };

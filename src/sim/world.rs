@@ -157,6 +157,8 @@ impl World {
             if power {
                 env.power_off(host);
                 env.fenced.extend(self.hosts[host].latest());
+                env.fenced_as_shown(host);
+                env.rot_record(self.hosts[host].latest());
             }
             if let Some(id) = self.hosts[host].id()
                 && env.random.chance(env.options.faults.rot_killed)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use leasehold::format::{Block, BlockExtension, DeltaRecord, Geometry, Leader, LeaderExtension};
 use leasehold::protocol::catalog::Found;
 use leasehold::protocol::catalog::format::{Format, Plan, Refusal as Refused};
-use leasehold::protocol::delta::{self, Acquire, Identity, Terms};
+use leasehold::protocol::delta::{self, Acquire, Bid, Identity, Terms};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::procedure::{Effect, Event, Extent, Procedure, Sectors};
 use leasehold::protocol::record::{self, RecordProcedure};
@@ -97,7 +97,7 @@ fn scenario_54_a_late_host_record_of_the_former_lockspace_says_nothing() {
         assert_eq!(rest, None);
         let identity = Identity { name: name("host"), machine: MachineId::new(A), boot: BootId::new(1), session: 1 };
         let now = World::new().now;
-        let mut join = Acquire::new(me, identity, terms(), 0);
+        let mut join = Acquire::new(Bid::new(me, timeouts().dead()), identity, terms(), 0);
         match RecordProcedure::step(&mut join, record::Event::Read(Span { started: now, ended: now }, seen)) {
             record::Effect::Done(Err(delta::Refusal::Damaged(Defect::OtherFormatting { number: 4, .. }))) => {}
             other => panic!("{other:?}"),

@@ -32,7 +32,7 @@ fn join(machine: u64) -> (Acquire, DeltaRecord, Time) {
     let now = Time::ZERO + Duration::from_secs(100);
     let identity = Identity { session: machine as u32, ..identity(machine, 1) };
     // Each skips another number of generations.
-    let mut acquire = Acquire::new(id(A), identity, terms(), machine);
+    let mut acquire = Acquire::new(bid(A), identity, terms(), machine);
     let free = DeltaRecord { timestamp: 0, ..record(owner(A, 4), timeouts()) };
     match acquire.step(Event::Read(Span { started: now, ended: now }, Seen::Good(free))) {
         Effect::Write(record, _) => (acquire, record, now),
@@ -46,7 +46,7 @@ fn identity(machine: u64, boot: u32) -> Identity {
 
 /// How long `who` watches an unreleased record before it takes the id; `None` when it does not.
 fn takes_after(who: Identity, seen: &DeltaRecord) -> Option<Duration> {
-    let mut acquire = Acquire::new(id(A), who, terms(), 0).by_boot_time();
+    let mut acquire = Acquire::new(bid(A), who, terms(), 0).by_boot_time();
     let start = Time::ZERO + Duration::from_secs(100);
     let mut now = start;
     loop {

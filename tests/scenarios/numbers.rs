@@ -158,7 +158,7 @@ fn gets_past(puts: &[(u64, u64, Index)], mode: LeaseMode) -> Result<(), TestCase
 /// The generation of a join of host id A that read this, or why there is none.
 fn takes(seen: &Seen<DeltaRecord>) -> Result<u64, delta::Refusal> {
     let identity = Identity { name: name("host"), machine: MachineId::new(77), boot: BootId::new(1), session: 1 };
-    let mut acquire = Acquire::new(id(A), identity, terms(), 5);
+    let mut acquire = Acquire::new(bid(A).vouched(), identity, terms(), 5);
     let mut now = Time::ZERO + timeouts().dead();
     loop {
         match acquire.step(Event::Read(Span { started: now, ended: now }, seen.clone())) {
@@ -245,7 +245,7 @@ proptest! {
         reads(&seen, number, now);
         if let Err(delta::Refusal::Damaged(_)) = takes(&seen) {
             let rest = seen.bad().and_then(|defect| reading::rest(defect, &sector, DeltaRecord::decode_base));
-            let mended = Damaged::new(id(A), terms(), seen, rest, Some(id(B))).unwrap().mended(shown);
+            let mended = Damaged::new((id(B), true), (id(A), shown), terms(), seen, rest).unwrap().mended();
             prop_assert!(mended.generation < REACHED);
             let seen = reading::record(Ok(&mended.encode(at)), at, NONCE);
             prop_assert!(takes(&seen).is_ok(), "{seen:?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leasehold::format::{Block, DeltaExtension, DeltaRecord, Geometry, Leader, Writer};
 use leasehold::protocol::area::AreaView;
-use leasehold::protocol::delta::Terms;
+use leasehold::protocol::delta::{Bid, Terms};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::resource::{Basis, Effect, Event, Operation, Outcome, Subject, Wish};
 use leasehold::protocol::{Seen, Span, Written};
@@ -81,6 +81,11 @@ const AREA: u64 = 3 << 20;
 
 pub(crate) fn terms() -> Terms {
     Terms { geometry: Geometry::default(), lockspace: name("ls"), nonce: NONCE, timeouts: timeouts() }
+}
+
+/// Asks for an id, and vouches for nobody.
+pub(crate) fn bid(host: u64) -> Bid {
+    Bid::new(id(host), timeouts().dead())
 }
 
 pub(crate) const C: u64 = 3;

@@ -188,11 +188,14 @@ impl From<JoinError> for Failure {
                 .hint("--machine or LEASEHOLD_MACHINE says which machine this is; or take another host id"),
             JoinError::NotReleased { .. } => {
                 Failure::of(HELD, &error).hint(
-                    "take another host id; only that machine may take this one again, or anybody after `leasehold declare-dead`",
+                    "take another host id; only that machine may take this one again, or who names it after `leasehold declare-dead`",
                 )
             }
+            JoinError::Declared { .. } => {
+                Failure::of(HELD, &error).hint("--host-id takes it, and vouches that its earlier holders write nothing")
+            }
             JoinError::NoneFree { .. } => Failure::of(HELD, &error)
-                .hint("`leasehold declare-dead` frees the ids of hosts that will not come back as the same machine"),
+                .hint("--host-id takes one of a host that will not come back, after `leasehold declare-dead`"),
             JoinError::Attempt { .. } | JoinError::Cancelled => Failure::of(HELD, &error),
             JoinError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
             JoinError::Foreign { .. } => Failure::of(DATA, &error),

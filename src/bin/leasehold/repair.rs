@@ -29,8 +29,8 @@ Says what is damaged and what is done about it, one thing after the other; witho
 lockspace and does it. What somebody who may be alive holds or needs is left alone, which may take three times the \
 dead time to find out. The record of a host is written with the generation that is known of it, and stays not \
 released: `declare-dead` frees the host id, or --fenced at once. A block is written by who holds that host id, so \
-a host id that is free is held for a moment. --index also lists the resources on the device that lack an entry. \
-Exit code 65 when something is still damaged.")]
+a host id that is free is held for a moment; one that is free by `declare-dead` or by a repair only with --fenced. \
+--index also lists the resources on the device that lack an entry. Exit code 65 when something is still damaged.")]
 pub(crate) struct RepairArgs {
     /// Device with a lockspace
     pub(crate) device: PathBuf,
@@ -132,7 +132,8 @@ fn one(
     let options = RepairOptions { wait: index_patience(lockspace), fenced: args.fenced };
     match finding {
         Finding::Block { host, .. } if *host != membership.owner().host => {
-            let owner = args.machine.options().host_id(*host);
+            let owner = args.machine.options();
+            let owner = if args.fenced { owner.host_id(*host) } else { owner.host_id_unless_declared(*host) };
             let repaired =
                 interrupted.with_membership(lockspace, owner, |owner| Ok(owner.repair(finding, options)?))?;
             repaired.ok_or_else(|| Failure::new(IO, "interrupted"))

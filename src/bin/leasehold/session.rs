@@ -17,7 +17,8 @@ use crate::output::tell;
 /// As whom to join.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Identity {
-    /// Host id to join with [default: chosen automatically]
+    /// Host id to join with [default: chosen automatically]. For one that was declared dead that is your word that
+    /// nobody who held it writes any more
     #[arg(long, value_name = "N", value_parser = host_id)]
     pub(crate) host_id: Option<HostId>,
     /// Name under which other hosts see this one [default: the machine's host name]

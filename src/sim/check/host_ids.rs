@@ -1,8 +1,12 @@
 //! Host ids: who holds one (S3), and which writes are made by the right of it (W).
 
 use super::{Checker, Right};
+use crate::sim::host::Tag;
 use crate::sim::storage::is_of;
-use crate::types::{HostId, Owner, Time};
+use crate::types::{Generation, HostId, Owner, Time};
+
+/// At least so far beyond a record that was put back is the next generation.
+const JUMP: u64 = 1 << 20;
 
 impl Checker {
     /// A machine holds a host id, for now until `until`.
@@ -12,14 +16,32 @@ impl Checker {
         if let Some(other) = self.tenures.iter().position(holds) {
             self.fail(format!("S3: machine {host} holds {me} while machine {other} does"));
         }
-        let newest = self.generations.entry(me.host).or_default();
-        let put_back = self.put_back.get(&me.host).is_some_and(|to| *to < me.generation.get());
-        let grew = *newest < me.generation.get() || put_back;
+        let (newest, all) = self.generations.entry(me.host).or_default();
+        let beyond = |by: u64| self.put_back.get(&me.host).is_some_and(|to| *to + by < me.generation.get());
+        let put_back = beyond(0);
+        // Of two that jumped from one record nobody can know which is the larger.
+        let twice = put_back && self.jumped.contains(&me.host);
+        if beyond(JUMP) || *newest + JUMP < me.generation.get() {
+            self.jumped.insert(me.host);
+        }
+        let grew = *newest < me.generation.get() || twice || put_back && self.raced.contains(&me.host);
+        let is_new = all.insert(me.generation.get()) || put_back && self.raced.contains(&me.host);
         *newest = me.generation.get();
-        if !grew {
+        if !grew || !is_new {
             self.fail(format!("S3: {me} is not a new generation"));
         }
         self.tenures[host] = Some(Right { what: me.host, until });
+    }
+
+    /// The latest generation that held a host id.
+    pub(in crate::sim) fn latest(&self, id: HostId) -> Option<Owner> {
+        let (newest, _) = self.generations.get(&id)?;
+        Some(Owner { host: id, generation: Generation::new(*newest)? })
+    }
+
+    /// Whether the machine has held this host id since it held no other.
+    pub(in crate::sim) fn held(&self, host: usize, id: HostId) -> bool {
+        self.tenures[host].is_some_and(|tenure| tenure.what == id)
     }
 
     /// A renewal moved the deadline of the host id.
@@ -50,24 +72,28 @@ impl Checker {
     }
 
     /// A write of a join or a declaration, or by the right of a host id, reaches the disk.
-    pub(in crate::sim) fn landed(&mut self, host: usize, races: bool, offset: u64, now: Time) {
+    pub(in crate::sim) fn landed(&mut self, host: usize, tag: Tag, offset: u64, now: Time) {
         let belongs = |tenure: &Right<HostId>| is_of(tenure.what, offset);
         let hit = |(other, tenure): (usize, &Option<Right<HostId>>)| {
             other != host && tenure.as_ref().is_some_and(|tenure| tenure.until > now && belongs(tenure))
         };
         let Some(other) = self.tenures.iter().enumerate().position(hit) else { return };
         let Some(id) = self.tenures[other].map(|tenure| tenure.what) else { return };
-        if races {
+        if tag.races() {
             self.raced(id);
-        } else if !self.raced.contains(&id) {
+        } else if !tag.strays() && !self.raced.contains(&id) {
             self.fail(format!("W: a write of machine {host} lands in a sector of machine {other}"));
         }
     }
 
-    /// The write of a join or a declaration has landed on an id while another machine has a write in flight to the id's
-    /// sectors.
+    /// The write of a join has landed on an id while another machine has a write in flight to the id's sectors.
     pub(in crate::sim) fn raced(&mut self, id: HostId) {
         self.raced.insert(id);
+    }
+
+    /// The write of a join has landed in time on an id that was free by somebody's word: what was there before is over.
+    pub(in crate::sim) fn vouched(&mut self, id: HostId) {
+        self.raced.remove(&id);
     }
 
     /// A record of an earlier generation was written over that of a later one, or over a damaged one that may have been

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::procedures::Next;
 use super::{End, Host, Member, Process, Signal, Tag, terms};
-use crate::protocol::delta::{Acquire, Refusal};
+use crate::protocol::declare::declared_by;
+use crate::protocol::delta::{Acquire, Bid, Refusal};
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::Event;
 use crate::protocol::rules::in_force;
 use crate::sim::Kind;
 use crate::sim::env::Env;
-use crate::sim::storage::Area;
+use crate::sim::storage::{Area, delta_at};
 use crate::types::{HostId, Time};
 
 impl Host {
@@ -41,8 +42,13 @@ impl Host {
         if let Some(token) = token {
             return self.resume(env, token, identity, terms);
         }
-        self.process =
-            Process::Joining(id, Box::new(Acquire::new(id, identity, terms, env.random.next()).by_boot_time()));
+        let bid = Bid::new(id, env.options.timeouts.dead().max(env.options.slower.dead()));
+        let vouches = env.may_vouch(index, id);
+        let bid = if vouches { bid.vouched() } else { bid };
+        let word = env.storage.delta(delta_at(id)).good().and_then(declared_by);
+        env.check.counters.vouched += u64::from(vouches && word.is_some());
+        let acquire = Acquire::new(bid, identity, terms, env.random.next()).by_boot_time();
+        self.process = Process::Joining(id, Box::new(acquire));
         env.trace(|| format!("host {index} joins as {id}"));
         self.go_on_joining(env, Event::Begun(env.local(index)));
     }

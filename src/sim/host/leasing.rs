@@ -40,7 +40,6 @@ impl Member {
     }
 
     pub(super) fn act(&mut self, index: usize, env: &mut Env, area: Area) -> Option<End> {
-        self.declare(index, env);
         let leaving = self.leaving;
         let (now, subject) = (env.local(index), self.subject(env, area));
         let slot = self.slot(area);

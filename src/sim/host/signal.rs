@@ -84,8 +84,13 @@ pub(in crate::sim) enum Wanted {
 
 impl Tag {
     /// Whether it is a write to the record of an id that its host does not hold: another one may, by the time it lands.
-    pub(in crate::sim) const fn races(self) -> bool {
+    pub(in crate::sim) const fn strays(self) -> bool {
         matches!(self, Tag::Join | Tag::Declare)
+    }
+
+    /// Whether it is one that puts the name of its host's machine on the id.
+    pub(in crate::sim) const fn races(self) -> bool {
+        matches!(self, Tag::Join)
     }
 }
 
