@@ -186,7 +186,7 @@ pub enum LossReason {
     /// wrong there could not be put right. Other leases are not concerned.
     #[error("the lease could not be verified in time")]
     Unverified {
-        /// What the last look failed with. `None`: nothing failed, but this host did not run.
+        /// What failed last, a read or a write. `None`: nothing failed, but this host did not run.
         #[source]
         cause: Option<Arc<DiskError>>,
     },

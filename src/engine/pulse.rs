@@ -20,7 +20,7 @@ use crate::disk::{Clock, Process};
 use crate::error::{DiskError, LossReason};
 use crate::protocol::delta::Tenure;
 use crate::protocol::holding::{Holding, Loss, Restore, Task};
-use crate::protocol::looks::Look;
+use crate::protocol::looks::{Look, Verdict};
 use crate::supervision::wake;
 use crate::types::{Owner, Resource, Time, Version};
 use state::{Hold, State, from};
@@ -202,9 +202,13 @@ impl Pulse {
         reason: Option<LossReason>,
     ) -> Option<Restore> {
         let mut restore = None;
+        // What could not be put right explains a loss, though a later look reads that it is still wrong.
+        let is_good = look.verdict == Verdict::Good;
         self.with_hold(key, |hold, now| {
             restore = hold.holding.looked(started, look, now);
-            hold.trouble = None;
+            if is_good {
+                hold.trouble = None;
+            }
             if hold.holding.is_lost() && hold.reason.is_none() {
                 hold.reason = reason;
             }

@@ -104,7 +104,11 @@ fn an_owner_that_cannot_write_its_leader_again_loses_the_lease_after_f() {
     let lease = scene.membership.try_acquire(&scene.resource).unwrap();
     let leader = scene.leader_at();
     scene.path.set_rule(move |request| match request.is_write() && request.offset == leader {
-        true => Plan::Fail(Fault::errno("writing", Errno::IO.raw_os_error())),
+        true => {
+            // So most of the time a look has read the leader, and its write has not failed yet.
+            std::thread::sleep(Duration::from_millis(150));
+            Plan::Fail(Fault::errno("writing", Errno::IO.raw_os_error()))
+        }
         false => Plan::Pass,
     });
     scene.sets_leader_back(|leader| Leader { version: Version::new(0), owner: None, timestamp: 0, ..leader });

@@ -32,7 +32,7 @@ pub(super) struct Hold {
     /// The version that it had before it was converted for the first time.
     pub(super) began: Version,
     pub(super) holding: Holding,
-    /// What the last look failed with.
+    /// What failed last since a look showed it as it is to be.
     pub(super) trouble: Option<Arc<DiskError>>,
     /// Why it is lost alone, in the words of the public errors.
     pub(super) reason: Option<LossReason>,
