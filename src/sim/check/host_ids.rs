@@ -22,6 +22,11 @@ impl Checker {
         self.tenures[host] = Some(Right { what: me.host, until });
     }
 
+    /// The host id that a machine holds or held last.
+    pub(in crate::sim) fn host_id(&self, host: usize) -> Option<HostId> {
+        self.tenures[host].map(|tenure| tenure.what)
+    }
+
     /// A renewal moved the deadline of the host id.
     pub(in crate::sim) fn renewed(&mut self, host: usize, until: Time) {
         if let Some(tenure) = &mut self.tenures[host] {
