@@ -70,6 +70,9 @@ impl Member {
         let (me, before) = (self.machine.me(), self.program.held_at(area));
         let damaged = matches!(over.outcome, Outcome::Refused(Refusal::LeaderDamaged(_)));
         self.program.finds_leader_damaged(area, damaged);
+        if let (Outcome::Blocked(blocker), Some(ordered)) = (&over.outcome, self.program.ordered_at(area)) {
+            env.check.of(area).blocked(me, blocker, ordered);
+        }
         match (&over.outcome, order) {
             (Outcome::Held(version), _) => return Some(self.holds(index, env, area, order, (*version, &over))),
             (Outcome::HandedOver(version), Order::HandOver { to, .. } | Order::Regain { to, .. }) => {

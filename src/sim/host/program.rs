@@ -37,6 +37,8 @@ struct Use {
     held: Option<Held>,
     /// An order is under way.
     busy: bool,
+    /// When the last order was given, in the world's time.
+    ordered: Time,
     /// What the process before had of it is being looked for.
     sought: bool,
     /// The leader was found damaged.
@@ -68,6 +70,11 @@ impl Program {
 
     pub(super) fn held_at(&self, area: Area) -> Option<(LeaseMode, Version)> {
         self.uses.get(&area)?.held.map(|held| (held.mode, held.version))
+    }
+
+    /// When the last order for a resource was given, in the world's time.
+    pub(super) fn ordered_at(&self, area: Area) -> Option<Time> {
+        self.uses.get(&area).map(|it| it.ordered)
     }
 
     /// What a token lists.
@@ -135,7 +142,8 @@ impl Program {
 
 impl Member {
     pub(super) fn order(&mut self, index: usize, env: &mut Env, area: Area, order: Order) {
-        self.program.of(area).busy = true;
+        let it = self.program.of(area);
+        (it.busy, it.ordered) = (true, env.now);
         let command = Command::Operate(area.resource(), order.clone());
         self.ask(index, env, Asked::Operation(area, order), command);
     }
