@@ -115,8 +115,12 @@ impl Membership {
         self.member.latencies()
     }
 
-    /// The host ids that are or were in use, as this membership has watched them since it joined. Reads nothing.
+    /// The host ids that are or were in use, as this membership has watched them since it joined. Reads nothing. None
+    /// in a child of its process, made by `fork`.
     pub fn hosts(&self) -> Vec<HostInfo> {
+        if self.member.pulse.is_forked() {
+            return Vec::new();
+        }
         let (device, now) = (self.lockspace.device(), self.member.io.now());
         self.member.with_observer(|observer| infos(observer, self.lockspace.geometry(), &device, now))
     }

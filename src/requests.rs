@@ -102,6 +102,7 @@ impl Membership {
         if event.event == 0 && event.data == 0 {
             return Err(EventError::Empty);
         }
+        self.member().pulse.held().map_err(EventError::Lost)?;
         let there = self.member().with_observer(|observer| {
             let record = observer.record(host).and_then(|seen| seen.good());
             record.is_some_and(|record| !record.is_free() && [0, record.generation].contains(&event.generation))
@@ -117,6 +118,7 @@ impl Membership {
 
     fn standing(&self, resource: &Resource) -> Result<Standing, RequestError> {
         let member = self.member();
+        member.pulse.held().map_err(RequestError::Lost)?;
         let (_, view) = member.read_area(resource)?;
         let leader = self.lockspace().leader(&view, resource)?;
         let mut standing = Standing { latest: leader.version, holders: BTreeMap::new() };

@@ -159,11 +159,12 @@ impl Carrier {
             }
             Effect::Write { io, urgent, offset, bytes, before, .. } => {
                 let member = &self.member;
-                member.pulse.troubles.began(io, offset, bytes.len(), true);
-                if member.io.now() >= before {
+                let now = member.io.now();
+                if now >= before {
                     self.events.push_back(Event::TooLate(io));
                     return;
                 }
+                member.pulse.troubles.began(io, now, offset, bytes.len(), true);
                 // What must outlive the write is kept with it.
                 let kept = member.io.kept();
                 let inbox = member.inbox.0.clone();
@@ -188,7 +189,10 @@ impl Carrier {
         let Some(Writing { pending, urgent }) = self.writes.remove(&io) else { return };
         let Some(result) = pending.wait(REPORTED) else { return };
         match result {
-            Ok(_) => self.events.push_back(Event::Written(io)),
+            Ok(_) => {
+                self.ends(io);
+                self.events.push_back(Event::Written(io));
+            }
             Err(fault) => {
                 self.fails(io, urgent, fault);
                 self.events.push_back(Event::WriteFailed(io));
@@ -207,7 +211,10 @@ impl Carrier {
                     self.member.pulse.troubles.failed(io, error);
                     Event::ReadFailed(io)
                 }
-                _ => Event::Read(io, reading.done),
+                _ => {
+                    self.ends(io);
+                    Event::Read(io, reading.done)
+                }
             };
             return self.events.push_back(event);
         };
@@ -216,7 +223,7 @@ impl Carrier {
         let (reply, pending) = channel_with(move |_| drop(inbox.send(Message::Ended(io))));
         reading.part = Some(pending);
         let lane = lane(reading.urgent);
-        self.member.pulse.troubles.began(io, offset, len, false);
+        self.member.pulse.troubles.began(io, self.member.io.now(), offset, len, false);
         self.member.io.disk().submit(Request { offset, lane, op: Op::Read { len } }, reply);
     }
 
@@ -254,6 +261,11 @@ impl Carrier {
             reading.alone = false;
         }
         self.read_next(io);
+    }
+
+    fn ends(&self, io: IoId) {
+        let member = &self.member;
+        member.pulse.troubles.ended(io, member.io.now(), member.terms.timeouts.io() / 8);
     }
 
     /// Only a renewal takes a disk that says it is gone for the loss.

@@ -63,7 +63,7 @@ pub(crate) struct LostOnPanic<'member>(pub(crate) &'member Pulse);
 impl Drop for LostOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.lose(LossReason::Panicked);
+            self.0.panicked();
         }
     }
 }

@@ -21,6 +21,7 @@ use super::io::Io;
 use super::troubles::Troubles;
 use crate::disk::Process;
 use crate::error::{DiskError, LossReason, Taker};
+use crate::format::DeltaRecord;
 use crate::protocol::holding;
 use crate::protocol::member::{Key, Loss, Member as Machine, Trouble};
 use crate::supervision::wake;
@@ -36,10 +37,12 @@ pub(crate) struct Pulse {
     /// The one that holds the id. In a child of it nothing is held, and no lock of this is waited for: another thread
     /// may have held it when the child was made.
     process: Process,
+    /// The own record when the membership began. Of who holds the id it says the same as later ones.
+    record: DeltaRecord,
     io: Io,
     machine: Mutex<Machine>,
     changed: Condvar,
-    /// A loss that the machine can't know of, or that was told before.
+    /// Why it is lost, once that was asked: what failed then is the cause.
     loss: Mutex<Option<LossReason>>,
     /// What the machine's I/Os failed with.
     pub(super) troubles: Troubles,
@@ -60,6 +63,7 @@ impl Pulse {
         Pulse {
             me: machine.me(),
             process: Process::this(),
+            record: machine.tenure().record().clone(),
             io,
             machine: Mutex::new(machine),
             changed: Condvar::new(),
@@ -77,6 +81,11 @@ impl Pulse {
 
     pub(crate) const fn me(&self) -> Owner {
         self.me
+    }
+
+    /// The own record, but for its timestamp.
+    pub(crate) const fn record(&self) -> &DeltaRecord {
+        &self.record
     }
 
     /// Whether this process is a child of the one that holds the id, made by `fork`.
@@ -189,6 +198,7 @@ impl Pulse {
         match loss {
             Loss::Left => LossReason::Left,
             Loss::Detached => LossReason::Detached,
+            Loss::Panicked => LossReason::Panicked,
             Loss::Lease(holding::Loss::Unverified) => LossReason::Unverified { cause: cause() },
             Loss::Lease(holding::Loss::Taken { owner, version }) => LossReason::Fenced(taker(machine, owner, version)),
             Loss::Lease(holding::Loss::Erased) => LossReason::BlockErased,
@@ -206,15 +216,15 @@ impl Pulse {
         Some(Arc::unwrap_or_clone(error))
     }
 
-    /// Latches a loss that the machine can't know of.
-    pub(crate) fn lose(&self, reason: LossReason) {
-        self.loss.lock().get_or_insert(reason);
+    /// A thread has panicked: nothing goes on.
+    pub(crate) fn panicked(&self) {
+        self.with_machine(Machine::panicked);
         self.tell_waiters();
     }
 
     /// Ceases to answer for a lease.
     pub(crate) fn let_go(&self, key: Key) {
-        self.with_machine(|machine| machine.leases().let_go(key));
+        self.with_machine(|machine| machine.let_go(key));
         self.tell_waiters();
     }
 

@@ -184,9 +184,10 @@ impl Membership {
     /// Reads and writes nothing.
     ///
     /// Take it after the join and keep it outside of this process, and again after each acquire and conversion: then
-    /// the next process is told of every lease that is gone. A lease that the token doesn't list is found too, but for
-    /// two cases in which it may be given up: a late write of a dead host has set back what the device says of it; or
-    /// it is shared, and another host has tried since to get the resource for itself alone.
+    /// the next process is told of every lease that is gone. In a child of this process, made by `fork`, it lists none.
+    /// A lease that the token doesn't list is found too, but for two cases in which it may be given up: a late write of
+    /// a dead host has set back what the device says of it; or it is shared, and another host has tried since to get
+    /// the resource for itself alone.
     pub fn token(&self) -> ResumeToken {
         token(&self.member)
     }
@@ -217,17 +218,20 @@ impl Membership {
 }
 
 fn token(member: &Member) -> ResumeToken {
-    let tenure = member.pulse.with_machine(|machine| machine.tenure().clone());
-    let record = tenure.record();
+    let record = member.pulse.record();
+    let leases = match member.pulse.is_forked() {
+        true => Vec::new(),
+        false => member.pulse.with_machine(|machine| machine.leases().held().collect()),
+    };
     let (machine, boot) =
         record.extension.as_ref().map_or((None, None), |extension| (extension.machine, extension.boot));
     ResumeToken {
         nonce: member.terms.nonce,
         lockspace: member.terms.lockspace,
-        owner: tenure.me(),
+        owner: member.pulse.me(),
         host_name: record.host_name,
         machine,
         boot,
-        leases: member.pulse.with_machine(|machine| machine.leases().held().collect()),
+        leases,
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leasehold::disk::{Fault, Plan};
 use leasehold::format::{Leader, LeaderExtension};
-use leasehold::{LeaseMode, LossReason, ReleaseError, Status, Version, Wait};
+use leasehold::{AcquireError, LeaseMode, LossReason, ReleaseError, Status, Version, Wait};
 use rustix::io::Errno;
 
 use crate::common::answers::{AtOnce, shared};
@@ -54,6 +54,25 @@ fn scenario_51_an_area_that_is_made_again_ends_what_is_held_there() {
         let next = scene.membership.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap();
         assert!(next.is_held());
     }
+}
+
+/// As most programs do it, which have no use for an error then.
+#[test]
+fn scenario_51_a_lease_that_is_dropped_because_its_area_was_made_again_takes_nothing_from_the_next_one() {
+    let scene = Scene::new();
+    let other = scene.other(2);
+    (0..3).for_each(|_| scene.membership.try_acquire(&scene.resource).unwrap().release().unwrap());
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
+    scene.makes_area_again();
+    let taken = other.acquire(&scene.resource, Wait::For(PATIENCE)).unwrap();
+    until("the loss", || !lease.is_held());
+    drop(lease);
+    // When its place is free again, what it gave back has been written.
+    until("the release", || {
+        !matches!(scene.membership.try_acquire(&scene.resource), Err(AcquireError::AlreadyHeld { .. }))
+    });
+    assert_eq!(sector(&scene.disk, scene.block_at(1)), [0; 512]);
+    assert!(taken.is_held());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::status::{LeaseLoss, Status};
 use super::{Machine, Pulse};
+use crate::error::LossReason;
 use crate::protocol::member::{Key, Loss};
 use crate::types::Time;
 
@@ -79,7 +80,7 @@ impl Pulse {
 
     /// The watching thread: sees each loss at its deadline though nobody asks, and tells `tell` of every change of the
     /// membership, and `tell_loss` of leases that are lost alone. Ends when the membership is lost or nobody is to be
-    /// told.
+    /// told. Whoever leaves is answered, and not told.
     pub(crate) fn watch(&self, tell: impl Fn(&Status), tell_loss: impl Fn(&LeaseLoss)) {
         let mut seen = self.status();
         tell(&seen);
@@ -91,6 +92,9 @@ impl Pulse {
                 (status != seen || !losses.is_empty()).then_some((status, losses))
             });
             let Some((now, losses)) = change else { continue };
+            if matches!(now, Status::Lost { reason: LossReason::Left | LossReason::Detached }) {
+                return;
+            }
             if now != seen {
                 tell(&now);
             }

@@ -33,6 +33,8 @@ struct Place {
     own: Option<Block>,
     /// Released by its holder while an operation on it is under way.
     given_up: bool,
+    /// The version that was held here until the area was wiped, set back or made again.
+    disowned: Option<Version>,
     /// The operation under way changes what is shared to exclusive.
     upgrades: bool,
     /// Who asked to be handed what is held, when it was looked at last.
@@ -226,9 +228,25 @@ impl Leases {
         }
     }
 
-    /// Ceases to answer for a lease.
-    pub fn let_go(&mut self, key: Key) {
+    /// Ceases to answer for a lease. What is lost because of its area stays known as that until it is given back.
+    pub(super) fn let_go(&mut self, key: Key) {
+        if self.is_of_another_area(key) {
+            self.disown(key);
+        }
         self.holds.remove(&key);
+    }
+
+    /// The area is not what this host left there when it held that version.
+    pub(super) fn disown(&mut self, (offset, version): Key) {
+        if let Some(place) = self.places.get_mut(&offset) {
+            place.disowned = Some(version);
+        }
+    }
+
+    /// Whether a lease was lost because the area is not what this host left there.
+    pub(super) fn is_of_another_area(&self, key: Key) -> bool {
+        let known = self.places.get(&key.0).is_some_and(|place| place.disowned == Some(key.1));
+        known || self.known_lost(key).is_some_and(|(_, loss)| loss.is_of_the_area())
     }
 
     /// Whether a lease is answered for that is at this very version.
@@ -312,6 +330,7 @@ impl Place {
             begun: 0,
             own: None,
             given_up: false,
+            disowned: None,
             upgrades: false,
             asking: Vec::new(),
             queue: Vec::new(),

@@ -49,6 +49,10 @@ impl Member {
     }
 
     pub(super) fn look(&mut self, key: Key) {
+        // One look at a time: what the first one finds is compared with what was held when that began.
+        if self.looking.contains_key(&key) {
+            return;
+        }
         let (Some(before), Some(resource)) = (self.leases.glance(key), self.leases.resource(key.0)) else { return };
         self.looking.insert(key, before);
         let extents = vec![self.area_extent(&resource)];
@@ -110,8 +114,11 @@ impl Member {
     /// Latches the loss of one lease.
     pub(super) fn lose(&mut self, key: Key, loss: Loss) {
         let now = self.now;
-        if let Some(holding) = self.leases.holding(key) {
-            holding.lose(loss, now);
+        match self.leases.holding(key) {
+            Some(holding) => holding.lose(loss, now),
+            // Its handle is gone, and what is left of it is being given back.
+            None if loss.is_of_the_area() => self.leases.disown(key),
+            None => {}
         }
         self.revision += 1;
         self.look_when_due(key);

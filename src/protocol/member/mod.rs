@@ -128,6 +128,8 @@ pub enum Loss {
     Left,
     /// The membership was left to another process.
     Detached,
+    /// A thread of its carrier's, or the program when it was called back, has panicked.
+    Panicked,
 }
 
 /// What became of a write that was to be submitted.
@@ -427,6 +429,18 @@ impl Member {
         self.look_when_due((resource.offset, version));
     }
 
+    /// Ceases to answer for a lease.
+    pub fn let_go(&mut self, key: Key) {
+        self.leases.let_go(key);
+        self.troubles.remove(&key);
+        self.revision += 1;
+    }
+
+    /// A thread that panicked has left something undone that nobody knows: the membership is over.
+    pub fn panicked(&mut self) {
+        self.end(Loss::Panicked);
+    }
+
     /// Latches the loss of a lease that was found to be taken.
     pub fn lose_lease(&mut self, key: Key, loss: holding::Loss) {
         self.lose(key, loss);
@@ -682,8 +696,7 @@ impl Member {
     fn put_back(&mut self, resource: &Resource, mode: LeaseMode, version: Version, own: Option<Block>) {
         if let Some(own) = self.leases.end(resource.offset, leases::State::Held(mode, version), own) {
             self.release_own(*resource, version, own);
-            self.leases.let_go((resource.offset, version));
-            self.revision += 1;
+            self.let_go((resource.offset, version));
         }
         self.next_turn(resource.offset);
     }

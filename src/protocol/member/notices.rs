@@ -11,9 +11,9 @@ use super::Member;
 use super::account::Purpose;
 use super::effect::Effect;
 use super::leases::Key;
-use crate::format::{DeltaRecord, Force, HostBitmap, HostEvent, Leader, Request};
-use crate::protocol::Seen;
+use crate::format::{DeltaRecord, Force, HostBitmap, HostEvent, Request};
 use crate::protocol::procedure::{Extent, Sectors};
+use crate::protocol::{Seen, reading};
 use crate::types::{HostId, Name, Owner, Version};
 
 /// What another host says to this one.
@@ -120,7 +120,8 @@ impl Member {
         let mut sectors = sectors.iter();
         let (Some(Ok(leader)), Some(Ok(request))) = (sectors.next(), sectors.next()) else { return };
         let Ok(request) = Request::decode(request) else { return };
-        let latest = Leader::decode(leader, offset).map_or(held, |leader| leader.version.max(held));
+        let leader = reading::leader(Ok(leader), offset, self.terms.nonce);
+        let latest = leader.good().map_or(held, |leader| leader.version.max(held));
         let still = self.leases.held().any(|(resource, _, version)| (resource.offset, version) == (offset, held));
         let asks = request.force != Force::None && request.version > held && still;
         let (Some((from, name)), Some(resource)) = (self.told.caller, self.leases.resource(offset)) else { return };

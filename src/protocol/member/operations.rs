@@ -112,8 +112,7 @@ impl Member {
 
     /// Begins a release of what was held at `held`.
     fn released(&self, resource: &Resource, held: Version, own: Block) -> (Operation, resource::Effect) {
-        let loss = self.leases.holding_at((resource.offset, held)).and_then(Holding::loss);
-        match loss.is_some_and(|(_, loss)| loss.is_of_the_area()) {
+        match self.leases.is_of_another_area((resource.offset, held)) {
             true => Operation::disown(self.subject(resource), own, self.now),
             false => Operation::release(self.subject(resource), own, self.now),
         }
@@ -172,6 +171,9 @@ impl Running {
 
     fn answer(&mut self, member: &mut Member, operated: Operated) {
         if let Some(command) = self.command.take() {
+            for at in [self.call_off, self.answer_by] {
+                member.timers.remove(&(at, Timer::Job(self.id)));
+            }
             member.effects.push(Effect::Answer(command, Answer::Operated(operated)));
         }
     }
@@ -202,7 +204,12 @@ impl Running {
             }
         }
         // A value that lands later would spoil the next owner's; those who share rely on what they read.
-        let rests = matches!(self.order, Order::Convert { to: LeaseMode::Exclusive, .. }) || key.is_none();
+        // A release that waits for every write takes its turn first, so that nothing else begins meanwhile.
+        let rests = key.is_none()
+            || matches!(
+                self.order,
+                Order::Convert { to: LeaseMode::Exclusive, .. } | Order::Release { settled: true, .. }
+            );
         let in_flight =
             self.value(member).filter(|_| !rests).is_some_and(|range| member.account.writes_anywhere(&range));
         if !in_flight {
@@ -260,7 +267,7 @@ impl Running {
             }
             Order::Convert { to, deadline, .. } => Operation::convert(subject, known, *to, deadline.is_some(), now),
             Order::HandOver { held, to, .. } => Operation::hand_over(subject, known, *held, *to, now),
-            Order::Release { settled: true, .. } if member.account.writes_in_flight() > 0 => {
+            Order::Release { .. } if self.must_settle(member) => {
                 self.stage = Stage::Settling(known);
                 member.unsettled.insert(self.id);
                 return self.wait(member);
@@ -268,6 +275,14 @@ impl Running {
             Order::Release { held, .. } => member.released(&self.resource, *held, known),
         };
         self.drive(member, begun);
+    }
+
+    /// Whether a release may not begin yet. What a look writes again says that this is held: it would be over what says
+    /// that it is not.
+    fn must_settle(&self, member: &Member) -> bool {
+        let (offset, held) = (self.resource.offset, self.held().unwrap_or_default());
+        let all = matches!(self.order, Order::Release { settled: true, .. });
+        all && member.account.writes_in_flight() > 0 || member.account.is_pending(Purpose::Restore(offset, held))
     }
 
     const fn waits(&self) -> bool {
@@ -307,18 +322,16 @@ impl Running {
                 _ if member.now >= self.answer_by => self.had_no_turn(member),
                 _ => self.wait(member),
             },
-            Stage::Settling(own) => match member.account.writes_in_flight() {
-                0 => {
-                    member.unsettled.remove(&self.id);
-                    let begun = member.released(&self.resource, self.held().unwrap_or_default(), own);
-                    self.drive(member, begun);
-                }
-                _ => {
-                    self.stage = Stage::Settling(own);
-                    self.expire(member, None);
-                    self.wait(member);
-                }
-            },
+            Stage::Settling(own) if self.must_settle(member) => {
+                self.stage = Stage::Settling(own);
+                self.expire(member, None);
+                self.wait(member);
+            }
+            Stage::Settling(own) => {
+                member.unsettled.remove(&self.id);
+                let begun = member.released(&self.resource, self.held().unwrap_or_default(), own);
+                self.drive(member, begun);
+            }
             Stage::Going(operation, waits) => self.goes_on(member, *operation, waits, what),
         }
     }
@@ -466,8 +479,7 @@ impl Running {
             if operation.has_ceded()
                 && let Some(version) = member.leases.version_before(offset)
             {
-                member.leases.let_go((offset, version));
-                member.revision += 1;
+                member.let_go((offset, version));
             }
             if operation.is_exposed()
                 && let Some(version) = member.leases.version_before(offset)
