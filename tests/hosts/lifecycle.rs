@@ -239,7 +239,7 @@ fn a_join_that_is_dropped_by_a_panic_leaves_nothing_behind() {
 #[test]
 fn a_program_that_panics_when_it_is_called_back_has_lost_its_membership_and_nothing_is_renewed_for_it() {
     let panics = || JoinOptions::new().on_status(|_| panic!("on purpose"));
-    let scene = Scene::with(steady(), || JoinOptions::new());
+    let scene = Scene::with(steady(), JoinOptions::new);
     let other = scene.other(3);
     let membership = memory::join(&Lockspace::open(scene.path.clone()).unwrap(), || panics().host_id(id(2)));
     until("the loss", || membership.status() == Status::Lost { reason: LossReason::Panicked });
