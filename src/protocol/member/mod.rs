@@ -460,8 +460,11 @@ impl Member {
 
     /// Whether anything may be submitted.
     fn may_write(&self) -> bool {
-        let checked = in_force!(DeadlineBeforeWrite) && in_force!(LostIsLatched);
-        self.over.is_none() && (self.tenure.held(self.now) || !checked && self.tenure.lost().is_none())
+        let held = match (in_force!(DeadlineBeforeWrite), in_force!(LostIsLatched)) {
+            (true, true) => self.tenure.held(self.now),
+            _ => self.tenure.lost().is_none(),
+        };
+        self.over.is_none() && held
     }
 
     fn read(
