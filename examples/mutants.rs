@@ -84,6 +84,7 @@ const ELSEWHERE: &[(Rule, &str)] = &[
     (Rule::OwnBlockIsLookedAt, "tests/scenarios/looks.rs"),
     (Rule::RivalEndsHold, "tests/scenarios/looks.rs"),
     (Rule::HoldIsNotMadeUp, "tests/scenarios/looks.rs"),
+    (Rule::JudgedIsShown, "tests/scenarios/ghosts.rs"),
     (Rule::MadeIsNotCleared, "tests/scenarios/catalog.rs"),
     (Rule::MakingIsRespected, "tests/scenarios/catalog.rs"),
     (Rule::MakingIsMarked, "tests/scenarios/catalog.rs"),

@@ -49,12 +49,7 @@ impl Membership {
         let done = work((resource, guard.version()));
         // A write that is still in flight could spoil what the next one writes here. The work is done, or its error is
         // known, whatever becomes of the guard: the engine goes on with it.
-        match self.member.io.settle(0..u64::MAX, self.lockspace.timeouts().fail()) {
-            true => {
-                let _ = guard.release();
-            }
-            false => guard.release_when_settled(),
-        }
+        guard.release_after_writes();
         Ok(done)
     }
 }

@@ -43,11 +43,6 @@ impl DiskError {
         matches!(self.cause, DiskCause::TimedOut(_))
     }
 
-    /// Whether the disk has no name any more.
-    pub(crate) const fn is_gone(&self) -> bool {
-        matches!(self.cause, DiskCause::Fault(Fault::Gone))
-    }
-
     /// Whether the system reported it: other sectors may still be readable.
     pub(crate) const fn is_of_medium(&self) -> bool {
         matches!(self.cause, DiskCause::Fault(Fault::Os { .. }))
@@ -63,9 +58,6 @@ pub enum DiskCause {
     /// The disk reported a failure.
     #[error(transparent)]
     Fault(#[from] Fault),
-    /// It was not begun: the membership is over, and another process may go on with the host id.
-    #[error("it was not begun, the membership is over")]
-    Over,
     /// It was not begun: by then what it rests on was over, or could have been.
     #[error("it was not begun, it would have been too late")]
     TooLate,
@@ -186,7 +178,7 @@ pub enum LossReason {
     /// wrong there could not be put right. Other leases are not concerned.
     #[error("the lease could not be verified in time")]
     Unverified {
-        /// What the last look failed with. `None`: nothing failed, but this host did not run.
+        /// What failed last, a read or a write. `None`: nothing failed, but this host did not run.
         #[source]
         cause: Option<Arc<DiskError>>,
     },

@@ -8,12 +8,12 @@ use std::thread;
 use crate::disk::Process;
 use crate::engine::join::{self, Cancel};
 use crate::engine::member::Tell;
-use crate::engine::notices::{Notice, TellNotice};
 use crate::engine::pulse::{LeaseLoss, Status};
 use crate::engine::sightings::Place;
 use crate::error::JoinError;
 use crate::lockspace::Lockspace;
 use crate::membership::Membership;
+use crate::protocol::member::Notice;
 use crate::types::{HostId, Name};
 use crate::watchdog::Watchdog;
 
@@ -26,7 +26,6 @@ pub struct JoinOptions {
     pub(crate) machine: Option<String>,
     pub(crate) remember: Place,
     pub(crate) tell: Tell,
-    pub(crate) tell_notice: Option<TellNotice>,
     pub(crate) watchdog: Option<Box<dyn Watchdog>>,
 }
 
@@ -149,7 +148,7 @@ impl JoinOptions {
     /// nobody's death is noticed.
     #[must_use]
     pub fn on_notice(mut self, tell: impl Fn(&Notice) + Send + 'static) -> JoinOptions {
-        self.tell_notice = Some(Box::new(tell));
+        self.tell.notice = Some(Box::new(tell));
         self
     }
 
@@ -229,8 +228,8 @@ impl Membership {
             Some(name) => Name::host(&name)?,
             None => own_host_name(),
         };
-        let JoinOptions { host_id, vouches, machine, remember, tell, tell_notice, watchdog, .. } = options;
-        let request = join::Request { host: host_id, vouches, name, machine, remember, tell, tell_notice };
+        let JoinOptions { host_id, vouches, machine, remember, tell, watchdog, .. } = options;
+        let request = join::Request { host: host_id, vouches, name, machine, remember, tell };
         let member = join::join(lockspace.io.for_member(), lockspace.terms.clone(), request, cancel)?;
         // Left when it is dropped.
         let membership = Membership::of(member, lockspace.clone());

@@ -195,10 +195,12 @@ impl Lease {
         self.member.release(&self.resource, self.version(), self.member.terms.timeouts.fail())
     }
 
-    /// Has the engine release it once no write of this host is in flight, whatever it was for.
-    pub(crate) fn release_when_settled(mut self) {
+    /// Releases it once no write of this host is in flight, whatever it was for. Waits at most F; then the engine goes
+    /// on.
+    pub(crate) fn release_after_writes(mut self) {
         self.released = true;
-        self.member.release_when_settled(&self.resource, self.version());
+        // What is left of it the engine goes on with, and nobody has to know.
+        let _ = self.member.release_when_settled(&self.resource, self.version(), self.member.terms.timeouts.fail());
     }
 }
 

@@ -74,7 +74,6 @@ pub use acquire::{AcquireOptions, Taken, Wait};
 pub use control::DeclareError;
 pub use engine::handover::Destination;
 pub use engine::hosts::HostInfo;
-pub use engine::notices::Notice;
 pub use engine::pulse::{LeaseLoss, Status};
 pub use error::{
     AcquireError, ConvertError, CreateError, Damage, DiskCause, DiskError, EventError, FindError, FormatError, Holder,
@@ -90,6 +89,7 @@ pub use membership::Membership;
 pub use protocol::declare::Declared;
 pub use protocol::identity::Unidentified;
 pub use protocol::liveness::HostState;
+pub use protocol::member::Notice;
 pub use repair::{EntryFlaw, Finding, RepairError, RepairOptions, Repaired};
 pub use requests::Requested;
 pub use resume::{Gone, GoneReason, ResumeError, ResumeToken, Resumed, TokenError};

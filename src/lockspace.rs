@@ -57,6 +57,10 @@ pub struct ResourceInfo {
     pub ownership: Result<Ownership, Damage>,
     /// The generations whose blocks say that they share it. One of them may be dead: see its state among the hosts.
     pub sharers: Vec<Owner>,
+    /// Who may have the resource though the leader does not say so, and at which version, by what the hosts' blocks
+    /// claim. They keep others away until they give that up or are gone: from most of them the resource was taken by
+    /// force.
+    pub claims: Vec<(Version, Owner)>,
     /// The generations whose blocks say that they wait to be handed it. One of them may be dead, too.
     pub asking: Vec<Owner>,
     /// What is wrong with the hosts' blocks.
@@ -297,10 +301,12 @@ impl Lockspace {
         let damage = |offset, what, reason: &Defect| self.damage(offset, what, reason.clone());
         let Ok((_, view)) = view_up_to(&self.io, &self.terms, &resource, highest, FIRST_READ) else {
             let ownership = Err(damage(resource.offset, "leader", &Defect::Unreadable));
-            let (sharers, asking, damages) = (Vec::new(), Vec::new(), Vec::new());
-            return ResourceInfo { resource, ownership, sharers, asking, damages };
+            let (sharers, claims) = (Vec::new(), Vec::new());
+            return ResourceInfo { resource, ownership, sharers, claims, asking: Vec::new(), damages: Vec::new() };
         };
-        let ownership = self.leader(&view, &resource).map(|leader| {
+        let leader = self.leader(&view, &resource);
+        let claims = leader.as_ref().map(|leader| view.unnamed(leader, Version::new(u64::MAX)).collect());
+        let ownership = leader.clone().map(|leader| {
             let owner = view.named(leader);
             let shared = view.sharers().next().is_some();
             let mode = match (owner, shared) {
@@ -319,6 +325,7 @@ impl Lockspace {
             resource,
             ownership,
             sharers: view.sharers().collect(),
+            claims: claims.unwrap_or_default(),
             asking: view.destinations(held).map(|(owner, _)| owner).collect(),
             damages: damages.collect(),
         }

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::engine::feeding::Feeder;
-use crate::engine::hosts::HostInfo;
+use crate::engine::hosts::{HostInfo, infos};
 use crate::engine::member::Member;
-use crate::engine::pulse::{Status, Subject, Until};
+use crate::engine::pulse::{Status, Subject};
 use crate::error::{LeaveError, LossReason};
 use crate::lease::Lease;
 use crate::lockspace::Lockspace;
@@ -115,9 +115,14 @@ impl Membership {
         self.member.latencies()
     }
 
-    /// The host ids that are or were in use, as this membership has watched them since it joined. Reads nothing.
+    /// The host ids that are or were in use, as this membership has watched them since it joined. Reads nothing. None
+    /// in a child of its process, made by `fork`.
     pub fn hosts(&self) -> Vec<HostInfo> {
-        self.member.hosts.infos(&self.lockspace.device(), self.member.io.now())
+        if self.member.pulse.is_forked() {
+            return Vec::new();
+        }
+        let (device, now) = (self.lockspace.device(), self.member.io.now());
+        self.member.with_observer(|observer| infos(observer, self.lockspace.geometry(), &device, now))
     }
 
     /// The leases whose handles a panic has dropped since this was called last. They are held as before, if they say
@@ -176,7 +181,7 @@ impl Drop for Membership {
         }
         // The thread that watches the clock lives until it has told the loss, whatever that comes from.
         if thread::panicking() || self.member.leave().is_err() {
-            self.member.end(Until::Stopped);
+            self.member.abandon();
             self.member.sightings_are_kept();
         }
     }

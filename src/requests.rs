@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::disk::Lane;
-use crate::engine::outbox::NotCalled;
+use crate::engine::calls::NotCalled;
+use crate::engine::values::WriteError;
 use crate::error::{EventError, Holder, RequestError};
 use crate::format::numbers::Numbers;
 use crate::format::{Force, HostEvent, Request};
 use crate::membership::Membership;
 use crate::protocol::liveness::Verdict;
-use crate::protocol::procedure::Window;
 use crate::protocol::resource::Blocker;
 use crate::types::{HostId, Owner, Resource, Version};
 
@@ -57,7 +56,7 @@ impl Membership {
     pub fn request(&self, resource: &Resource, force: Force) -> Result<Requested, RequestError> {
         let me = self.owner().host;
         if force == Force::None {
-            self.write_request(resource, Request::default())?;
+            self.member().write_request(resource, Request::default())?;
             return Ok(Requested::Cleared);
         }
         let Standing { latest, mut holders } = self.standing(resource)?;
@@ -70,7 +69,7 @@ impl Membership {
         if let Some(reason) = next.beyond_reach() {
             return Err(self.lockspace().damage(resource.offset, "leader", reason.into()).into());
         }
-        self.write_request(resource, next)?;
+        self.member().write_request(resource, next)?;
         let hosts: Vec<HostId> = holders.keys().copied().collect();
         let stands = hosts.iter().map(|host| self.member().call_span(*host)).max().unwrap_or_default();
         match self.member().call(&hosts, None) {
@@ -103,7 +102,8 @@ impl Membership {
         if event.event == 0 && event.data == 0 {
             return Err(EventError::Empty);
         }
-        let there = self.member().hosts.with_observer(|observer| {
+        self.member().pulse.held().map_err(EventError::Lost)?;
+        let there = self.member().with_observer(|observer| {
             let record = observer.record(host).and_then(|seen| seen.good());
             record.is_some_and(|record| !record.is_free() && [0, record.generation].contains(&event.generation))
         });
@@ -118,13 +118,14 @@ impl Membership {
 
     fn standing(&self, resource: &Resource) -> Result<Standing, RequestError> {
         let member = self.member();
+        member.pulse.held().map_err(RequestError::Lost)?;
         let (_, view) = member.read_area(resource)?;
         let leader = self.lockspace().leader(&view, resource)?;
         let mut standing = Standing { latest: leader.version, holders: BTreeMap::new() };
         let now = member.io.now();
         for (version, owner, hold) in view.holders(leader, Version::new(u64::MAX)) {
             let Owner { host, .. } = owner;
-            if let Verdict::Active { dead_at } = member.hosts.with_observer(|observer| observer.judge(owner, now)) {
+            if let Verdict::Active { dead_at } = member.with_observer(|observer| observer.judge(owner, now)) {
                 standing.latest = standing.latest.max(version);
                 // Whoever owns it and shares it is the owner.
                 let blocker = Blocker { host, owner: Some(owner), version, free_at: dead_at, hold };
@@ -133,18 +134,13 @@ impl Membership {
         }
         Ok(standing)
     }
+}
 
-    /// A write that lands late is harmless: whoever has that version by then is not asked for anything.
-    fn write_request(&self, resource: &Resource, request: Request) -> Result<(), RequestError> {
-        let io = &self.member().io;
-        let geometry = self.lockspace().geometry();
-        let at = resource.offset + geometry.request_offset();
-        let timeout = self.lockspace().timeouts().io();
-        let (_, sector) = io.read(Lane::General, at, geometry.sector_bytes(), timeout)?;
-        if Request::decode(&sector) != Ok(request) {
-            let before = self.member().pulse.held().map_err(RequestError::Lost)?;
-            io.write(Lane::General, at, request.encode(geometry), Window { before, timeout })?;
+impl From<WriteError> for RequestError {
+    fn from(error: WriteError) -> RequestError {
+        match error {
+            WriteError::Lost(reason) => RequestError::Lost(reason),
+            WriteError::Disk(error) => error.into(),
         }
-        Ok(())
     }
 }

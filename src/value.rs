@@ -3,6 +3,7 @@
 use crate::disk::Lane;
 use crate::engine::io::Io;
 use crate::engine::pulse::Status;
+use crate::engine::values::WriteError;
 use crate::error::{Damage, ValueError};
 use crate::format::{Corrupt, Geometry, Value};
 use crate::lease::Lease;
@@ -55,7 +56,7 @@ impl Lease {
             return Err(ValueError::Lost(reason));
         }
         let overwritten = |value: &Value| !value.is_latest(self.version());
-        if member.values.written(resource, self.version()) && value.as_ref().is_none_or(overwritten) {
+        if member.has_written(resource, self.version()) && value.as_ref().is_none_or(overwritten) {
             return Err(ValueError::Overwritten { resource: resource.name, found: value });
         }
         Ok(value)
@@ -79,7 +80,10 @@ impl Lease {
         if self.mode() == LeaseMode::Shared {
             return Err(ValueError::Shared { resource: resource.name });
         }
-        member.write_value(resource, self.version(), at, sector)
+        member.write_value(resource, self.version(), sector).map_err(|error| match error {
+            WriteError::Lost(reason) => ValueError::Lost(reason),
+            WriteError::Disk(error) => error.into(),
+        })
     }
 }
 

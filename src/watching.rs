@@ -148,8 +148,8 @@ impl Watching {
         let io = &self.lockspace.io;
         let started = io.now();
         match all {
-            true => self.hosts.scan_all(io, None)?,
-            false => self.hosts.scan_used(io, None)?,
+            true => self.hosts.scan_all(io)?,
+            false => self.hosts.scan_used(io)?,
         };
         self.note_changes();
         self.looked = Some(started);

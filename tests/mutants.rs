@@ -38,6 +38,8 @@ const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::UpgradeKeepsFlag, Some(Emphasis::Modes)),
     (Rule::VersionIsExpected, Some(Emphasis::Modes)),
     (Rule::OwnerVerifies, Some(Emphasis::Modes)),
+    (Rule::JudgedIsProven, None),
+    (Rule::JudgedClaimsAreOver, None),
     (Rule::AskingHolds, Some(Emphasis::Handover)),
     (Rule::ProposalCedes, Some(Emphasis::Handover)),
     (Rule::DestinationAsks, Some(Emphasis::Handover)),

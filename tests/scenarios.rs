@@ -8,6 +8,7 @@
 //! | `modes.rs` | hosts that share, and that change between shared and exclusive |
 //! | `forced.rs` | a resource that is taken by force |
 //! | `looks.rs` | looks at what is held, where an area is wiped under its holder, or its leader is set back |
+//! | `ghosts.rs` | what is left of owners that are gone |
 //! | `handover.rs` | a resource that its owner hands over while both run |
 //! | `damage.rs` | sectors that rot |
 //! | `catalog.rs` | making resources |
@@ -40,6 +41,8 @@ mod device;
 mod forced;
 #[path = "scenarios/formatting.rs"]
 mod formatting;
+#[path = "scenarios/ghosts.rs"]
+mod ghosts;
 #[path = "scenarios/handover.rs"]
 mod handover;
 #[path = "scenarios/host_ids.rs"]

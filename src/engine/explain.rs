@@ -1,30 +1,22 @@
 //! Says in the words of the public errors why an operation on a resource failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::member::Member;
 use super::operations::Acquired;
-use crate::error::{AcquireError, Damage, DiskError, Holder};
-use crate::protocol::Defect;
+use super::pulse::taker;
+use crate::error::{AcquireError, Damage, DiskError, Holder, Taker};
 use crate::protocol::liveness::Verdict;
+use crate::protocol::member::Over;
 use crate::protocol::resource::{Blocker, Hold, Outcome, Refusal};
 use crate::types::{HostId, Owner, Resource, Version};
-
-/// What a failed operation is explained with.
-#[derive(Default)]
-pub(super) struct Trouble {
-    pub(super) io: Option<DiskError>,
-    pub(super) blocks: BTreeMap<HostId, Defect>,
-    /// Who says that it shares the resource, alive or not.
-    pub(super) sharers: Vec<Owner>,
-}
 
 impl Member {
     pub(crate) fn holder(&self, blocker: &Blocker) -> Holder {
         let name = blocker.owner.map_or_else(
-            || self.hosts.with_observer(|observer| Some(observer.record(blocker.host)?.good()?.host_name)),
-            |owner| self.hosts.name_of(owner),
+            || self.with_observer(|observer| Some(observer.record(blocker.host)?.good()?.host_name)),
+            |owner| self.name_of(owner),
         );
         Holder::new(blocker, name, self.io.now())
     }
@@ -35,22 +27,22 @@ impl Member {
         let version = Version::new(acquired.version.get().saturating_sub(1));
         let previous = acquired.overridden.iter().map(|(owner, until)| {
             let (host, generation) = (owner.host, Some(owner.generation.get()));
-            let holder = Holder { host, generation, name: self.hosts.name_of(*owner), version, takeover_in: None };
+            let holder = Holder { host, generation, name: self.name_of(*owner), version, takeover_in: None };
             (holder, until.since(now))
         });
         previous.collect()
     }
 
     /// Who took `version`, as far as is known.
-    pub(super) fn taker(&self, owner: Option<Owner>, version: Version) -> crate::error::Taker {
-        crate::error::Taker { owner, name: owner.and_then(|owner| self.hosts.name_of(owner)), version }
+    pub(super) fn taker(&self, owner: Option<Owner>, version: Version) -> Taker {
+        self.pulse.with_machine(|machine| taker(machine, owner, version))
     }
 
     /// All that may be active of those who share, in the order of their ids: the one that was found in the way, too.
-    fn sharers(&self, found: &Blocker, all: &[Owner]) -> Vec<Holder> {
+    fn sharers(&self, found: &Blocker, all: &BTreeSet<Owner>) -> Vec<Holder> {
         let now = self.io.now();
         let blockers =
-            all.iter().filter_map(|owner| match self.hosts.with_observer(|observer| observer.judge(*owner, now)) {
+            all.iter().filter_map(|owner| match self.with_observer(|observer| observer.judge(*owner, now)) {
                 Verdict::Active { dead_at } => {
                     Some(Blocker { host: owner.host, owner: Some(*owner), free_at: dead_at, ..found.clone() })
                 }
@@ -62,12 +54,13 @@ impl Member {
         blockers.values().map(|blocker| self.holder(blocker)).collect()
     }
 
-    pub(super) fn explain(&self, resource: &Resource, outcome: Outcome, mut trouble: Trouble) -> AcquireError {
+    pub(super) fn explain(&self, resource: &Resource, mut over: Over) -> AcquireError {
         let name = resource.name;
-        match outcome {
+        let io = self.trouble(&over);
+        match over.outcome {
             Outcome::Blocked(blocker) if blocker.hold == Hold::Damaged => {
                 let holder = self.holder(&blocker);
-                match trouble.blocks.remove(&blocker.host) {
+                match over.damaged.remove(&blocker.host) {
                     Some(reason) => {
                         let offset = resource.offset + self.terms.geometry.block_offset(blocker.host);
                         let damage = Damage { device: self.io.device(), offset, what: "block", reason };
@@ -77,12 +70,12 @@ impl Member {
                 }
             }
             Outcome::Blocked(blocker) if blocker.hold == Hold::Shared => {
-                AcquireError::Shared { resource: name, holders: self.sharers(&blocker, &trouble.sharers) }
+                AcquireError::Shared { resource: name, holders: self.sharers(&blocker, &over.sharers) }
             }
             Outcome::Blocked(blocker) => AcquireError::Held { resource: name, holder: self.holder(&blocker) },
-            Outcome::Refused(refusal) => self.explain_refusal(resource, refusal, trouble.io),
+            Outcome::Refused(refusal) => self.explain_refusal(resource, refusal, io),
             Outcome::GaveUp | Outcome::Held(_) | Outcome::Released | Outcome::HandedOver(_) => {
-                AcquireError::TimedOut { resource: name, source: trouble.io }
+                AcquireError::TimedOut { resource: name, source: io }
             }
         }
     }

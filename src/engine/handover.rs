@@ -1,11 +1,11 @@
 //! Hands what is held over to another host that asks for it.
 
 use super::areas::whole_view;
-use super::carry::Carried;
 use super::member::Member;
 use crate::error::{AcquireError, DiskError, LossReason, Taker};
 use crate::protocol::area::AreaView;
-use crate::protocol::resource::{Operation, Outcome, Refusal};
+use crate::protocol::member::{Operated, Order};
+use crate::protocol::resource::{Outcome, Refusal};
 use crate::types::{Name, Owner, Resource, Time, Version};
 
 /// A host that asks to be handed a lease.
@@ -77,14 +77,14 @@ impl Member {
         let me = self.pulse.me().host;
         let view = self.whole_area(resource)?;
         let others = view.destinations(held).filter(|(owner, _)| owner.host != me && self.may_be_there(*owner));
-        let known = |(owner, version)| Destination { owner, name: self.hosts.name_of(owner), version };
+        let known = |(owner, version)| Destination { owner, name: self.name_of(owner), version };
         Ok(others.map(known).collect())
     }
 
     /// Whether that process may still be a host of the lockspace, and heed what its block asks for.
     pub(super) fn may_be_there(&self, owner: Owner) -> bool {
         let now = self.io.now();
-        !self.hosts.with_observer(|observer| observer.judge(owner, now)).is_gone()
+        !self.with_observer(|observer| observer.judge(owner, now)).is_gone()
     }
 
     fn whole_area(&self, resource: &Resource) -> Result<AreaView, DiskError> {
@@ -93,38 +93,30 @@ impl Member {
 
     /// Makes `to` the owner in the place of this host, which holds the resource at version `held`.
     pub(crate) fn hand_over(&self, resource: &Resource, held: Version, to: Owner, deadline: Option<Time>) -> Ceded {
-        let limits = self.limits(deadline);
         // What was taken, or not looked at for too long, meanwhile is not held as before.
         let kept = |kept: Kept| match self.pulse.held_here((resource.offset, held)) {
             Ok(_) => Ceded::Kept(kept),
             Err(reason) => Ceded::Lost(reason),
         };
         let timed_out = || kept(Kept::Failed(AcquireError::TimedOut { resource: resource.name, source: None }));
-        let now = || self.io.now();
-        // A value that lands later would spoil the new owner's.
-        if self.pulse.held_here((resource.offset, held)).is_err()
-            || !self.settle_value(resource, limits.call_off.since(now()).min(self.terms.timeouts.fail()))
-        {
-            return timed_out();
-        }
-        let Some((own, _)) = self.resources.take_held(resource, held, limits.call_off, false, now) else {
-            return timed_out();
-        };
-        let begun = Operation::hand_over(self.subject(resource), own, held, to, now());
-        match self.carry_out(resource, begun, limits) {
-            Carried::Over { outcome, operation, trouble } => match (outcome, operation.proposed()) {
-                (Outcome::HandedOver(version), _) => Ceded::Done(version),
-                (Outcome::Held(version), _) => Ceded::Back(version),
+        match self.operate(resource, Order::HandOver { held, to, deadline }) {
+            Operated::Over(over) => match (&over.outcome, over.proposed) {
+                (Outcome::HandedOver(version), _) => Ceded::Done(*version),
+                (Outcome::Held(version), _) => Ceded::Back(*version),
                 (Outcome::Refused(Refusal::Overtaken { owner, version }), _) => {
-                    Ceded::Lost(LossReason::Fenced(self.taker(owner, version)))
+                    Ceded::Lost(LossReason::Fenced(self.taker(*owner, *version)))
                 }
                 (_, Some(version)) => Ceded::Unknown(version),
                 (Outcome::Refused(Refusal::NotAsked), None) => kept(Kept::NotAsked),
                 (Outcome::Refused(Refusal::NotAlone), None) => kept(Kept::Shared),
-                (outcome, None) => kept(Kept::Failed(self.explain(resource, outcome, trouble))),
+                (_, None) => kept(Kept::Failed(self.explain(resource, *over))),
             },
-            Carried::Lost(reason) => Ceded::Lost(reason),
-            Carried::Left { proposed } => proposed.map_or_else(timed_out, Ceded::Unknown),
+            Operated::Lost(loss) => Ceded::Lost(self.why_of((resource.offset, held), loss)),
+            Operated::Unfinished { proposed: Some(version) } => Ceded::Unknown(version),
+            Operated::Unfinished { proposed: None }
+            | Operated::Occupied
+            | Operated::NotHeld
+            | Operated::ValueInFlight => timed_out(),
         }
     }
 
@@ -137,8 +129,7 @@ impl Member {
         version: Version,
         deadline: Option<Time>,
     ) -> Result<Option<Version>, AcquireError> {
-        let regain = |subject, own, now| Operation::regain(subject, own, to, version, now);
-        match self.acquire_by(resource, deadline, regain) {
+        match self.acquire_by(resource, Order::Regain { to, version, deadline }) {
             Ok(acquired) => Ok(Some(acquired.version)),
             Err(_) if matches!(self.arrival(resource, to, version), Ok(Arrival::Taken)) => Ok(None),
             Err(error) => Err(error),

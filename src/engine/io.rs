@@ -1,15 +1,14 @@
 //! Reads and writes with a timeout.
 //!
 //! A write that timed out is still in flight. Until the disk reports its end nothing else is written to its sectors:
-//! [`Io::write`] refuses, and [`Io::settle`] waits. What must outlive such writes, the lock on the host id, is kept
-//! here.
+//! [`Io::submit_within`] refuses. What must outlive such writes, the lock on the host id, is kept here.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::identity::HostLock;
 use crate::disk::{Clock, Disk, Fault, Lane, Op, Pending, Process, Request, channel, channel_with};
@@ -31,15 +30,12 @@ pub(crate) struct Io {
 #[derive(Debug, Default)]
 struct Writes {
     state: Mutex<InFlight>,
-    settled: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct InFlight {
     /// End of each write in flight, by its start.
     ranges: BTreeMap<u64, u64>,
-    /// Nothing more is begun in the general lane.
-    closed: bool,
     /// Dropped with the last write.
     lock: Option<HostLock>,
 }
@@ -62,20 +58,12 @@ pub(crate) struct Writing {
 /// Why a write was not submitted.
 #[derive(Debug)]
 pub(crate) enum Unsubmitted {
-    /// The membership has ended, or is that of the process from which this one was forked.
-    Closed(DiskError),
+    /// The disk was opened by the process from which this one was forked.
+    Forked(DiskError),
     /// Another write is in flight to its sectors.
     Busy(DiskError),
     /// It was too late for it, by this clock.
     TooLate(Time, DiskError),
-}
-
-impl Unsubmitted {
-    pub(super) fn into_error(self) -> DiskError {
-        match self {
-            Unsubmitted::Closed(error) | Unsubmitted::Busy(error) | Unsubmitted::TooLate(_, error) => error,
-        }
-    }
 }
 
 impl Io {
@@ -136,8 +124,8 @@ impl Io {
     }
 
     /// Reads whole sectors. One read that takes too long is followed by another: a disk, or this machine, may stall for
-    /// a moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't
-    /// keep the others from being seen.
+    /// a moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't keep the
+    /// others from being seen.
     ///
     /// # Errors
     /// When none can be read, or not in time.
@@ -210,12 +198,9 @@ impl Io {
         let (len, timeout) = (data.len(), window.timeout);
         let range = offset..offset + len as u64;
         let error = |cause| self.error(offset, len, true, cause);
-        self.own(offset, len, true).map_err(Unsubmitted::Closed)?;
+        self.own(offset, len, true).map_err(Unsubmitted::Forked)?;
         {
             let mut state = self.writes.state.lock();
-            if state.closed && lane == Lane::General {
-                return Err(Unsubmitted::Closed(error(DiskCause::Over)));
-            }
             if state.touches(&range) {
                 return Err(Unsubmitted::Busy(error(DiskCause::TimedOut(timeout))));
             }
@@ -224,7 +209,6 @@ impl Io {
         let (start, writes) = (range.start, self.writes.clone());
         let ends = move || {
             writes.state.lock().ranges.remove(&start);
-            writes.settled.notify_all();
         };
         let started = self.now();
         if !window.is_open(started) {
@@ -238,11 +222,7 @@ impl Io {
 
     /// Waits for a write, at most its timeout.
     pub(crate) fn finish(&self, writing: &Writing) -> (Span, Result<(), DiskError>) {
-        self.finish_within(writing, writing.timeout)
-    }
-
-    pub(crate) fn finish_within(&self, writing: &Writing, timeout: Duration) -> (Span, Result<(), DiskError>) {
-        let result = match writing.pending.wait(timeout) {
+        let result = match writing.pending.wait(writing.timeout) {
             Some(Ok(_)) => Ok(()),
             Some(Err(fault)) => Err(DiskError { cause: fault.into(), ..writing.error.clone() }),
             None => Err(writing.error.clone()),
@@ -250,36 +230,18 @@ impl Io {
         (Span { started: writing.started, ended: self.now() }, result)
     }
 
-    /// Submits a write and waits for it.
-    pub(crate) fn write(&self, lane: Lane, offset: u64, data: Vec<u8>, window: Window) -> Result<Span, DiskError> {
-        let writing = self.submit_within(lane, offset, data, window).map_err(Unsubmitted::into_error)?;
-        let (span, result) = self.finish(&writing);
-        result.map(|()| span)
-    }
-
-    /// Waits until no write is in flight within `range`; false when `timeout` passed before.
-    pub(crate) fn settle(&self, range: Range<u64>, timeout: Duration) -> bool {
-        if self.process.is_parent() {
-            return false;
-        }
-        let mut state = self.writes.state.lock();
-        let waited = self.writes.settled.wait_while_for(&mut state, |state| state.touches(&range), timeout);
-        !waited.timed_out() || !state.touches(&range)
-    }
-
     pub(crate) fn writes_in_flight(&self) -> usize {
         self.writes.state.lock().ranges.len()
-    }
-
-    /// From now on no write of the general lane is begun. Who saw a moment ago that the host id is held, and has not
-    /// submitted its write yet, would write beside the next one who has the id.
-    pub(crate) fn close(&self) {
-        self.writes.state.lock().closed = true;
     }
 
     /// Keeps `lock` for as long as this disk, or a write that it began, is there.
     pub(crate) fn keep(&self, lock: HostLock) {
         self.writes.state.lock().lock = Some(lock);
+    }
+
+    /// What is to outlive a write that was submitted past this account.
+    pub(super) fn kept(&self) -> impl Send + 'static {
+        self.writes.clone()
     }
 
     /// Gives the kept lock up.
@@ -302,22 +264,6 @@ mod tests {
     use super::*;
     use crate::disk::{BootClock, MemoryDisk};
 
-    /// A thread that has just seen the host id held may come with its write after all that was in flight has settled.
-    #[test]
-    fn once_closed_nothing_is_begun_but_the_record_of_the_host() {
-        let disk = MemoryDisk::new(4096, None);
-        let io = Io::new(Arc::new(disk.reopen()), Arc::new(BootClock));
-        let window = Window { before: Time::MAX, timeout: Duration::from_secs(60) };
-        let write = |lane, at| io.write(lane, at, vec![1; 512], window).map_err(|error| error.cause);
-        assert!(write(Lane::General, 512).is_ok());
-        io.close();
-        assert!(matches!(write(Lane::General, 1024), Err(DiskCause::Over)));
-        assert_eq!(io.writes_in_flight(), 0);
-        assert!(write(Lane::Renewal, 0).is_ok());
-        let written = [0, 512, 1024].map(|at| disk.bytes()[at]);
-        assert_eq!(written, [1, 1, 0]);
-    }
-
     #[test]
     fn what_comes_too_late_is_not_submitted_and_is_in_nobodys_way() {
         let disk = MemoryDisk::new(4096, None);
@@ -337,13 +283,13 @@ mod tests {
         let disk = MemoryDisk::new(4096, None);
         let parent = Io::new(Arc::new(disk.reopen()), Arc::new(BootClock));
         let child = Io { process: Process::another(), ..parent }.for_member();
-        let refused = |error: DiskError| matches!(error.cause, DiskCause::Fault(Fault::Forked));
+        let refused = |error: &DiskError| matches!(error.cause, DiskCause::Fault(Fault::Forked));
         let window = Window { before: Time::MAX, timeout: Duration::MAX };
         for lane in [Lane::General, Lane::Renewal] {
-            assert!(child.write(lane, 0, vec![1; 512], window).is_err_and(refused));
-            assert!(child.read(lane, 0, 512, Duration::MAX).is_err_and(refused));
+            let submitted = child.submit_within(lane, 0, vec![1; 512], window);
+            assert!(matches!(submitted, Err(Unsubmitted::Forked(error)) if refused(&error)));
+            assert!(child.read(lane, 0, 512, Duration::MAX).is_err_and(|error| refused(&error)));
         }
-        assert!(!child.settle(0..u64::MAX, Duration::MAX));
         assert_eq!(disk.bytes(), [0; 4096]);
     }
 }

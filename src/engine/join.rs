@@ -9,7 +9,6 @@ use super::hosts::Hosts;
 use super::identity::{self, HostLock, LocalLock};
 use super::io::Io;
 use super::member::{Member, Tell};
-use super::notices::{Notices, TellNotice};
 use super::procedure::{Driver, Warrant};
 use super::pulse::LONGEST_WAIT;
 use super::sightings::{Keeper, Place};
@@ -29,7 +28,6 @@ pub(crate) struct Request {
     pub(crate) machine: Option<String>,
     pub(crate) remember: Place,
     pub(crate) tell: Tell,
-    pub(crate) tell_notice: Option<TellNotice>,
 }
 
 /// Lets another thread end a join.
@@ -94,7 +92,7 @@ pub(crate) fn join(io: Io, terms: Terms, request: Request, cancel: &Cancel) -> R
         }
         None => joiner.take_any(&hosts)?,
     };
-    let member = Member::start(io, terms, hosts, tenure, request.tell, request.tell_notice.map(Notices::new))?;
+    let member = Member::start(io, terms, hosts, tenure, request.tell)?;
     if let Some(keeper) = keeper {
         member.keep_sightings(keeper);
     }

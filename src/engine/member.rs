@@ -1,33 +1,30 @@
-//! The membership of one host in one lockspace: its renewal, its scans, and the end of both.
+//! The membership of one host in one lockspace, as the API uses it: the machine, the threads around it, and how callers
+//! reach it.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::areas::view_up_to;
+use super::carrier::{Carrier, Inbox, Message};
 use super::feeding::Feeder;
-use super::hosts::{Hosts, read_record};
-use super::io::{Io, Unsubmitted, outcome};
-use super::notices::Notices;
-use super::outbox::Outbox;
-use super::pulse::{LeaseLoss, Pulse, Status, Until};
-use super::resources::Resources;
+use super::hosts::Hosts;
+use super::io::Io;
+use super::pulse::{LeaseLoss, Pulse, Status};
 use super::sightings::Keeping;
-use super::values::Values;
-use crate::disk::Lane;
-use crate::error::{DiskError, JoinError, LeaveError, LossReason};
-use crate::format::DeltaRecord;
-use crate::protocol::Seen;
-use crate::protocol::delta::{Tenure, Terms, may_release};
-use crate::protocol::procedure::Window;
+use crate::error::{DiskCause, DiskError, JoinError, LeaveError, LossReason};
+use crate::protocol::Span;
+use crate::protocol::area::AreaView;
+use crate::protocol::delta::{Tenure, Terms};
+use crate::protocol::liveness::Observer;
+use crate::protocol::member::{Answer, Command, Finish, Loss, Member as Machine, NotClosed, NotFinished, Notice};
 use crate::supervision::Ladder;
-use crate::types::{HostId, LeaseMode, Resource, Time, Version};
+use crate::types::{HostId, LeaseMode, Name, Owner, Resource, Time, Version};
 use crate::watchdog::{Watchdog, WatchdogError};
-
-/// For how many I/O timeouts a host that calls may be overlooked: half of the time for which it does.
-const UNSEEN: u32 = 3;
 
 /// How many renewal latencies are remembered.
 const HISTORY: usize = 1024;
@@ -37,6 +34,7 @@ const HISTORY: usize = 1024;
 pub(crate) struct Tell {
     pub(crate) status: Option<Callback<Status>>,
     pub(crate) loss: Option<Callback<LeaseLoss>>,
+    pub(crate) notice: Option<Callback<Notice>>,
 }
 
 type Callback<T> = Box<dyn Fn(&T) + Send>;
@@ -46,11 +44,8 @@ type Callback<T> = Box<dyn Fn(&T) + Send>;
 pub(crate) struct Member {
     pub(crate) io: Io,
     pub(crate) terms: Terms,
-    pub(crate) hosts: Hosts,
     pub(crate) pulse: Pulse,
-    pub(crate) resources: Resources,
-    pub(crate) outbox: Outbox,
-    pub(crate) values: Values,
+    pub(super) inbox: Inbox,
     /// Taken by whoever changes the index: its guard keeps other hosts away, and this the other threads of this one.
     pub(crate) index: Mutex<()>,
     /// What is held though a panic has dropped its handle, and how it was held then.
@@ -59,8 +54,7 @@ pub(crate) struct Member {
     feeder: OnceLock<Feeder>,
     pub(super) keeping: Keeping,
     latencies: Mutex<VecDeque<Duration>>,
-    /// Each with what ends it.
-    threads: Mutex<Vec<(Until, thread::JoinHandle<()>)>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 /// A thread that panics has left something undone that nobody knows: the membership counts as lost.
@@ -69,31 +63,37 @@ pub(crate) struct LostOnPanic<'member>(pub(crate) &'member Pulse);
 impl Drop for LostOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.lose(LossReason::Panicked);
+            self.0.panicked();
         }
     }
 }
 
 impl Member {
-    /// Starts the threads of a host id that was just acquired.
+    /// Starts the threads of a host id that was just acquired. `hosts` is what was seen of the records meanwhile.
     pub(crate) fn start(
         io: Io,
         terms: Terms,
         hosts: Hosts,
         tenure: Tenure,
         tell: Tell,
-        notices: Option<Notices>,
     ) -> Result<Arc<Member>, JoinError> {
-        let timeouts = terms.timeouts;
-        let pulse = Pulse::new(tenure, io.clock().clone(), timeouts.late(), timeouts.fail());
+        let all = (terms.geometry.max_hosts(), 1);
+        let listens = tell.notice.is_some();
+        let machine = Machine::new(
+            terms.clone(),
+            tenure,
+            all,
+            listens,
+            terms.timeouts.renewal() / 2,
+            hosts.into_seen(),
+            io.now(),
+        );
+        let (inbox, messages) = Inbox::new();
         let member = Arc::new(Member {
+            pulse: Pulse::new(io.clone(), machine),
             io,
             terms,
-            hosts,
-            pulse,
-            resources: Resources::default(),
-            outbox: Outbox::default(),
-            values: Values::default(),
+            inbox,
             index: Mutex::default(),
             orphans: Mutex::default(),
             feeder: OnceLock::new(),
@@ -101,39 +101,39 @@ impl Member {
             latencies: Mutex::default(),
             threads: Mutex::default(),
         });
-        let started = member
-            .spawn("leasehold-watch", Until::Over, move |member| {
-                let Tell { status, loss } = tell;
-                member.pulse.watch(
-                    |now| status.iter().for_each(|tell| tell(now)),
-                    |lost| loss.iter().for_each(|tell| tell(lost)),
-                );
-            })
-            .and_then(|()| member.spawn("leasehold-renew", Until::Stopped, |member| member.renew()))
-            .and_then(|()| member.spawn("leasehold-scan", Until::Stopped, |member| member.scan(notices)))
-            .and_then(|()| member.spawn("leasehold-verify", Until::Stopped, |member| member.verify()))
-            .and_then(|()| member.spawn("leasehold-undo", Until::Stopped, |member| member.undo()));
-        match started {
-            Ok(()) => Ok(member),
-            Err(source) => {
-                member.pulse.end(Until::Over);
-                Err(JoinError::System { what: "a thread of the membership could not be started", source })
-            }
-        }
+        member.spawn_all(messages, tell).map_err(|source| {
+            member.stop();
+            JoinError::System { what: "a thread of the membership could not be started", source }
+        })?;
+        Ok(member)
     }
 
-    fn spawn(
-        self: &Arc<Self>,
-        name: &str,
-        until: Until,
-        work: impl FnOnce(&Member) + Send + 'static,
-    ) -> std::io::Result<()> {
+    fn spawn_all(self: &Arc<Self>, messages: Receiver<Message>, tell: Tell) -> std::io::Result<()> {
+        let Tell { status, loss, notice } = tell;
+        let (told, notices) = channel();
+        self.spawn("leasehold-watch", move |member| {
+            member
+                .pulse
+                .watch(|now| status.iter().for_each(|tell| tell(now)), |lost| loss.iter().for_each(|tell| tell(lost)));
+        })?;
+        let told = match notice {
+            Some(tell) => {
+                self.spawn("leasehold-notice", move |_| notices.iter().for_each(|notice| tell(&notice)))?;
+                Some(told)
+            }
+            None => None,
+        };
+        let carrier = Carrier::new(self.clone(), messages, told);
+        self.spawn("leasehold", move |_| carrier.run())
+    }
+
+    fn spawn(self: &Arc<Self>, name: &str, work: impl FnOnce(&Member) + Send + 'static) -> std::io::Result<()> {
         let member = self.clone();
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             let _guard = LostOnPanic(&member.pulse);
             work(&member);
         })?;
-        self.threads.lock().push((until, thread));
+        self.threads.lock().push(thread);
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl Member {
             let over = found();
             let now = self.io.now();
             let Some(end) = deadline.filter(|end| *end > now && !over) else { return Ok(()) };
-            if !self.pulse.sleep((now + self.terms.timeouts.poll()).min(end), Until::Closing) {
+            if !self.pulse.sleep((now + self.terms.timeouts.poll()).min(end)) {
                 self.pulse.held()?;
                 return Err(LossReason::Left);
             }
@@ -185,164 +185,123 @@ impl Member {
         self.latencies.lock().iter().copied().collect()
     }
 
-    fn read_own(&self, timeout: Duration) -> Result<Seen<DeltaRecord>, DiskError> {
-        Ok(read_record(&self.io, Lane::Renewal, &self.terms, self.host(), timeout)?.1)
+    pub(super) fn keep_latency(&self, latency: Duration) {
+        let mut latencies = self.latencies.lock();
+        if latencies.len() == HISTORY {
+            latencies.pop_front();
+        }
+        latencies.push_back(latency);
     }
 
-    /// Renews every R, and at once when there is something to say. A read or write that is slow is waited for, up to
-    /// the deadline: giving it up and starting another would lose a lease on a disk that still answers.
-    fn renew(&self) {
-        let interval = self.terms.timeouts.renewal();
-        let mut next = self.io.now();
-        while self.pulse.sleep_to_renewal(next) {
-            let started = self.io.now();
-            next = match self.renew_once(started) {
-                true => started + interval,
-                // The disk reported a failure: it may be a passing one.
-                false => self.io.now() + interval / 4,
-            };
-        }
+    pub(crate) fn with_observer<T>(&self, work: impl FnOnce(&mut Observer) -> T) -> T {
+        self.pulse.with_machine(|machine| work(machine.observer()))
     }
 
-    fn until_deadline(&self) -> Duration {
-        match self.pulse.held() {
-            Ok(deadline) => deadline.since(self.io.now()),
-            Err(_) => Duration::ZERO,
-        }
+    /// The name of the host that `owner` is, if its record as last read is of that generation.
+    pub(crate) fn name_of(&self, owner: Owner) -> Option<Name> {
+        self.pulse.with_machine(|machine| machine.name_of(owner))
     }
 
-    fn renew_once(&self, started: Time) -> bool {
-        let renewed = self.try_renew();
-        if let Some(error) = renewed.as_ref().err().filter(|error| error.is_gone()) {
-            self.pulse.with_tenure(|tenure| tenure.gone(self.io.now(), &error.device));
-        }
-        if let Ok(Some(ended)) = renewed {
-            let mut latencies = self.latencies.lock();
-            if latencies.len() == HISTORY {
-                latencies.pop_front();
-            }
-            latencies.push_back(ended.since(started));
-        }
-        let confirmed = renewed.is_ok();
-        self.pulse.set_trouble(renewed.err());
-        confirmed
+    /// Reads the leader and the blocks of the ids in use.
+    pub(crate) fn read_area(&self, resource: &Resource) -> Result<(Span, AreaView), DiskError> {
+        let highest = self.pulse.with_machine(|machine| machine.coverage().highest).max(self.host().get());
+        view_up_to(&self.io, &self.terms, resource, highest, self.terms.timeouts.io())
     }
 
-    /// `Ok(None)`: the host id is lost.
-    fn try_renew(&self) -> Result<Option<Time>, DiskError> {
-        let seen = self.read_own(self.until_deadline())?;
-        let Ok(record) = self.pulse.with_tenure(|tenure| tenure.renew(self.io.now(), &seen)) else {
-            return Ok(None);
-        };
-        let at = self.terms.geometry.delta_offset(self.host());
-        let said = self.outbox.said(self.io.now());
-        let sector = record.encode_with_calls(at, &said);
-        let Ok(before) = self.pulse.held() else { return Ok(None) };
-        let window = Window { before, timeout: before.since(self.io.now()) };
-        let writing = self.io.submit_within(Lane::Renewal, at, sector, window).map_err(Unsubmitted::into_error)?;
-        let (span, result) = self.io.finish(&writing);
-        if result.is_ok() {
-            self.outbox.stands(&said, self.io.now());
-        }
-        // Before the deadline is judged with it: a loss that this is the cause of names it.
-        self.pulse.set_trouble(result.clone().err());
-        self.pulse.with_tenure(|tenure| tenure.renewed(span, outcome(&result), self.io.now()));
-        result.map(|()| Some(span.ended))
+    /// Waits until the records of all ids were read.
+    pub(crate) fn wait_for_scan(&self) -> Result<(), DiskError> {
+        let timeout = self.terms.timeouts.fail();
+        let scanned = |machine: &mut Machine, _| machine.coverage().since.map(drop);
+        self.pulse.wait_for(timeout, scanned).ok_or_else(|| {
+            let geometry = self.terms.geometry;
+            let len = geometry.max_hosts() as usize * geometry.sector_bytes();
+            self.io.error(0, len, false, DiskCause::TimedOut(timeout))
+        })
     }
 
-    fn scan(&self, mut notices: Option<Notices>) {
-        let interval = self.terms.timeouts.renewal() / 2;
-        let unseen = self.terms.timeouts.io() * UNSEEN;
-        let mut next = self.io.now();
-        while self.pulse.sleep(next, Until::Stopped) {
-            // Who joined since with a larger id than all others is not among those in use, and may call.
-            let all = notices.is_some() && self.hosts.coverage().since.is_none_or(|since| next >= since + unseen);
-            let scanned = match all {
-                true => self.hosts.scan_all(&self.io, Some(&self.pulse)),
-                false => self.hosts.scan_used(&self.io, Some(&self.pulse)),
-            };
-            // A scan that fails shows nothing; the next one may.
-            if let Ok(calls) = scanned
-                && let Some(notices) = &mut notices
-            {
-                notices.take_in(&calls, self);
-            }
-            next = self.io.now() + interval;
+    /// Has a command carried out. Without the thread that does, the membership is lost.
+    pub(super) fn ask(&self, command: Command) -> Result<Answer, LossReason> {
+        if self.pulse.is_forked() {
+            return Err(LossReason::Forked);
         }
+        self.inbox.ask(command).ok_or_else(|| self.pulse.held().err().unwrap_or(LossReason::Panicked))
     }
 
-    /// Finishes what acquires and releases could not by their deadline.
-    fn undo(&self) {
-        while self.pulse.sleep(self.io.now() + self.terms.timeouts.io() / 4, Until::Stopped) {
-            self.undo_pending();
-        }
+    /// In the words of the public errors, why something is lost.
+    pub(crate) fn reason(&self, loss: Loss) -> LossReason {
+        self.pulse.with_machine(|machine| {
+            let trouble = machine.trouble();
+            self.pulse.reason(machine, loss, trouble)
+        })
     }
 
     /// Begins to leave: acquires that wait end at once, and nothing new is acquired.
-    pub(super) fn close(&self) -> Result<(), LeaveError> {
-        self.pulse.held().map_err(LeaveError::Lost)?;
-        if !self.pulse.close() {
+    pub(super) fn close(&self, but: Option<u64>) -> Result<(), LeaveError> {
+        match self.ask(Command::Close { but }).map_err(LeaveError::Lost)? {
+            Answer::Closed(Err(NotClosed::Held(resources))) => Err(LeaveError::LeasesHeld { resources }),
             // Waiting for it could be for ever: it may be what waits for this thread.
-            return Err(LeaveError::UnderWay);
+            Answer::Closed(Err(NotClosed::UnderWay)) => Err(LeaveError::UnderWay),
+            Answer::Closed(Err(NotClosed::Lost(loss))) => Err(LeaveError::Lost(self.reason(loss))),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    pub(super) fn finish(&self, how: Finish) -> Result<(), LeaveError> {
+        let finished = self.ask(Command::Finish(how)).map_err(LeaveError::Lost)?;
+        let result = match finished {
+            Answer::Finished(Err(NotFinished::InFlight(writes))) => {
+                Err(LeaveError::InFlight { host: self.host(), writes })
+            }
+            Answer::Finished(Err(NotFinished::Lost(loss))) => Err(LeaveError::Lost(self.reason(loss))),
+            Answer::Finished(Err(NotFinished::Storage(trouble))) => match self.pulse.error(Some(trouble)) {
+                Some(error) => Err(error.into()),
+                None => Err(LeaveError::InFlight { host: self.host(), writes: 0 }),
+            },
+            _ => Ok(()),
+        };
+        self.stop();
+        result
     }
 
     /// Leaves the lockspace in an orderly way.
     pub(crate) fn leave(&self) -> Result<(), LeaveError> {
-        self.close()?;
-        // Acquires that wait end at once; one that is writing ends within a few I/Os.
-        let resources = self.resources.wait_idle(self.terms.timeouts.io() * 4);
-        if !resources.is_empty() {
-            self.pulse.reopen();
-            return Err(LeaveError::LeasesHeld { resources });
-        }
+        self.close(None)?;
         // While it is still renewed: what comes now may take longer than the watchdog waits.
         let disarmed = self.disarm();
-        self.end(Until::Over);
-        self.io.close();
-        let result = self.release_id();
-        self.pulse.lose(LossReason::Left);
+        let finished = self.finish(Finish::Release);
         self.sightings_are_kept();
-        result.and(disarmed.map_err(LeaveError::Watchdog))
+        finished.and(disarmed.map_err(LeaveError::Watchdog))
     }
 
-    /// Ends the threads that do not outlast `until`, without giving anything back.
-    pub(crate) fn end(&self, until: Until) {
-        self.pulse.end(until);
+    /// Ends the membership and leaves everything on disk as it is. Nothing may be under way, and the index not be held
+    /// for a change.
+    pub(crate) fn detach(&self, index_guard: &Resource) -> Result<(), LeaveError> {
+        self.close(Some(index_guard.offset))?;
+        self.finish(Finish::Detach)
+    }
+
+    /// Stops renewing, without giving anything back: what is held runs out at its deadline, and can be released until
+    /// then. The threads live until the loss has been told. Returns when no renewal is in flight any more, at the
+    /// latest at the deadline.
+    pub(crate) fn abandon(&self) {
+        self.pulse.with_machine(Machine::abandon);
+        let timeout = self.terms.timeouts.fail();
+        let over = |machine: &mut Machine, now| (!machine.is_renewing() || machine.loss(now).is_some()).then_some(());
+        self.pulse.wait_for(timeout, over);
+    }
+
+    /// Ends the threads.
+    fn stop(&self) {
+        self.inbox.stop();
+        self.pulse.stop();
         let this = thread::current().id();
-        let ended: Vec<_> = self.threads.lock().extract_if(.., |(end, _)| *end <= until).collect();
-        for (_, thread) in ended {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             // A callback of the program's may be what drops the membership.
             if thread.thread().id() != this {
                 // A panic was latched as a loss already.
                 let _ = thread.join();
             }
-        }
-    }
-
-    /// Everything that this generation wrote must be over before others may have its id.
-    fn release_id(&self) -> Result<(), LeaveError> {
-        let host = self.host();
-        let at = self.terms.geometry.delta_offset(host);
-        let io_timeout = self.terms.timeouts.io();
-        if !may_release(self.io.settle(0..u64::MAX, io_timeout)) {
-            return Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() });
-        }
-        let seen = self.read_own(io_timeout)?;
-        let window = Window { before: self.pulse.held().map_err(LeaveError::Lost)?, timeout: io_timeout };
-        let record = self
-            .pulse
-            .with_tenure(|tenure| tenure.release(self.io.now(), &seen))
-            .map_err(|loss| LeaveError::Lost(loss.into()))?;
-        match self.io.write(Lane::Renewal, at, record.encode(at), window) {
-            Ok(_) => {
-                // Nothing is in flight: the id is anybody's.
-                self.io.let_go();
-                Ok(())
-            }
-            Err(error) if error.is_timeout() => Err(LeaveError::InFlight { host, writes: self.io.writes_in_flight() }),
-            Err(error) => Err(error.into()),
         }
     }
 }

@@ -1,17 +1,11 @@
-//! Acquires, converts and releases, in the thread of the caller; what is left over when the caller's time is up goes on
-//! in the membership's own.
+//! Operations on resources, in the words of the API.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::carry::Carried;
-use super::drive::Limits;
 use super::member::Member;
-use super::pulse::Until;
-use super::resources::Occupied;
-use crate::error::{AcquireError, ConvertError, LossReason, ReleaseError};
-use crate::format::Block;
-use crate::protocol::resource::{Basis, Effect, Operation, Outcome, Refusal, Subject, Wish};
+use crate::error::{AcquireError, ConvertError, DiskError, LossReason, ReleaseError};
+use crate::protocol::member::{Answer, Command, Loss, Operated, Order, Over};
+use crate::protocol::resource::{Basis, Outcome, Refusal, Wish};
 use crate::types::{LeaseMode, Owner, Resource, Time, Version};
 
 /// What an acquire has brought.
@@ -23,23 +17,17 @@ pub(crate) struct Acquired {
 }
 
 impl Member {
-    /// Until when those may still act from whom something was taken by force before now.
-    pub(super) fn act_until(&self, overridden: &BTreeSet<Owner>) -> Vec<(Owner, Time)> {
-        let now = self.io.now();
-        let until = |owner: &Owner| self.hosts.with_observer(|observer| observer.acts_until(owner.host, now));
-        overridden.iter().map(|owner| (*owner, until(owner))).collect()
+    pub(super) fn operate(&self, resource: &Resource, order: Order) -> Operated {
+        match self.ask(Command::Operate(*resource, order)) {
+            Ok(Answer::Operated(operated)) => operated,
+            // The thread is gone: the membership says why.
+            _ => Operated::Lost(Loss::Left),
+        }
     }
 
-    pub(super) fn subject(&self, resource: &Resource) -> Subject {
-        Subject {
-            me: self.pulse.me(),
-            geometry: self.terms.geometry,
-            lockspace: self.terms.lockspace,
-            nonce: self.terms.nonce,
-            resource: resource.name,
-            timeouts: self.terms.timeouts,
-            disks: 1,
-        }
+    /// As the membership says, where that is over; else why the lease is.
+    pub(super) fn why(&self, loss: Loss) -> LossReason {
+        self.pulse.held().err().unwrap_or_else(|| self.reason(loss))
     }
 
     /// Acquires; waits until `deadline` for a resource that is held. `None`: doesn't wait, but finishes what it begins.
@@ -51,54 +39,23 @@ impl Member {
         deadline: Option<Time>,
     ) -> Result<Acquired, AcquireError> {
         let wish = Wish { mode, wait: deadline.is_some(), basis };
-        self.acquire_by(resource, deadline, |subject, own, now| Operation::acquire(subject, own, wish, now))
+        self.acquire_by(resource, Order::Acquire(wish, deadline))
     }
 
-    /// Completes the acquire of an earlier process of this generation that had claimed `version`, or takes it back.
-    pub(crate) fn complete(&self, resource: &Resource, version: Version) -> Result<Acquired, AcquireError> {
-        self.acquire_by(resource, None, |subject, _, now| Operation::complete(subject, version, now))
-    }
-
-    /// As [`Member::acquire`], by an operation that `begin` makes of the own block as far as it is known.
-    pub(crate) fn acquire_by(
-        &self,
-        resource: &Resource,
-        deadline: Option<Time>,
-        begin: impl FnOnce(Subject, Option<Block>, Time) -> (Operation, Effect),
-    ) -> Result<Acquired, AcquireError> {
-        let own = self.begin(resource, deadline)?;
-        let begun = begin(self.subject(resource), own, self.io.now());
-        match self.carry_out(resource, begun, self.limits(deadline)) {
-            Carried::Over { outcome: Outcome::Held(version), operation, .. } => {
-                Ok(Acquired { version, overridden: self.act_until(operation.overridden()) })
+    /// As [`Member::acquire`], by any order that acquires.
+    pub(super) fn acquire_by(&self, resource: &Resource, order: Order) -> Result<Acquired, AcquireError> {
+        match self.operate(resource, order) {
+            Operated::Over(over) => match *over {
+                Over { outcome: Outcome::Held(version), overridden, .. } => Ok(Acquired { version, overridden }),
+                Over { closing: true, .. } => Err(AcquireError::Lost(self.why(Loss::Left))),
+                over => Err(self.explain(resource, over)),
+            },
+            Operated::Lost(loss) => Err(AcquireError::Lost(self.why(loss))),
+            Operated::Unfinished { .. } => Err(AcquireError::Unknown { resource: resource.name }),
+            Operated::Occupied | Operated::NotHeld | Operated::ValueInFlight => {
+                Err(AcquireError::AlreadyHeld { resource: resource.name })
             }
-            Carried::Over { .. } if self.pulse.has_ended(Until::Closing) => Err(AcquireError::Lost(LossReason::Left)),
-            Carried::Over { outcome, trouble, .. } => Err(self.explain(resource, outcome, trouble)),
-            Carried::Lost(reason) => Err(AcquireError::Lost(reason)),
-            Carried::Left { .. } => Err(AcquireError::Unknown { resource: resource.name }),
         }
-    }
-
-    /// Begins an operation on a resource that this membership does not hold. One that is under way, as what is given
-    /// back when its caller's time is up, is waited for.
-    fn begin(&self, resource: &Resource, deadline: Option<Time>) -> Result<Option<Block>, AcquireError> {
-        self.pulse.held().map_err(AcquireError::Lost)?;
-        if self.pulse.has_ended(Until::Closing) {
-            return Err(AcquireError::Lost(LossReason::Left));
-        }
-        let mut begun = Err(Occupied::UnderWay);
-        let polled = self.poll(deadline, || {
-            begun = self.resources.begin(resource);
-            !matches!(begun, Err(Occupied::UnderWay))
-        });
-        polled.map_err(AcquireError::Lost)?;
-        begun.map_err(|_| AcquireError::AlreadyHeld { resource: resource.name })
-    }
-
-    pub(super) fn limits(&self, deadline: Option<Time>) -> Limits {
-        let timeouts = &self.terms.timeouts;
-        let call_off = deadline.unwrap_or_else(|| self.io.now() + timeouts.fail());
-        Limits { call_off, hand_over: call_off + timeouts.io() * 2 }
     }
 
     /// Changes how a lease is held. Waits until `deadline` for those who share.
@@ -110,55 +67,65 @@ impl Member {
         deadline: Option<Time>,
     ) -> Result<Version, ConvertError> {
         self.pulse.held_here((resource.offset, held)).map_err(ConvertError::Lost)?;
-        let unknown = || ConvertError::Unknown { resource: resource.name };
-        if to == LeaseMode::Shared && !self.settle_value(resource, self.terms.timeouts.fail()) {
-            return Err(ConvertError::ValueInFlight { resource: resource.name });
-        }
-        let now = || self.io.now();
-        let patience = now() + self.terms.timeouts.fail();
-        let (own, mode) = self.resources.take_held(resource, held, patience, false, now).ok_or_else(unknown)?;
-        if mode == to {
-            self.put_back(resource, mode, held, Some(own));
-            return Ok(held);
-        }
-        if to == LeaseMode::Exclusive {
-            self.resources.upgrades(resource);
-        }
-        let begun = Operation::convert(self.subject(resource), own, to, deadline.is_some(), self.io.now());
-        match self.carry_out(resource, begun, self.limits(deadline)) {
-            Carried::Over { outcome: Outcome::Held(version), .. } => Ok(version),
-            Carried::Over { outcome: Outcome::Refused(Refusal::HandoverBegun), .. } => {
-                Err(ConvertError::HandoverBegun { resource: resource.name })
-            }
-            Carried::Over { outcome, trouble, .. } => {
-                Err(ConvertError::NotAcquired(self.explain(resource, outcome, trouble)))
-            }
-            Carried::Lost(reason) => Err(ConvertError::Lost(reason)),
-            Carried::Left { .. } => {
+        match self.operate(resource, Order::Convert { to, held, deadline }) {
+            Operated::Over(over) => match *over {
+                Over { outcome: Outcome::Held(version), .. } => Ok(version),
+                Over { outcome: Outcome::Refused(Refusal::HandoverBegun), .. } => {
+                    Err(ConvertError::HandoverBegun { resource: resource.name })
+                }
+                over => Err(ConvertError::NotAcquired(self.explain(resource, over))),
+            },
+            Operated::Lost(loss) => Err(ConvertError::Lost(self.why_of((resource.offset, held), loss))),
+            Operated::ValueInFlight => Err(ConvertError::ValueInFlight { resource: resource.name }),
+            Operated::Unfinished { .. } | Operated::Occupied | Operated::NotHeld => {
                 self.pulse.held_here((resource.offset, held)).map_err(ConvertError::Lost)?;
-                Err(unknown())
+                Err(ConvertError::Unknown { resource: resource.name })
             }
         }
     }
 
+    /// As its status says, where that is over; else why the machine says so.
+    pub(super) fn why_of(&self, key: (u64, Version), loss: Loss) -> LossReason {
+        self.pulse.held_here(key).err().unwrap_or_else(|| self.reason(loss))
+    }
+
     /// Releases a lease that is held. One that was taken by force is lost; that it is over is still written.
-    pub(crate) fn release(&self, resource: &Resource, version: Version, timeout: Duration) -> Result<(), ReleaseError> {
+    pub(crate) fn release(&self, resource: &Resource, held: Version, timeout: Duration) -> Result<(), ReleaseError> {
+        self.release_by(resource, held, Order::Release { held, timeout, settled: false })
+    }
+
+    /// As [`Member::release`], but not before no write of this host is in flight.
+    pub(crate) fn release_when_settled(
+        &self,
+        resource: &Resource,
+        held: Version,
+        timeout: Duration,
+    ) -> Result<(), ReleaseError> {
+        self.release_by(resource, held, Order::Release { held, timeout, settled: true })
+    }
+
+    fn release_by(&self, resource: &Resource, held: Version, order: Order) -> Result<(), ReleaseError> {
         self.pulse.held().map_err(ReleaseError::Lost)?;
-        let lost = self.pulse.held_here((resource.offset, version)).err();
-        let end = self.io.now() + timeout;
-        let unknown = ReleaseError::Unknown { resource: resource.name };
-        if !self.settle_value(resource, timeout) {
-            self.release_when_settled(resource, version);
-            return Err(lost.map_or(unknown, ReleaseError::Lost));
+        match self.operate(resource, order) {
+            Operated::Over(over) => match over.lost {
+                Some(loss) => Err(ReleaseError::Lost(self.why_of((resource.offset, held), loss))),
+                None => Ok(()),
+            },
+            Operated::Lost(loss) => Err(ReleaseError::Lost(self.why_of((resource.offset, held), loss))),
+            Operated::Unfinished { .. } | Operated::Occupied | Operated::NotHeld | Operated::ValueInFlight => {
+                Err(ReleaseError::Unknown { resource: resource.name })
+            }
         }
-        let Some((own, _)) = self.resources.take_held(resource, version, end, true, || self.io.now()) else {
-            return Err(lost.map_or(unknown, ReleaseError::Lost));
-        };
-        let begun = self.released(resource, version, own);
-        match self.carry_out(resource, begun, Limits { call_off: Time::MAX, hand_over: end }) {
-            Carried::Over { .. } => lost.map_or(Ok(()), |reason| Err(ReleaseError::Lost(reason))),
-            Carried::Lost(reason) => Err(ReleaseError::Lost(reason)),
-            Carried::Left { .. } => Err(unknown),
-        }
+    }
+
+    /// Has a lease released; nobody waits for it.
+    pub(crate) fn release_later(&self, resource: &Resource, held: Version) {
+        let order = Order::Release { held, timeout: Duration::ZERO, settled: false };
+        self.inbox.tell(Command::Operate(*resource, order));
+    }
+
+    /// What the last I/O of an operation failed with.
+    pub(super) fn trouble(&self, over: &Over) -> Option<DiskError> {
+        self.pulse.error(over.trouble)
     }
 }

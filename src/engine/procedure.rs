@@ -4,9 +4,8 @@ use std::convert::Infallible;
 
 use super::hosts::Hosts;
 use super::io::{Io, Unsubmitted, outcome};
-use super::pulse::{Pulse, Until};
 use crate::disk::Lane;
-use crate::error::{DiskError, LossReason};
+use crate::error::DiskError;
 use crate::format::Geometry;
 use crate::protocol::procedure::{Effect, Event, Procedure, Window};
 use crate::protocol::{Span, Written};
@@ -22,22 +21,6 @@ pub(crate) trait Warrant {
 
     /// Sleeps until `time`.
     fn sleep(&self, io: &Io, time: Time) -> Result<(), Self::End>;
-}
-
-/// A membership that is held.
-impl Warrant for Pulse {
-    type End = LossReason;
-
-    fn until(&self) -> Result<Time, LossReason> {
-        self.held()
-    }
-
-    fn sleep(&self, _: &Io, time: Time) -> Result<(), LossReason> {
-        match Pulse::sleep(self, time, Until::Closing) {
-            true => Ok(()),
-            false => Err(self.held().err().unwrap_or(LossReason::Left)),
-        }
-    }
 }
 
 /// Nothing: the procedure always goes on to its end, and does not wait.
@@ -106,8 +89,8 @@ impl Driver<'_> {
                             trouble = Some(error);
                             Event::TooLate(now)
                         }
-                        // Whoever is told that nothing was written, tries again: the end is near.
-                        Err(Unsubmitted::Closed(error)) => {
+                        // Nothing was written, and nothing will be.
+                        Err(Unsubmitted::Forked(error)) => {
                             trouble = Some(error);
                             Event::Wrote(instant(io.now()), Written::Failed)
                         }

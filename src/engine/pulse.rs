@@ -1,62 +1,91 @@
-//! Until when the host id, and each lease, is held. The one place that says so, and tells whoever watches.
+//! The machine of a membership as everybody but its own thread sees it: until when the host id, and each lease, is
+//! held.
 //!
 //! "Held" is always judged against the clock, so it never depends on a thread having run. The watching thread does no
-//! I/O: it latches the loss at the deadline and wakes those who wait.
+//! I/O: it tells of a loss at the deadline, and wakes those who wait.
 //!
-//! `state.rs` is what it guards, `status.rs` what it says, `waiting.rs` how it is waited for.
+//! `status.rs` is what it says, `waiting.rs` how it is waited for.
 
-mod state;
 mod status;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::disk::{Clock, Process};
-use crate::error::{DiskError, LossReason};
-use crate::protocol::delta::Tenure;
-use crate::protocol::holding::{Holding, Loss, Restore, Task};
-use crate::protocol::looks::Look;
+use super::io::Io;
+use super::troubles::Troubles;
+use crate::disk::Process;
+use crate::error::{DiskError, LossReason, Taker};
+use crate::format::DeltaRecord;
+use crate::protocol::holding;
+use crate::protocol::member::{Key, Loss, Member as Machine, Trouble};
 use crate::supervision::wake;
-use crate::types::{Owner, Resource, Time, Version};
-use state::{Hold, State, from};
+use crate::types::{Owner, Time, Version};
 use status::until;
 
 pub use status::{LeaseLoss, Status};
 pub(crate) use status::{Standing, Subject};
-pub(crate) use waiting::{LONGEST_WAIT, Until};
+pub(crate) use waiting::LONGEST_WAIT;
 
-#[derive(Debug)]
 pub(crate) struct Pulse {
     me: Owner,
     /// The one that holds the id. In a child of it nothing is held, and no lock of this is waited for: another thread
     /// may have held it when the child was made.
     process: Process,
-    clock: Arc<dyn Clock>,
-    /// Of the lockspace: when a renewal counts as late, from the last deadline's start.
-    late: Duration,
-    fail: Duration,
-    state: Mutex<State>,
+    /// The own record when the membership began. Of who holds the id it says the same as later ones.
+    record: DeltaRecord,
+    io: Io,
+    machine: Mutex<Machine>,
     changed: Condvar,
+    /// Why it is lost, once that was asked: what failed then is the cause.
+    loss: Mutex<Option<LossReason>>,
+    /// What the machine's I/Os failed with.
+    pub(super) troubles: Troubles,
+    /// Nobody is to be told any more.
+    stopped: AtomicBool,
     /// Written to with each change, for those who wait for other descriptors too.
     wakes: Mutex<Vec<Weak<OwnedFd>>>,
 }
 
+impl fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pulse").field("me", &self.me()).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
 impl Pulse {
-    pub(crate) fn new(tenure: Tenure, clock: Arc<dyn Clock>, late: Duration, fail: Duration) -> Pulse {
-        let (me, process) = (tenure.me(), Process::this());
-        let holds = BTreeMap::new();
-        let state = State { tenure, loss: None, trouble: None, ended: None, hurried: false, holds };
-        let (state, changed, wakes) = (Mutex::new(state), Condvar::new(), Mutex::default());
-        Pulse { me, process, clock, late, fail, state, changed, wakes }
+    pub(super) fn new(io: Io, machine: Machine) -> Pulse {
+        Pulse {
+            me: machine.me(),
+            process: Process::this(),
+            record: machine.tenure().record().clone(),
+            io,
+            machine: Mutex::new(machine),
+            changed: Condvar::new(),
+            loss: Mutex::default(),
+            troubles: Troubles::default(),
+            stopped: AtomicBool::new(false),
+            wakes: Mutex::default(),
+        }
+    }
+
+    /// Looks at the machine, or has its own thread drive it.
+    pub(crate) fn with_machine<T>(&self, work: impl FnOnce(&mut Machine) -> T) -> T {
+        work(&mut self.machine.lock())
     }
 
     pub(crate) const fn me(&self) -> Owner {
         self.me
+    }
+
+    /// The own record, but for its timestamp.
+    pub(crate) const fn record(&self) -> &DeltaRecord {
+        &self.record
     }
 
     /// Whether this process is a child of the one that holds the id, made by `fork`.
@@ -76,35 +105,33 @@ impl Pulse {
         wakes.push(Arc::downgrade(descriptor));
     }
 
-    fn tell_waiters(&self) {
+    pub(super) fn tell_waiters(&self) {
         self.changed.notify_all();
         self.wakes.lock().iter().filter_map(Weak::upgrade).for_each(|descriptor| wake(&descriptor));
     }
 
     /// This lease, whatever its versions will be.
-    pub(crate) fn subject(&self, key: (u64, Version)) -> Subject {
+    pub(crate) fn subject(&self, key: Key) -> Subject {
         if self.is_forked() {
             return Subject::Membership;
         }
-        let state = self.state.lock();
-        let began = state.holds.range(from(key)).next().map_or(key.1, |(_, hold)| hold.began);
+        let began = self.with_machine(|machine| machine.leases().began(key));
         Subject::Lease { offset: key.0, began }
     }
 
     pub(crate) fn standing(&self, subject: Subject) -> Standing {
         if self.is_forked() {
-            let now = self.clock.now();
+            let now = self.io.now();
             return Standing { until: now, loss: Some((now, LossReason::Forked)) };
         }
-        let mut state = self.state.lock();
-        let (now, late_after) = (self.clock.now(), self.fail - self.late);
+        let mut machine = self.machine.lock();
+        let now = self.io.now();
         let (status, until, since) = match subject {
-            Subject::Membership => (state.status(now, late_after), state.tenure.deadline(), None),
-            Subject::Lease { offset, began } => match state.key(offset, began) {
+            Subject::Membership => (self.status_of(&mut machine, now), machine.tenure().deadline(), None),
+            Subject::Lease { offset, began } => match machine.leases().key(offset, began) {
                 Some(key) => {
-                    let status = state.hold_status(key, now, late_after);
-                    let hold = &state.holds[&key];
-                    (status, hold.deadline(&state.tenure), hold.lost_since())
+                    let since = machine.loss_of(key, now).and_then(|(since, _)| since);
+                    (self.hold_status_of(&mut machine, key, now), machine.held_until(key), since)
                 }
                 None => (Status::Lost { reason: LossReason::Left }, now, None),
             },
@@ -114,7 +141,7 @@ impl Pulse {
     }
 
     pub(crate) fn status(&self) -> Status {
-        self.forked().unwrap_or_else(|| self.state.lock().status(self.clock.now(), self.fail - self.late))
+        self.forked().unwrap_or_else(|| self.status_of(&mut self.machine.lock(), self.io.now()))
     }
 
     /// Whether the host id is held right now.
@@ -122,152 +149,106 @@ impl Pulse {
         until(self.status())
     }
 
-    /// Works on the tenure; tells watchers afterwards, whatever changed.
-    pub(crate) fn with_tenure<T>(&self, work: impl FnOnce(&mut Tenure) -> T) -> T {
-        let mut state = self.state.lock();
-        let result = work(&mut state.tenure);
-        drop(state);
-        self.tell_waiters();
-        result
-    }
-
-    /// Keeps what a renewal failed with, to explain a loss; `None`: it did not.
-    pub(crate) fn set_trouble(&self, error: Option<DiskError>) {
-        self.state.lock().trouble = error.map(Arc::new);
-    }
-
-    /// A copy of what the tenure recognises as its own record now.
-    pub(crate) fn tenure(&self) -> Tenure {
-        self.state.lock().tenure.clone()
-    }
-
-    /// Latches a loss that the tenure can't know of.
-    pub(crate) fn lose(&self, reason: LossReason) {
-        let mut state = self.state.lock();
-        state.loss.get_or_insert(reason);
-        drop(state);
-        self.tell_waiters();
-    }
-
-    /// Begins to answer for a lease.
-    pub(crate) fn hold(&self, resource: &Resource, version: Version, holding: Holding) {
-        self.state.lock().hold(resource, version, version, holding);
-        self.tell_waiters();
-    }
-
-    /// As [`Pulse::hold`], going on with the lease that was held at version `before`.
-    ///
-    /// # Errors
-    /// That one was lost, and stays so.
-    pub(crate) fn hold_on(
-        &self,
-        resource: &Resource,
-        before: Version,
-        version: Version,
-        converted: impl FnOnce(Holding, Time) -> Holding,
-    ) -> Result<(), LossReason> {
-        let mut state = self.state.lock();
-        let (key, now) = ((resource.offset, before), self.clock.now());
-        until(state.hold_status(key, now, Duration::ZERO))?;
-        if let Some(hold) = state.holds.remove(&key) {
-            state.hold(resource, hold.began, version, converted(hold.holding, now));
-        }
-        drop(state);
-        self.tell_waiters();
-        Ok(())
-    }
-
-    /// A lease that was shared is about to become exclusive.
-    pub(crate) fn expose(&self, key: (u64, Version)) {
-        self.with_hold(key, |hold, _| hold.holding.expose());
-    }
-
-    /// What is to be looked at or given back now.
-    pub(crate) fn tasks(&self) -> Vec<(Resource, Version, Task)> {
-        self.state.lock().tasks(self.clock.now())
-    }
-
-    /// What is known of a lease.
-    pub(crate) fn holding(&self, key: (u64, Version)) -> Option<Holding> {
-        self.state.lock().holds.get(&key).map(|hold| hold.holding.clone())
-    }
-
-    /// A look at the lease that began at `started` has shown that, and `reason` says why the lease is lost if it is.
-    /// What is to be written.
-    pub(crate) fn looked(
-        &self,
-        key: (u64, Version),
-        started: Time,
-        look: Look,
-        reason: Option<LossReason>,
-    ) -> Option<Restore> {
-        let mut restore = None;
-        self.with_hold(key, |hold, now| {
-            restore = hold.holding.looked(started, look, now);
-            hold.trouble = None;
-            if hold.holding.is_lost() && hold.reason.is_none() {
-                hold.reason = reason;
-            }
-        });
-        restore
-    }
-
-    /// What was to be written for the lease is on disk.
-    pub(crate) fn restored(&self, key: (u64, Version)) {
-        self.with_hold(key, |hold, now| hold.holding.restored(now));
-    }
-
-    /// The release of a lease that was lost has begun.
-    pub(crate) fn given_back(&self, key: (u64, Version)) {
-        self.with_hold(key, |hold, _| hold.holding.given_back());
-    }
-
-    /// Keeps what a look at the lease failed with, to explain a loss.
-    pub(crate) fn not_looked(&self, key: (u64, Version), error: DiskError) {
-        self.with_hold(key, |hold, _| hold.trouble = Some(Arc::new(error)));
-    }
-
-    /// Latches the loss of one lease, which is `reason` in the words of the public errors.
-    pub(crate) fn lose_hold(&self, key: (u64, Version), loss: Loss, reason: LossReason) {
-        self.with_hold(key, |hold, now| {
-            hold.holding.lose(loss, now);
-            hold.reason.get_or_insert(reason);
-        });
-    }
-
-    fn with_hold(&self, key: (u64, Version), work: impl FnOnce(&mut Hold, Time)) {
-        let mut state = self.state.lock();
-        // What is late latches first.
-        let now = self.clock.now();
-        state.hold_status(key, now, Duration::ZERO);
-        if let Some(hold) = state.holds.get_mut(&key) {
-            work(hold, now);
-        }
-        drop(state);
-        self.tell_waiters();
-    }
-
-    /// Ceases to answer for a lease.
-    pub(crate) fn let_go(&self, key: (u64, Version)) {
-        self.state.lock().holds.remove(&key);
-        self.tell_waiters();
-    }
-
-    /// Whether a lease is lost because the area is not what this host left there.
-    pub(crate) fn has_lost_area(&self, key: (u64, Version)) -> bool {
-        let state = self.state.lock();
-        let loss = state.holds.get(&key).and_then(|hold| hold.holding.loss());
-        loss.is_some_and(|(_, loss)| loss.is_of_the_area())
-    }
-
     /// The status of a lease.
-    pub(crate) fn hold_status(&self, key: (u64, Version)) -> Status {
-        let status = || self.state.lock().hold_status(key, self.clock.now(), self.fail - self.late);
+    pub(crate) fn hold_status(&self, key: Key) -> Status {
+        let status = || self.hold_status_of(&mut self.machine.lock(), key, self.io.now());
         self.forked().unwrap_or_else(status)
     }
 
     /// Whether a lease is held right now.
-    pub(crate) fn held_here(&self, key: (u64, Version)) -> Result<Time, LossReason> {
+    pub(crate) fn held_here(&self, key: Key) -> Result<Time, LossReason> {
         until(self.hold_status(key))
+    }
+
+    fn status_of(&self, machine: &mut Machine, now: Time) -> Status {
+        let mut known = self.loss.lock();
+        if known.is_none()
+            && let Some(loss) = machine.loss(now)
+        {
+            let trouble = machine.trouble();
+            *known = Some(self.reason(machine, loss, trouble));
+        }
+        match &*known {
+            Some(reason) => Status::Lost { reason: reason.clone() },
+            None => held(machine, machine.tenure().deadline(), now),
+        }
+    }
+
+    /// The status of a lease: it ends with the membership, or alone.
+    fn hold_status_of(&self, machine: &mut Machine, key: Key, now: Time) -> Status {
+        match machine.loss_of(key, now) {
+            Some((_, loss @ Loss::Lease(_))) => {
+                let trouble = machine.trouble_of(key);
+                Status::Lost { reason: self.reason(machine, loss, trouble) }
+            }
+            Some((_, loss)) => match self.status_of(machine, now) {
+                lost @ Status::Lost { .. } => lost,
+                _ => Status::Lost { reason: self.reason(machine, loss, None) },
+            },
+            None => match self.status_of(machine, now) {
+                lost @ Status::Lost { .. } => lost,
+                _ => held(machine, machine.held_until(key), now),
+            },
+        }
+    }
+
+    /// In the words of the public errors, why something is lost.
+    pub(crate) fn reason(&self, machine: &mut Machine, loss: Loss, trouble: Option<Trouble>) -> LossReason {
+        let cause = || trouble.and_then(|trouble| self.troubles.error(&self.io, trouble));
+        match loss {
+            Loss::Left => LossReason::Left,
+            Loss::Detached => LossReason::Detached,
+            Loss::Panicked => LossReason::Panicked,
+            Loss::Lease(holding::Loss::Unverified) => LossReason::Unverified { cause: cause() },
+            Loss::Lease(holding::Loss::Taken { owner, version }) => LossReason::Fenced(taker(machine, owner, version)),
+            Loss::Lease(holding::Loss::Erased) => LossReason::BlockErased,
+            Loss::Lease(holding::Loss::Replaced) => LossReason::BlockReplaced,
+            Loss::Host(loss) => match loss.into() {
+                LossReason::Expired { .. } => LossReason::Expired { cause: cause() },
+                reason => reason,
+            },
+        }
+    }
+
+    /// What an I/O of the machine's failed with.
+    pub(crate) fn error(&self, trouble: Option<Trouble>) -> Option<DiskError> {
+        let error = self.troubles.error(&self.io, trouble?)?;
+        Some(Arc::unwrap_or_clone(error))
+    }
+
+    /// A thread has panicked: nothing goes on.
+    pub(crate) fn panicked(&self) {
+        self.with_machine(Machine::panicked);
+        self.tell_waiters();
+    }
+
+    /// Ceases to answer for a lease.
+    pub(crate) fn let_go(&self, key: Key) {
+        self.with_machine(|machine| machine.let_go(key));
+        self.tell_waiters();
+    }
+
+    /// Nobody is to be told any more.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.tell_waiters();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// Who took a resource at `version`, as far as is known.
+pub(super) fn taker(machine: &Machine, owner: Option<Owner>, version: Version) -> Taker {
+    Taker { owner, name: owner.and_then(|owner| machine.name_of(owner)), version }
+}
+
+fn held(machine: &Machine, until: Time, now: Time) -> Status {
+    let timeouts = machine.terms().timeouts;
+    let late_after: Duration = timeouts.fail() - timeouts.late();
+    match now + late_after >= until {
+        true => Status::Late { until },
+        false => Status::Held { until },
     }
 }

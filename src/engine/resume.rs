@@ -7,16 +7,14 @@ use super::hosts::Hosts;
 use super::io::Io;
 use super::join::{LockError, lock_host};
 use super::member::{Member, Tell};
-use super::notices::{Notices, TellNotice};
 use super::operations::Acquired;
 use super::procedure::Driver;
-use super::pulse::Until;
 use super::sightings::{Keeper, Place};
 use crate::disk::Lane;
-use crate::error::{Damage, JoinError, LeaveError, LossReason};
+use crate::error::{Damage, JoinError};
 use crate::format::Block;
 use crate::protocol::delta::{Identity, Tenure, Terms};
-use crate::protocol::holding::{Holding, Loss};
+use crate::protocol::holding;
 use crate::protocol::resumption::{Refusal, Resume, Standing};
 use crate::protocol::{Defect, reading};
 use crate::resume::{Gone, GoneReason, ResumeError};
@@ -29,7 +27,6 @@ pub(crate) struct Request {
     pub(crate) boot: BootId,
     pub(crate) remember: Place,
     pub(crate) tell: Tell,
-    pub(crate) tell_notice: Option<TellNotice>,
 }
 
 /// How a lease is held.
@@ -45,8 +42,7 @@ pub(crate) fn resume(io: Io, terms: Terms, request: Request) -> Result<Arc<Membe
     let keeper = Keeper::of(&request.remember, &io, &terms);
     hosts.recall(keeper.as_ref());
     let started = attempt(&io, &terms, &hosts, &request).and_then(|tenure| {
-        let notices = request.tell_notice.map(Notices::new);
-        Member::start(io.clone(), terms, hosts, tenure, request.tell, notices).map_err(|error| match error {
+        Member::start(io.clone(), terms, hosts, tenure, request.tell).map_err(|error| match error {
             JoinError::System { what, source } => ResumeError::System { what, source },
             other => unreachable!("starting threads fails in no other way: {other}"),
         })
@@ -141,8 +137,7 @@ impl Member {
         };
         let go_on = |mode, version, own| {
             let passed = view.claimed_by_others(me.host).collect();
-            self.resources.adopt(resource, mode, version, own);
-            self.pulse.hold(resource, version, Holding::new(&self.subject(resource), span.started, passed));
+            self.pulse.with_machine(|machine| machine.adopt(resource, (mode, version), own, span.started, passed));
         };
         let unforced = |version| Acquired { version, overridden: Vec::new() };
         match standing {
@@ -152,9 +147,10 @@ impl Member {
             }
             Standing::Held(LeaseMode::Exclusive, version) => {
                 let now = self.io.now();
-                let overridden = self.hosts.with_observer(|observer| view.overridden(me, version, observer, now));
+                let overridden = self.with_observer(|observer| view.overridden(me, version, observer, now));
+                let until = |owner: &Owner| self.with_observer(|observer| observer.acts_until(owner.host, now));
+                let overridden = overridden.iter().map(|owner| (*owner, until(owner))).collect();
                 go_on(LeaseMode::Exclusive, version, own);
-                let overridden = self.act_until(&overridden);
                 Ok(Some((LeaseMode::Exclusive, Acquired { version, overridden })))
             }
             Standing::Upgrading(version) => {
@@ -172,39 +168,18 @@ impl Member {
             Standing::Superseded { mode, version, by, owner } => {
                 // The program stops within G; then it is given back, as what is taken by force always is.
                 go_on(mode, version, own);
-                self.lose_hold(resource, version, Loss::Taken { owner, version: by });
+                let loss = holding::Loss::Taken { owner, version: by };
+                self.pulse.with_machine(|machine| machine.lose_lease((resource.offset, version), loss));
                 gone(version, GoneReason::Superseded { version: by, owner })
             }
             Standing::Leftover => {
                 let version = own.instance;
-                self.resources.adopt(resource, LeaseMode::Exclusive, version, own);
+                go_on(LeaseMode::Exclusive, version, own);
                 self.release_later(resource, version);
+                self.pulse.let_go((resource.offset, version));
                 unknown(GoneReason::Released)
             }
             Standing::Nothing => unknown(GoneReason::Released),
         }
-    }
-
-    /// Ends the membership and leaves everything on disk as it is. Nothing may be under way, and the index not be held
-    /// for a change.
-    pub(crate) fn detach(&self, index_guard: &Resource) -> Result<(), LeaveError> {
-        self.close()?;
-        let mut busy = self.resources.wait_idle(self.terms.timeouts.io() * 4);
-        let held = self.resources.held();
-        busy.retain(|name| *name == index_guard.name || held.iter().all(|(resource, _)| resource.name != *name));
-        if !busy.is_empty() {
-            self.pulse.reopen();
-            return Err(LeaveError::LeasesHeld { resources: busy });
-        }
-        self.end(Until::Over);
-        self.io.close();
-        let settled = self.io.settle(0..u64::MAX, self.terms.timeouts.fail());
-        let held = self.pulse.held();
-        self.pulse.lose(LossReason::Detached);
-        if !settled {
-            return Err(LeaveError::InFlight { host: self.host(), writes: self.io.writes_in_flight() });
-        }
-        self.io.let_go();
-        held.map(|_| ()).map_err(LeaveError::Lost)
     }
 }

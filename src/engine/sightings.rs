@@ -33,7 +33,6 @@ use rustix::process::geteuid;
 use super::identity;
 use super::io::Io;
 use super::member::Member;
-use super::pulse::Until;
 use crate::format::checksum;
 use crate::protocol::delta::Terms;
 use crate::protocol::identity::hash;
@@ -143,7 +142,7 @@ impl Member {
         let mut kept = keeper.recall();
         let mut goes_on = true;
         loop {
-            let seen = self.hosts.with_observer(|observer| Sightings::of(keeper.boot, keeper.nonce, observer));
+            let seen = self.with_observer(|observer| Sightings::of(keeper.boot, keeper.nonce, observer));
             // What can't be written is not missed.
             if seen != kept && keeper.write(&seen).is_ok() {
                 kept = seen;
@@ -151,7 +150,7 @@ impl Member {
             if !goes_on {
                 return;
             }
-            goes_on = self.pulse.sleep(self.io.now() + self.terms.timeouts.dead() / 4, Until::Stopped);
+            goes_on = self.pulse.sleep_to_end(self.io.now() + self.terms.timeouts.dead() / 4);
         }
     }
 

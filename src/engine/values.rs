@@ -1,48 +1,66 @@
-//! Writes the value blocks of resources that are held.
-
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use parking_lot::Mutex;
+//! Single writes for a caller: value blocks, requests, sectors of the index.
 
 use super::member::Member;
-use crate::disk::Lane;
-use crate::error::ValueError;
-use crate::protocol::procedure::Window;
+use crate::error::{DiskCause, DiskError, LossReason};
+use crate::format::Request;
+use crate::protocol::member::{Answer, Command, Key, Loss, Unwritten};
 use crate::types::{Resource, Version};
 
-/// Under which version this membership has written the value of the resource at each place.
-#[derive(Debug, Default)]
-pub(crate) struct Values(Mutex<BTreeMap<u64, Version>>);
-
-impl Values {
-    /// Whether the holder of that version has written a value.
-    pub(crate) fn written(&self, resource: &Resource, version: Version) -> bool {
-        self.0.lock().get(&resource.offset) == Some(&version)
-    }
+/// Why something was not written, or counts as not written.
+pub(crate) enum WriteError {
+    /// What it is written under is lost.
+    Lost(LossReason),
+    Disk(DiskError),
 }
 
 impl Member {
-    /// Writes the sector at `at` of the device, the value block of a resource that is held at `version`.
-    pub(crate) fn write_value(
-        &self,
-        resource: &Resource,
-        version: Version,
-        at: u64,
-        sector: Vec<u8>,
-    ) -> Result<(), ValueError> {
-        let held = || self.pulse.held_here((resource.offset, version)).map_err(ValueError::Lost);
-        let window = Window { before: held()?, timeout: self.terms.timeouts.io() };
-        self.io.write(Lane::General, at, sector, window)?;
-        self.values.0.lock().insert(resource.offset, version);
-        // What was confirmed too late may already have been over a value of the next owner.
-        held().map(|_| ())
+    /// Writes the value block of a resource that is held at `version`.
+    pub(crate) fn write_value(&self, resource: &Resource, version: Version, sector: Vec<u8>) -> Result<(), WriteError> {
+        let at = resource.offset + self.terms.geometry.value_offset().unwrap_or_default();
+        let len = sector.len();
+        let command = Command::WriteValue { resource: *resource, version, sector };
+        self.written(command, Some((resource.offset, version)), (at, len))
     }
 
-    /// Waits until no write to the value block is in flight: once the lease is released it could land over a value of
-    /// the next owner.
-    pub(crate) fn settle_value(&self, resource: &Resource, timeout: Duration) -> bool {
-        let Some(at) = self.terms.geometry.value_offset().map(|within| resource.offset + within) else { return true };
-        self.io.settle(at..at + self.terms.geometry.sector_bytes() as u64, timeout)
+    /// Writes a sector of the index, whose guard is held at `version`.
+    pub(crate) fn write_index(
+        &self,
+        guard: (Resource, Version),
+        offset: u64,
+        sector: Vec<u8>,
+    ) -> Result<(), WriteError> {
+        let len = sector.len();
+        let key = (guard.0.offset, guard.1);
+        self.written(Command::WriteIndex { guard, offset, sector }, Some(key), (offset, len))
+    }
+
+    /// Writes the request record of a resource, unless it says so already.
+    pub(crate) fn write_request(&self, resource: &Resource, request: Request) -> Result<(), WriteError> {
+        let geometry = self.terms.geometry;
+        let place = (resource.offset + geometry.request_offset(), geometry.sector_bytes());
+        self.written(Command::WriteRequest(*resource, request), None, place)
+    }
+
+    fn written(&self, command: Command, under: Option<Key>, (offset, len): (u64, usize)) -> Result<(), WriteError> {
+        let lost = |loss: Loss| match under {
+            Some(key) => self.why_of(key, loss),
+            None => self.why(loss),
+        };
+        match self.ask(command).map_err(WriteError::Lost)? {
+            Answer::Wrote(Err(Unwritten::Lost(loss))) => Err(WriteError::Lost(lost(loss))),
+            Answer::Wrote(Err(Unwritten::Failed(trouble))) => {
+                let busy = || {
+                    let cause = DiskCause::TimedOut(self.terms.timeouts.io());
+                    self.io.error(offset, len, true, cause)
+                };
+                Err(WriteError::Disk(self.pulse.error(trouble).unwrap_or_else(busy)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the holder of that version has written a value.
+    pub(crate) fn has_written(&self, resource: &Resource, version: Version) -> bool {
+        self.pulse.with_machine(|machine| machine.has_written(resource, version))
     }
 }

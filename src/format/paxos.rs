@@ -57,7 +57,8 @@ pub struct Leader {
 pub struct LeaderExtension {
     /// The nonce of the lockspace, drawn when it was formatted.
     pub nonce: u32,
-    /// Whether every claim below this version belongs to a generation that was gone when this version was begun.
+    /// Whether nobody who may be active claims an earlier version: when this one was begun each of those was given up,
+    /// or its generation was over or dead. That stays true.
     pub judged: bool,
 }
 
@@ -101,6 +102,11 @@ impl Leader {
     /// Whether nobody owns it.
     pub const fn is_free(&self) -> bool {
         self.timestamp == 0
+    }
+
+    /// Whether every claim below its version was judged, and is over.
+    pub fn is_judged(&self) -> bool {
+        self.extension.is_some_and(|extension| extension.judged)
     }
 
     /// Reads a leader from its sector, which stands at byte `at` of its device.

@@ -8,6 +8,8 @@ use super::procedure::Sectors;
 use super::resource::Hold;
 use super::rules::in_force;
 use super::{Defect, Seen, reading};
+#[cfg(doc)]
+use crate::format::LeaderExtension;
 use crate::format::{Block, BlockExtension, Geometry, Leader, numbers};
 use crate::types::{Generation, HostId, Name, Owner, Time, Version};
 
@@ -129,16 +131,19 @@ impl AreaView {
         // Who committed another's value doesn't know for how long that is held.
         let hold = |owner: Owner| if leader.short_hold { Hold::Short } else { self.hold_of(owner.host) };
         let named = self.named(leader).map(|owner| (leader.version, owner, hold(owner)));
-        // The leader's owner is judged with what it says of being free.
-        let (version, owner) = (leader.version, leader.owner);
-        let claims = self
-            .claims(leader.version, end)
-            .chain(self.handed_over(leader.version, end))
-            .filter(move |claim| (claim.0, Some(claim.1)) != (version, owner) && in_force!(ClaimsCount))
-            .map(|(version, owner)| (version, owner, self.hold_of(owner.host)));
+        let claims = self.unnamed(leader, end).filter(|_| in_force!(ClaimsCount));
+        let claims = claims.map(|(version, owner)| (version, owner, self.hold_of(owner.host)));
         let sharers = self.sharing().filter(|_| in_force!(SharersCount));
         let sharers = sharers.map(|(version, owner)| (version, owner, Hold::Shared));
         named.into_iter().chain(claims).chain(sharers)
+    }
+
+    /// Who has or may have a version below `end` that `leader` does not name them for.
+    pub fn unnamed(&self, leader: &Leader, end: Version) -> impl Iterator<Item = (Version, Owner)> {
+        // The leader's owner is judged with what it says of being free.
+        let (version, owner) = (leader.version, leader.owner);
+        let claims = self.claims(Some(leader), end).chain(self.handed_over(leader.version, end));
+        claims.filter(move |claim| (claim.0, Some(claim.1)) != (version, owner))
     }
 
     /// Who owns a version below `version`, which is `me`'s, and may be active: the resource was taken from them by
@@ -146,22 +151,34 @@ impl AreaView {
     pub fn overridden(&self, me: Owner, version: Version, observer: &mut Observer, now: Time) -> BTreeSet<Owner> {
         let leader = self.leader.good();
         let named = leader.and_then(|leader| self.named(leader));
-        let claims = self.claims(leader.map_or(Version::default(), |leader| leader.version), version);
+        let claims = self.claims(leader, version);
         let shared = self.sharing().filter(|(shared, _)| *shared < version);
         let owners = named.into_iter().chain(claims.chain(shared).map(|(_, owner)| owner));
         owners.filter(|owner| *owner != me && !observer.judge(*owner, now).is_gone()).collect()
     }
 
     /// The versions below `end` that a host's own block says it owns and did not give up: it may hold them. Of those
-    /// that are over by now, when `current` is the leader's version, a sanlock host's don't count: it is never
-    /// overridden by force, and may leave the claim of a ballot that it lost in its block for good.
-    fn claims(&self, current: Version, end: Version) -> impl Iterator<Item = (Version, Owner)> {
-        let from = if in_force!(EarlierClaimsCount) { Version::default() } else { current };
+    /// below the version of `leader`, which are over by now, only the claims of owners that were overridden by force
+    /// mean anything. So none counts where they were [judged](AreaView::judged) before; nor does a sanlock host's: it
+    /// is never overridden, and may leave the claim of a ballot that it lost in its block for good.
+    fn claims(&self, leader: Option<&Leader>, end: Version) -> impl Iterator<Item = (Version, Owner)> {
+        let current = leader.map_or(Version::default(), |leader| leader.version);
+        let judged = leader.is_some_and(|leader| self.judged(leader)) && in_force!(JudgedClaimsAreOver);
+        let from = if judged || !in_force!(EarlierClaimsCount) { current } else { Version::default() };
         self.good_blocks().filter_map(move |(host, block)| {
             let (version, owner) = claim(host, block)?;
             let may_stand = version > current || block.extension.is_some();
             (version >= from && version < end && may_stand).then_some((version, owner))
         })
+    }
+
+    /// Whether whoever committed `leader` had judged every claim below its version and passed over nobody
+    /// ([`LeaderExtension::judged`]), in this area as it is now: its writer's own block shows that it came as far as
+    /// that version. Where an area was wiped, or set back, versions begin again below a leader that was on its way.
+    fn judged(&self, leader: &Leader) -> bool {
+        let block = HostId::new(leader.writer.id).and_then(|host| self.blocks.get(&host)).and_then(Seen::good);
+        let shown = block.is_some_and(|block| block.instance >= leader.version);
+        leader.is_judged() && (shown || !in_force!(JudgedIsShown))
     }
 
     /// The versions below `end` and after the leader's `current` one that were handed over to a host which asks for

@@ -108,6 +108,11 @@ impl Holding {
         self.looked.filter(|_| in_force!(LookedAtInTime)).map(|looked| looked + self.timeouts.fail())
     }
 
+    /// When the last look began that showed it as it is to be. `None`: nobody looks.
+    pub const fn looked_at(&self) -> Option<Time> {
+        self.looked
+    }
+
     /// Since when it is lost alone, and why. Once it is it stays so.
     pub const fn loss(&self) -> Option<&(Time, Loss)> {
         self.loss.as_ref()

@@ -21,6 +21,9 @@
 //! | [`reading`] | what sectors say in this formatting of the device |
 //! | [`record`] | nothing: the same for machines that work on one delta record |
 //! | [`resource`] | a lease of either mode: judge, ballot, commit, wait, take over, convert, repair, release, give up |
+//! | [`procedure`] | nothing: what machines that read, write and wait on sectors have in common |
+//! | [`record`] | nothing: the same for machines that work on one delta record |
+//! | [`resource`] | a lease, exclusive or shared: judge, ballot, commit, take over, convert, repair, release, give up |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
 //! coordination" (Chockler and Malkhi, 2004) for the delta lease. docs/design argues what was added to them.
@@ -35,6 +38,7 @@ pub mod holding;
 pub mod identity;
 pub mod liveness;
 pub mod looks;
+pub mod member;
 pub mod mend;
 pub mod procedure;
 pub mod reading;

@@ -103,6 +103,12 @@ mod switch {
         VersionIsExpected,
         /// A live owner that was overridden is waited for by whoever comes after the one that did it.
         EarlierClaimsCount,
+        /// A leader says that earlier claims were judged only where its ballot passed over nobody who was live.
+        JudgedIsProven,
+        /// Claims that were judged are not judged again.
+        JudgedClaimsAreOver,
+        /// A leader that says so counts only beside a block of its writer that came as far.
+        JudgedIsShown,
         /// A sanlock host is not overridden: it would not notice.
         SanlockIsNotForced,
         /// A version that a late leader shows is not held when it was overridden before.

@@ -10,13 +10,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::acquire::Wait;
-use crate::disk::Lane;
-use crate::engine::pulse::Until;
+use crate::engine::values::WriteError;
 use crate::error::{AcquireError, Damage, DiskError, LossReason};
 use crate::format::Request;
 use crate::lease::Lease;
 use crate::membership::Membership;
-use crate::protocol::procedure::Window;
 use crate::types::{HostId, LeaseMode, Resource, Time, Version};
 
 pub use index::EntryFlaw;
@@ -198,6 +196,15 @@ pub enum RepairError {
     Disk(#[from] DiskError),
 }
 
+impl From<WriteError> for RepairError {
+    fn from(error: WriteError) -> RepairError {
+        match error {
+            WriteError::Lost(reason) => RepairError::Lost(reason),
+            WriteError::Disk(error) => error.into(),
+        }
+    }
+}
+
 impl Membership {
     /// Repairs one thing that [`Lockspace::examine`](crate::Lockspace::examine) found.
     ///
@@ -245,19 +252,14 @@ impl Membership {
                 }
                 Err(AcquireError::Held { .. } | AcquireError::Shared { .. } | AcquireError::BlockDamaged { .. })
                     if deadline.is_some_and(|deadline| now < deadline)
-                        && self.member.pulse.sleep(now + self.lockspace.timeouts().renewal(), Until::Closing) => {}
+                        && self.member.pulse.sleep(now + self.lockspace.timeouts().renewal()) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
     fn repair_request(&self, resource: &Resource) -> Result<Repaired, RepairError> {
-        let geometry = self.lockspace.geometry();
-        let at = resource.offset + geometry.request_offset();
-        let request = Request::default().encode(geometry);
-        let before = self.member.pulse.held().map_err(RepairError::Lost)?;
-        let window = Window { before, timeout: self.lockspace.timeouts().io() };
-        self.member.io.write(Lane::General, at, request, window)?;
+        self.member.write_request(resource, Request::default())?;
         Ok(Repaired::Request)
     }
 

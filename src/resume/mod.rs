@@ -94,7 +94,7 @@ impl Lockspace {
         if (token.lockspace, token.nonce) != (self.terms.lockspace, self.terms.nonce) {
             return Err(ResumeError::OtherLockspace { device, found: self.name(), lockspace: token.lockspace });
         }
-        let JoinOptions { machine, remember, tell, tell_notice, watchdog, .. } = options;
+        let JoinOptions { machine, remember, tell, watchdog, .. } = options;
         let host = token.owner.host;
         let machine = match identity::machine(machine.as_deref()) {
             Ok(machine) => machine,
@@ -107,10 +107,10 @@ impl Lockspace {
             (Some((_, boot)), Some(now)) if boot != now => return Err(ResumeError::Rebooted { device, host }),
             (Some(_), Some(boot)) => boot,
         };
-        let request = Request { owner: token.owner, machine, boot, remember, tell, tell_notice };
+        let request = Request { owner: token.owner, machine, boot, remember, tell };
         let member = resume::resume(self.io.for_member(), self.terms.clone(), request)?;
         // Until it is known what is held nothing may be given back: dropping a membership would give the host id back.
-        let scanned = member.hosts.scan_all(&member.io, Some(&member.pulse)).map_err(ResumeError::Disk);
+        let scanned = member.wait_for_scan().map_err(ResumeError::Disk);
         let found = scanned.and_then(|_| Ok(self.resources_to_resume(token)?));
         // What follows does not fail any more: a watchdog that was started protects what is held from here on.
         let watched = found.and_then(|resources| {
@@ -184,9 +184,10 @@ impl Membership {
     /// Reads and writes nothing.
     ///
     /// Take it after the join and keep it outside of this process, and again after each acquire and conversion: then
-    /// the next process is told of every lease that is gone. A lease that the token doesn't list is found too, but for
-    /// two cases in which it may be given up: a late write of a dead host has set back what the device says of it; or
-    /// it is shared, and another host has tried since to get the resource for itself alone.
+    /// the next process is told of every lease that is gone. In a child of this process, made by `fork`, it lists none.
+    /// A lease that the token doesn't list is found too, but for two cases in which it may be given up: a late write of
+    /// a dead host has set back what the device says of it; or it is shared, and another host has tried since to get
+    /// the resource for itself alone.
     pub fn token(&self) -> ResumeToken {
         token(&self.member)
     }
@@ -217,17 +218,20 @@ impl Membership {
 }
 
 fn token(member: &Member) -> ResumeToken {
-    let tenure = member.pulse.tenure();
-    let record = tenure.record();
+    let record = member.pulse.record();
+    let leases = match member.pulse.is_forked() {
+        true => Vec::new(),
+        false => member.pulse.with_machine(|machine| machine.leases().held().collect()),
+    };
     let (machine, boot) =
         record.extension.as_ref().map_or((None, None), |extension| (extension.machine, extension.boot));
     ResumeToken {
         nonce: member.terms.nonce,
         lockspace: member.terms.lockspace,
-        owner: tenure.me(),
+        owner: member.pulse.me(),
         host_name: record.host_name,
         machine,
         boot,
-        leases: member.resources.leases(),
+        leases,
     }
 }

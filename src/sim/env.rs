@@ -70,7 +70,7 @@ impl Eq for Due {}
 /// A write whose host was paused before its submission.
 pub(super) struct Stalled {
     pub(super) epoch: u64,
-    /// Before its window was looked at.
+    /// Before the clock was looked at for it.
     pub(super) unchecked: bool,
     pub(super) submission: Submission,
 }

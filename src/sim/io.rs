@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::env::{Env, Event, NONCE, Stalled};
 use super::host::{Answer, Completion, Signal, Tag};
-use super::storage::{Action, Area, Io, SECTOR, Sector, delta_at, is_of, readable};
+use super::storage::{Action, Area, Io, SECTOR, Sector, Storage, delta_at, is_of, readable};
 use crate::protocol::declare::declared_by;
-use crate::protocol::procedure::Window;
+use crate::protocol::procedure::{Window, Write};
 use crate::protocol::{Seen, Written, reading};
 use crate::types::{HostId, Time};
 
@@ -18,49 +18,40 @@ pub(super) struct Submission {
     /// On the host's clock, before the check that comes before the submission.
     pub(super) started: Time,
     pub(super) action: Action,
-    pub(super) window: Window,
+    /// It is submitted before this, or not at all.
+    pub(super) before: Time,
+    /// After which its process is told that it takes too long. `None`: it is told of the end alone.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Env {
-    /// When something may be submitted at any time, and takes as long as an I/O may.
-    fn unbounded(&self) -> Window {
-        Window { before: Time::MAX, timeout: self.options.timeouts.io() }
-    }
-
-    pub(super) fn read(&mut self, host: usize, tag: Tag, disk: usize, offsets: Vec<u64>) {
-        self.read_within(host, tag, disk, offsets, self.unbounded());
-    }
-
-    pub(super) fn read_within(&mut self, host: usize, tag: Tag, disk: usize, offsets: Vec<u64>, window: Window) {
+    /// Submits a read. Where it has a timeout, its process is told of that.
+    pub(super) fn read(&mut self, host: usize, tag: Tag, disk: usize, offsets: Vec<u64>, timeout: Option<Duration>) {
         let action = Action::Read { offsets: offsets.into(), sectors: Vec::new() };
-        self.submit(Submission { host, tag, disk, started: self.local(host), action, window });
+        let (started, before) = (self.local(host), Time::MAX);
+        self.submit(Submission { host, tag, disk, started, action, before, timeout });
     }
 
-    /// Submits a write whose deadline was checked just now; or pauses the host in between. One of several sectors may
-    /// tear: each lands at one of two moments or, where it fails or its machine loses power, perhaps never.
-    pub(super) fn write(&mut self, host: usize, tag: Tag, disk: usize, offset: u64, bytes: Vec<u8>) {
-        self.write_within(host, tag, disk, offset, bytes, self.unbounded());
-    }
-
-    /// Submits a write if its window is open; or pauses the host before, on either side of that check.
-    pub(super) fn write_within(
+    /// Submits a write if it is in time; or pauses the host before, on either side of that check. A write of several
+    /// sectors may tear: each lands at one of two moments or, where it fails or its machine loses power, perhaps never.
+    pub(super) fn write(
         &mut self,
         host: usize,
         tag: Tag,
         disk: usize,
-        offset: u64,
-        bytes: Vec<u8>,
-        window: Window,
+        (offset, bytes): (u64, &[u8]),
+        before: Time,
+        timeout: Option<Duration>,
     ) {
         let started = self.local(host);
-        let action = Action::write(offset, &bytes);
-        let submission = Submission { host, tag, disk, started, action, window };
+        let action = Action::write(offset, bytes);
+        let submission = Submission { host, tag, disk, started, action, before, timeout };
         let stall = self.options.faults.stall;
         if !self.quiet && !self.machines[host].paused && self.random.chance(stall) {
             self.pause(host);
         }
         let paused = self.machines[host].paused;
-        let unchecked = paused && window.before < Time::MAX && self.random.chance(500);
+        let unchecked = paused && before < Time::MAX && self.random.chance(500);
         if !unchecked && !self.is_in_time(&submission) {
             return;
         }
@@ -70,6 +61,12 @@ impl Env {
         } else {
             self.submit(submission);
         }
+    }
+
+    /// Whether a host has a write in flight to any of these sectors of the first disk.
+    pub(super) fn is_writing(&self, host: usize, write: &Write) -> bool {
+        let range = write.offset..write.offset + write.bytes.len() as u64;
+        self.storage.writing(host, |disk, at| disk == 0 && range.contains(&at))
     }
 
     /// Goes on with a write before which the host was paused.
@@ -89,22 +86,22 @@ impl Env {
         }
     }
 
-    /// Whether a write may be submitted; the one place that looks at its window. Who may not is told so.
+    /// Whether a write may be submitted; the one place that looks at the clock for it. Who may not is told so.
     fn is_in_time(&mut self, submission: &Submission) -> bool {
-        let &Submission { host, tag, started, window, .. } = submission;
-        let open = window.is_open(started);
+        let &Submission { host, tag, started, before, .. } = submission;
+        let open = Window { before, timeout: Duration::ZERO }.is_open(started);
         if !open {
-            let completion = Completion { tag, started, late: false, stale: false, answer: Answer::TooLate };
+            let completion = Completion { tag, started, late: false, answer: Answer::TooLate };
             let epoch = self.machines[host].epoch;
             self.at(self.now, Event::Signal { host, epoch, signal: Signal::Io(completion) });
-        } else if !matches!(tag, Tag::Join | Tag::Resume) {
+        } else if !matches!(tag, Tag::Starting { .. }) {
             self.check.writes(host, self.now);
         }
         open
     }
 
     pub(super) fn submit(&mut self, submission: Submission) {
-        let Submission { host, tag, disk, started, mut action, window } = submission;
+        let Submission { host, tag, disk, started, mut action, timeout, .. } = submission;
         let timeouts = self.options.timeouts;
         let (writes, is_whole) = match &action {
             Action::Write { parts, .. } => (true, parts.len() > 1),
@@ -122,7 +119,7 @@ impl Env {
             let faults = &self.options.faults;
             let (slow, hung, eio) = (faults.slow, faults.hung, faults.eio);
             let (hung, spans) = match tag {
-                Tag::Declare if faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
+                Tag::Member { others: true, .. } if faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
                 _ => (hung, 3),
             };
             let most = match (self.random.chance(slow), writes && self.random.chance(hung)) {
@@ -155,7 +152,19 @@ impl Env {
             }
         }
         let epoch = self.machines[host].epoch;
-        let io = Io { host, epoch, tag, disk, started, action, fails, is_whole, late: false, stale: false };
+        let io = Io {
+            host,
+            epoch,
+            tag,
+            disk,
+            started,
+            timed: timeout.is_some(),
+            action,
+            fails,
+            is_whole,
+            late: false,
+            stale: false,
+        };
         self.trace(|| match &io.action {
             Action::Write { offset, parts } => {
                 let (count, lands) = (parts.len(), parts.iter().filter(|part| part.lands).count());
@@ -169,9 +178,19 @@ impl Env {
             self.at(self.now + first, Event::Takes(id));
         }
         self.at(self.now + completes, Event::Completes(id));
-        let times_out = self.machines[host].clock.world(started + window.timeout).max(self.now);
+        let times_out = self.machines[host].clock.world(started + timeout.unwrap_or(timeouts.io())).max(self.now);
         if self.now + completes >= times_out {
             self.at(times_out, Event::TimesOut(id));
+        }
+    }
+
+    /// What a scan reads of a stale copy. Who is there it doesn't hide: while the copy is younger than the own last
+    /// renewal nothing tells that it is stale.
+    fn stale_sector(&self, host: usize, copy: &Storage, disk: usize, offset: u64) -> Sector {
+        let own = self.check.host_id(host).is_some_and(|id| delta_at(id) == offset);
+        match !own && copy.delta(offset).good().is_some_and(|record| record.generation == 0) {
+            true => self.storage.sector(disk, offset),
+            false => copy.sector(disk, offset),
         }
     }
 
@@ -183,20 +202,25 @@ impl Env {
 
     pub(super) fn takes(&mut self, id: u64) {
         let Some(mut io) = self.storage.ios.remove(&id) else { return };
+        let mut random = self.random.clone();
         match &mut io.action {
             Action::Read { offsets, sectors } => {
-                let stale = self.machines[io.host].stale.as_deref().filter(|_| matches!(io.tag, Tag::Scan { .. }));
-                let storage = stale.unwrap_or(&self.storage);
+                let stale = self.machines[io.host].stale.as_deref().filter(|_| is_scan(offsets));
+                let sector = |env: &Env, offset| match stale {
+                    Some(copy) => env.stale_sector(io.host, copy, io.disk, offset),
+                    None => env.storage.sector(io.disk, offset),
+                };
                 if sectors.is_empty() {
                     io.stale = stale.is_some();
-                    sectors.extend(offsets.iter().map(|offset| storage.sector(io.disk, *offset)));
+                    sectors.extend(offsets.iter().map(|offset| sector(self, *offset)));
                 } else if io.stale == stale.is_some() {
-                    for (offset, sector) in offsets.iter().zip(sectors) {
-                        if self.random.chance(500) {
-                            *sector = storage.sector(io.disk, *offset);
+                    for (offset, read) in offsets.iter().zip(sectors) {
+                        if random.chance(500) {
+                            *read = sector(self, *offset);
                         }
                     }
                 }
+                self.random = random;
             }
             Action::Write { offset, parts } => {
                 let is_first = std::mem::take(&mut io.is_whole);
@@ -213,7 +237,7 @@ impl Env {
 
     fn part_lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, tag: Tag, late: bool) {
         self.check.counters.late_landings += u64::from(late);
-        if tag == Tag::Declare
+        if matches!(tag, Tag::Member { others: true, .. })
             && let (Seen::Good(before), Seen::Good(after)) =
                 (self.storage.delta(offset), reading::record(readable(&bytes), offset, NONCE))
         {
@@ -278,28 +302,36 @@ impl Env {
         let Some(io) = self.storage.ios.remove(&id) else { return };
         let answer = match io.action {
             // Its process reads no more than once for each reason; it gave this one up.
-            Action::Read { .. } if io.late => return,
+            Action::Read { .. } if io.late && io.timed => return,
             Action::Read { .. } if io.fails => Answer::Failed,
             Action::Read { offsets, sectors } => Answer::Read(offsets, sectors),
             Action::Write { .. } if io.fails => Answer::Wrote(Written::Failed),
             Action::Write { .. } => Answer::Wrote(Written::Done),
         };
-        let completion = Completion { tag: io.tag, started: io.started, late: io.late, stale: io.stale, answer };
+        let completion = Completion { tag: io.tag, started: io.started, late: io.late, answer };
         self.at(self.now, Event::Signal { host: io.host, epoch: io.epoch, signal: Signal::Io(completion) });
     }
 
     pub(super) fn times_out(&mut self, id: u64) {
         let Some(io) = self.storage.ios.get_mut(&id) else { return };
         io.late = true;
+        if !io.timed {
+            return;
+        }
         let answer = match io.action {
             Action::Read { .. } => Answer::Failed,
             Action::Write { .. } => Answer::Wrote(Written::InFlight),
         };
-        let completion = Completion { tag: io.tag, started: io.started, late: false, stale: false, answer };
+        let completion = Completion { tag: io.tag, started: io.started, late: false, answer };
         let (host, epoch) = (io.host, io.epoch);
         self.trace(|| format!("host {host}: {:?} timed out", completion.tag));
         self.at(self.now, Event::Signal { host, epoch, signal: Signal::Io(completion) });
     }
+}
+
+/// Whether what is read is the records of hosts, for a scan.
+fn is_scan(offsets: &[u64]) -> bool {
+    offsets.len() > 1 && Area::at(offsets[0]).is_none()
 }
 
 #[cfg(test)]
@@ -313,7 +345,8 @@ mod tests {
     fn landed(seed: u64, power_off: bool) -> Vec<usize> {
         let mut env = Env::new(Options::calm(seed, 1, Duration::from_secs(1)), false);
         let at = |sector| Area::of_resource(0).offset() + SECTOR * sector;
-        env.write(0, Tag::Renew, 0, at(1), vec![7; (SECTORS * SECTOR) as usize]);
+        let bytes = vec![7; (SECTORS * SECTOR) as usize];
+        env.write(0, Tag::Starting { joins: false }, 0, (at(1), &bytes), Time::MAX, None);
         let count = |env: &Env| (1..=SECTORS).filter(|sector| env.storage.sector(0, at(*sector))[0] == 7).count();
         let mut counts = Vec::new();
         while let Some(due) = env.queue.pop() {

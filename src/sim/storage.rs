@@ -7,7 +7,7 @@ use super::env::{NONCE, name};
 use super::host::Tag;
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::{Defect, Seen, reading};
-use crate::types::{HostId, Name, Time, Version};
+use crate::types::{HostId, Name, Resource, Time, Version};
 
 /// Bytes of a sector.
 pub(super) const SECTOR: u64 = 512;
@@ -51,9 +51,9 @@ impl Area {
         HostId::new(((offset - self.offset()) / SECTOR).checked_sub(1)?)
     }
 
-    /// Whether the sector at `offset` is one of it.
-    pub(super) fn has(self, offset: u64) -> bool {
-        Area::at(offset) == Some(self)
+    /// The resource.
+    pub(super) fn resource(self) -> Resource {
+        Resource { name: self.name(), offset: self.offset() }
     }
 
     /// The resource's name.
@@ -115,6 +115,8 @@ pub(super) struct Io {
     /// On the host's clock, before the check that came before the submission.
     pub(super) started: Time,
     pub(super) action: Action,
+    /// Its process is told when it takes too long.
+    pub(super) timed: bool,
     /// It is going to be reported as failed.
     pub(super) fails: bool,
     /// It is of several sectors, and its first moment has not come: each of them is seen or lands at the first or at

@@ -354,7 +354,7 @@ mod tests {
         let key = lease.key();
         let (subject, ladder) = (member.pulse.subject(key), member.ladder());
         let escalation = Escalation::new(ladder.deadlines(member.pulse.standing(subject).until));
-        member.pulse.lose_hold(key, Loss::Unverified, LossReason::Unverified { cause: None });
+        member.pulse.with_machine(|machine| machine.lose_lease(key, Loss::Unverified));
         thread::sleep(ladder.grace());
         let (told, steps) = channel();
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).expect("a descriptor"));

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use leasehold::disk::{Fault, Lane, MemoryDisk, Plan, Request};
-use leasehold::{AcquireError, JoinOptions, LeaveError, Lockspace, LossReason, Status, Wait};
+use leasehold::{AcquireError, CreateError, JoinOptions, LeaveError, Lockspace, LossReason, Status, Wait};
 
 use crate::common::answers::{AtOnce, held_by};
 use crate::common::devices::{disk, folder, join, lockspace, text, with_resources};
@@ -233,4 +233,40 @@ fn a_join_that_is_dropped_by_a_panic_leaves_nothing_behind() {
     until("a join", || joining.is_done());
     dropped_by_a_panic(joining);
     assert!(lockspace.hosts(Duration::ZERO).unwrap().iter().all(|host| host.timestamp == 0));
+}
+
+/// Nobody knows what the program did not come to.
+#[test]
+fn a_program_that_panics_when_it_is_called_back_has_lost_its_membership_and_nothing_is_renewed_for_it() {
+    let panics = || JoinOptions::new().on_status(|_| panic!("on purpose"));
+    let scene = Scene::with(steady(), JoinOptions::new);
+    let other = scene.other(3);
+    let membership = memory::join(&Lockspace::open(scene.path.clone()).unwrap(), || panics().host_id(id(2)));
+    until("the loss", || membership.status() == Status::Lost { reason: LossReason::Panicked });
+    let refused = membership.try_acquire(&scene.resource).unwrap_err();
+    assert!(matches!(refused, AcquireError::Lost(LossReason::Panicked)), "{refused}");
+    let refused = membership.create("another", Wait::No).unwrap_err();
+    assert!(matches!(refused, CreateError::Guard(AcquireError::Lost(_))), "{refused}");
+    let at = membership.lockspace().geometry().delta_offset(id(2));
+    let record = || sector(&scene.disk, at);
+    let before = record();
+    let renewals = other.renewal_latencies().len();
+    until("renewals of others", || other.renewal_latencies().len() >= renewals + 3);
+    assert_eq!(record(), before);
+    assert!(matches!(membership.leave(), Err(LeaveError::Lost(LossReason::Panicked))));
+}
+
+/// Whoever leaves knows it by the answer.
+#[test]
+fn who_leaves_or_detaches_is_told_no_loss() {
+    for detaches in [false, true] {
+        let (told, options) = told();
+        let scene = Scene::with(steady(), options);
+        match detaches {
+            true => drop(scene.membership.detach().unwrap()),
+            false => scene.membership.leave().unwrap(),
+        }
+        let lost = told.iter().any(|status| matches!(status, Status::Lost { .. }));
+        assert!(!lost);
+    }
 }

@@ -25,6 +25,8 @@ mod forced;
 mod forking;
 mod formatting;
 #[cfg(feature = "cli")]
+mod ghosts;
+#[cfg(feature = "cli")]
 mod guard;
 mod handover;
 #[cfg(feature = "cli")]

@@ -14,7 +14,7 @@ use crate::common::scene::{Ended, Scene, ended};
 use crate::common::{timeouts, until};
 
 /// A `run` that keeps what it sees in that folder, or nowhere.
-fn run(scene: &Scene, folder: &str, options: &[&str], command: &[&str]) -> Process {
+pub(crate) fn run(scene: &Scene, folder: &str, options: &[&str], command: &[&str]) -> Process {
     let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
     run.args(["run", "--device", "disk"]).args(options).args(["db", "--"]).args(command);
     Process::start(run.current_dir(scene.folder.path()).env("LEASEHOLD_REMEMBER", folder), &scene.mark)

@@ -9,7 +9,7 @@ use leasehold::disk::{FaultDisk, MemoryDisk, Plan};
 use leasehold::format::{AreaSize, Geometry, SectorSize, Value, ValueOrigin};
 use leasehold::{
     AcquireError, AcquireOptions, ConvertError, FormatOptions, JoinOptions, LeaseMode, Lockspace, Membership,
-    ReleaseError, Resource, Timeouts, ValueError, Wait, format,
+    ReleaseError, Resource, Status, Timeouts, ValueError, Wait, format,
 };
 use serde_json::Value as Json;
 
@@ -90,6 +90,23 @@ fn the_next_owner_reads_what_the_last_one_wrote_and_who_that_was() {
     lease.set_value(&[7; 472]).unwrap();
     assert_eq!(lease.value().unwrap().unwrap().data, [7; 472]);
     lease.release().unwrap();
+}
+
+/// Its release waits for the value, whoever asks meanwhile how things are.
+#[test]
+fn a_lease_that_is_dropped_while_its_value_hangs_is_given_back_when_that_has_landed() {
+    let world = World::brief();
+    let (first, second) = (world.join(1), world.join(2));
+    let lease = first.try_acquire(&world.resource).unwrap();
+    world.hold_writes();
+    assert!(matches!(lease.set_value(b"late"), Err(ValueError::Disk(_))));
+    drop(lease);
+    assert!(!matches!(first.status(), Status::Lost { .. }));
+    let refused = second.try_acquire(&world.resource).unwrap_err();
+    assert!(matches!(refused, AcquireError::Held { .. }), "{refused}");
+    world.thaw();
+    let taken = second.acquire(&world.resource, Wait::For(PATIENCE)).unwrap();
+    assert_eq!(taken.value().unwrap().unwrap().data, b"late");
 }
 
 /// The former owner is dead, and its last write lands over the value of the next one.

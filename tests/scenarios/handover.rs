@@ -370,6 +370,21 @@ fn who_waits_to_be_handed_a_resource_does_not_take_what_is_released_or_left_by_t
     }
 }
 
+/// It is in everybody's way, and only its host may write it. Tried: `announce` looks again whatever is damaged: C waits
+/// for B, which waits for A.
+#[test]
+fn who_waits_to_be_handed_what_is_shared_writes_its_damaged_block_again() {
+    let mut world = World::new();
+    world.share(A);
+    let mut b = world.receive(B);
+    world.until(&mut b, |effect| matches!(effect, Effect::Wait(..)));
+    world.blocks.insert(id(B), damage());
+    world.step(&mut b);
+    world.until(&mut b, |effect| matches!(effect, Effect::Wait(..)));
+    assert!(world.view().bad_blocks().next().is_none());
+    world.share(C);
+}
+
 /// Tried: `alone` in `hand_over` is true.
 #[test]
 fn what_is_shared_is_not_handed_over() {

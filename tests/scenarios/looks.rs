@@ -208,8 +208,10 @@ fn a_leader_that_was_never_seen_is_made_of_what_the_area_shows() {
     world.leader.version = Version::new(0);
     let restore = world.look(&mut lease).unwrap();
     let Restoration::Leader(leader) = restore.what else { panic!("{restore:?}") };
-    assert_eq!(Leader { timestamp: 0, writer: right.writer, ..leader.clone() }, Leader { timestamp: 0, ..right });
-    assert!(!leader.is_free());
+    let same = Leader { timestamp: 0, writer: right.writer, extension: right.extension, ..leader.clone() };
+    assert_eq!(same, Leader { timestamp: 0, ..right });
+    // Nothing tells whom the ballot passed over.
+    assert!(!leader.is_free() && !leader.is_judged());
     world.leader_is_damaged = true;
     let restore = world.look(&mut lease).unwrap();
     let Restoration::Leader(lost) = restore.what else { panic!("{restore:?}") };

@@ -61,9 +61,14 @@ impl Picture {
     }
 
     fn take_in(&mut self, info: ResourceInfo) -> Option<Held> {
-        let ResourceInfo { resource, ownership, sharers, asking, damages } = info;
+        let ResourceInfo { resource, ownership, sharers, claims, asking, damages } = info;
         let held = match ownership {
-            Ok(ownership) => {
+            Ok(mut ownership) => {
+                // What keeps others away though the leader says that it is free.
+                let claims = claims.into_iter().map(|(_, owner)| owner).find(|owner| !self.is_gone(*owner));
+                if let (Mode::Free, Some(owner)) = (ownership.mode, claims) {
+                    (ownership.mode, ownership.owner) = (Mode::Exclusive, Some(owner));
+                }
                 let waits = |owner: &Owner| ownership.owner.is_some() && !self.is_gone(*owner);
                 let asking = asking.into_iter().filter(waits).collect();
                 Some(Held { resource, ownership, sharers, asking })

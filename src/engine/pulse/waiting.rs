@@ -1,145 +1,100 @@
-//! Waiting for a time, a change or the end; and the watching thread, which sees a loss though nobody asks.
+//! Waiting for a time or a change; and the watching thread, which tells of a loss though nobody asks.
 
 use std::time::Duration;
 
-use super::Pulse;
-use super::state::State;
 use super::status::{LeaseLoss, Status};
-use crate::types::{Time, Version};
+use super::{Machine, Pulse};
+use crate::error::LossReason;
+use crate::protocol::member::{Key, Loss};
+use crate::types::Time;
 
 /// No wait is longer than this, because waits stand still in suspend while the clock that counts does not.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
-/// How far the leaving of a membership has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Until {
-    /// Nothing new is acquired.
-    Closing,
-    /// Nothing is renewed. What is held runs out at its deadline.
-    Stopped,
-    /// Nobody is told anything any more.
-    Over,
-}
-
 impl Pulse {
-    /// Begins to leave; false when that was begun already, by another thread.
-    pub(crate) fn close(&self) -> bool {
-        let mut state = self.state.lock();
-        let first = state.ended.is_none();
-        state.ended.get_or_insert(Until::Closing);
-        drop(state);
-        self.tell_waiters();
-        first
-    }
-
-    /// Has the membership come as far as `until`, for good.
-    pub(crate) fn end(&self, until: Until) {
-        let mut state = self.state.lock();
-        state.ended = state.ended.max(Some(until));
-        drop(state);
-        self.tell_waiters();
-    }
-
-    /// Takes [`Pulse::close`] back: only for who did that.
-    pub(crate) fn reopen(&self) {
-        self.state.lock().ended = None;
-    }
-
-    pub(crate) fn has_ended(&self, until: Until) -> bool {
-        self.state.lock().ended.is_some_and(|ended| ended >= until)
-    }
-
-    /// Ends the present or the next [`Pulse::sleep_to_renewal`].
-    pub(crate) fn hurry(&self) {
-        self.state.lock().hurried = true;
-        self.tell_waiters();
-    }
-
-    /// Sleeps until `time`; wakes early, and returns false, when the membership is lost or in the state `until`.
-    pub(crate) fn sleep(&self, time: Time, until: Until) -> bool {
-        self.sleep_unless(until, |_| time)
-    }
-
-    /// As [`Pulse::sleep`] for the next renewal, which [`Pulse::hurry`] has made early.
-    pub(crate) fn sleep_to_renewal(&self, time: Time) -> bool {
-        self.sleep_unless(Until::Stopped, |state| if std::mem::take(&mut state.hurried) { Time::ZERO } else { time })
-    }
-
-    /// As [`Pulse::sleep`] until a lease is to be looked at or given back.
-    pub(crate) fn sleep_to_look(&self) -> bool {
-        let due = |state: &mut State| state.holds.values().map(|hold| hold.holding.due()).min();
-        self.sleep_unless(Until::Stopped, |state| due(state).unwrap_or(Time::MAX))
-    }
-
-    fn sleep_unless(&self, until: Until, mut due: impl FnMut(&mut State) -> Time) -> bool {
+    /// Sleeps until `time`; wakes early, and returns false, when the membership is lost or about to end.
+    pub(crate) fn sleep(&self, time: Time) -> bool {
         if self.is_forked() {
             return false;
         }
-        let mut state = self.state.lock();
-        loop {
-            let now = self.clock.now();
-            let lost = matches!(state.status(now, self.fail - self.late), Status::Lost { .. });
-            if lost || state.ended.is_some_and(|ended| ended >= until) {
-                return false;
-            }
-            let due = due(&mut state);
-            if now >= due {
-                return true;
-            }
-            self.changed.wait_for(&mut state, due.since(now).min(LONGEST_WAIT));
+        let left = time.since(self.io.now());
+        let over = |machine: &mut Machine, now| {
+            let over = machine.is_closing() || matches!(self.status_of(machine, now), Status::Lost { .. });
+            over.then_some(())
+        };
+        self.wait_for(left, over).is_none()
+    }
+
+    /// Sleeps until `time`; wakes early, and returns false, when nothing is renewed any more, or the membership is
+    /// lost.
+    pub(crate) fn sleep_to_end(&self, time: Time) -> bool {
+        if self.is_forked() {
+            return false;
         }
+        let left = time.since(self.io.now());
+        let over = |machine: &mut Machine, now| {
+            let over = self.is_stopped() || machine.is_abandoned() || machine.loss(now).is_some();
+            over.then_some(())
+        };
+        self.wait_for(left, over).is_none()
     }
 
     /// Waits until the status differs from `seen`, at most `timeout`: a renewal moves the deadline, half of F passes,
     /// or the membership is lost.
     pub(crate) fn changed(&self, seen: &Status, timeout: Duration) -> Status {
-        let late_after = self.fail - self.late;
-        self.changed_from(seen, timeout, |state, now| state.status(now, late_after))
+        self.changed_from(seen, timeout, |machine, now| self.status_of(machine, now))
     }
 
     /// As [`Pulse::changed`], of one lease.
-    pub(crate) fn hold_changed(&self, key: (u64, Version), seen: &Status, timeout: Duration) -> Status {
-        let late_after = self.fail - self.late;
-        self.changed_from(seen, timeout, |state, now| state.hold_status(key, now, late_after))
+    pub(crate) fn hold_changed(&self, key: Key, seen: &Status, timeout: Duration) -> Status {
+        self.changed_from(seen, timeout, |machine, now| self.hold_status_of(machine, key, now))
     }
 
-    fn changed_from(&self, seen: &Status, timeout: Duration, look: impl Fn(&mut State, Time) -> Status) -> Status {
+    fn changed_from(&self, seen: &Status, timeout: Duration, look: impl Fn(&mut Machine, Time) -> Status) -> Status {
         if let Some(status) = self.forked() {
             return status;
         }
-        let differs = |state: &mut State, now| Some(look(state, now)).filter(|status| status != seen);
-        self.wait_for(timeout, differs).unwrap_or_else(|| look(&mut self.state.lock(), self.clock.now()))
+        let differs = |machine: &mut Machine, now| Some(look(machine, now)).filter(|status| status != seen);
+        self.wait_for(timeout, differs).unwrap_or_else(|| look(&mut self.machine.lock(), self.io.now()))
     }
 
     /// Looks until there is something to see, at most for `timeout`: whenever something was changed or comes due.
-    fn wait_for<T>(&self, timeout: Duration, mut look: impl FnMut(&mut State, Time) -> Option<T>) -> Option<T> {
-        let end = self.clock.now() + timeout;
-        let mut state = self.state.lock();
+    pub(crate) fn wait_for<T>(
+        &self,
+        timeout: Duration,
+        mut look: impl FnMut(&mut Machine, Time) -> Option<T>,
+    ) -> Option<T> {
+        let end = self.io.now() + timeout;
+        let mut machine = self.machine.lock();
         loop {
-            let now = self.clock.now();
-            let found = look(&mut state, now);
+            let now = self.io.now();
+            let found = look(&mut machine, now);
             if found.is_some() || now >= end {
                 return found;
             }
-            let next = state.next_due(now, self.fail - self.late).min(end);
+            let next = next_due(&mut machine, now).min(end);
             let wait = next.since(now).min(LONGEST_WAIT).max(Duration::from_micros(100));
-            self.changed.wait_for(&mut state, wait);
+            self.changed.wait_for(&mut machine, wait);
         }
     }
 
-    /// The watching thread: latches each loss at its deadline though nobody asks, and tells `tell` of every change of
-    /// the membership, and `tell_loss` of leases that are lost alone. Ends when it has told the loss of the membership,
-    /// or when that is over. One that has only stopped is still to be lost.
+    /// The watching thread: sees each loss at its deadline though nobody asks, and tells `tell` of every change of the
+    /// membership, and `tell_loss` of leases that are lost alone. Ends when the membership is lost or nobody is to be
+    /// told. Whoever leaves is answered, and not told.
     pub(crate) fn watch(&self, tell: impl Fn(&Status), tell_loss: impl Fn(&LeaseLoss)) {
         let mut seen = self.status();
         tell(&seen);
-        while !matches!(seen, Status::Lost { .. }) && !self.has_ended(Until::Over) {
-            let change = self.wait_for(LONGEST_WAIT, |state, now| {
-                let status = state.status(now, self.fail - self.late);
-                let losses = state.untold(now);
+        while !matches!(seen, Status::Lost { .. }) && !self.is_stopped() {
+            let change = self.wait_for(LONGEST_WAIT, |machine, now| {
+                let status = self.status_of(machine, now);
+                // A lease that ends with the membership is not lost alone.
+                let losses = if let Status::Lost { .. } = status { Vec::new() } else { self.untold(machine, now) };
                 (status != seen || !losses.is_empty()).then_some((status, losses))
             });
             let Some((now, losses)) = change else { continue };
+            if matches!(now, Status::Lost { reason: LossReason::Left | LossReason::Detached }) {
+                return;
+            }
             if now != seen {
                 tell(&now);
             }
@@ -149,4 +104,23 @@ impl Pulse {
             }
         }
     }
+
+    fn untold(&self, machine: &mut Machine, now: Time) -> Vec<LeaseLoss> {
+        let untold = machine.leases().untold(now);
+        let told = untold.into_iter().map(|(key, resource, loss)| {
+            let trouble = machine.trouble_of(key);
+            let reason = self.reason(machine, Loss::Lease(loss), trouble);
+            LeaseLoss { resource, version: key.1, reason }
+        });
+        told.collect()
+    }
+}
+
+/// When something changes that nobody does: the membership or a lease becomes late, or is lost.
+fn next_due(machine: &mut Machine, now: Time) -> Time {
+    let timeouts = machine.terms().timeouts;
+    let late_after = timeouts.fail() - timeouts.late();
+    let deadline = machine.tenure().deadline();
+    let ends = machine.leases().deadlines().chain([deadline]);
+    ends.flat_map(|end| [end - late_after, end]).filter(|due| *due > now).min().unwrap_or(Time::MAX)
 }

@@ -195,7 +195,9 @@ impl Operation {
         }
     }
 
-    /// Somebody is in the way, of whom this host hopes to be handed the resource: says so, and for which version.
+    /// Somebody is in the way, of whom this host hopes to be handed the resource: says so, and for which version. Where
+    /// nobody can hand it over, a damaged own block of which it is known what it held is still written again: it is in
+    /// everybody's way.
     pub(super) fn announce(
         &mut self,
         blocker: &Blocker,
@@ -204,6 +206,7 @@ impl Operation {
         now: Time,
         random: u64,
     ) -> Effect {
+        let own_is_known = self.own.is_some();
         let own = self.own.clone().unwrap_or_default();
         let next = blocker.version.after(1).max(view.latest_instance());
         // What was given up is not asked for.
@@ -211,6 +214,9 @@ impl Operation {
         let next = given_up.map_or(next, |version| next.max(version.after(1)));
         let announced = own.extension.as_ref().and_then(|extension| extension.receives);
         let asks = announced.is_some_and(|announced| announced >= next) && !own_is_wrong;
+        if blocker.hold != Hold::Exclusive && own_is_wrong && own_is_known {
+            return self.mark(own, None);
+        }
         if blocker.hold != Hold::Exclusive || asks {
             return self.look_later(now, random, None);
         }

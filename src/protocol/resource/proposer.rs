@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use super::round::merged;
 use super::{Effect, Goal, Operation, Outcome, Refusal, Step, Subject};
-use crate::format::{Block, BlockExtension, Leader, Writer, numbers};
+use crate::format::{Block, BlockExtension, Leader, LeaderExtension, Writer, numbers};
 use crate::protocol::area::AreaView;
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::Observer;
@@ -76,12 +76,15 @@ impl Operation {
         };
         let Subject { me, geometry, lockspace, nonce, resource, .. } = self.subject;
         let timestamp = now.as_timestamp();
+        // Whom this ballot was about to pass over it has waited for, but for those whom it overrode.
+        let judged = self.overridden.is_empty() || !in_force!(JudgedIsProven);
         let leader = Leader {
             short_hold: hold && self.wish.mode == LeaseMode::Shared,
             owner: Some(owner),
             timestamp: if given_up { 0 } else { ballot.block().inp_timestamp.max(1) },
             writer: Writer { id: me.host.get(), generation: me.generation.get(), timestamp },
             version,
+            extension: Some(LeaderExtension { nonce, judged }),
             ..Leader::new_free(geometry, lockspace, nonce, resource, num_hosts, version)
         };
         self.step = Step::Committing { version, hold };

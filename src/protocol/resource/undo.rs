@@ -127,8 +127,7 @@ impl Operation {
 
     /// The leader as this host writes it again.
     pub(super) fn rewritten(&self, leader: &Leader) -> Leader {
-        let judged = leader.extension.is_some_and(|extension| extension.judged);
-        let extension = Some(LeaderExtension { nonce: self.subject.nonce, judged });
+        let extension = Some(LeaderExtension { nonce: self.subject.nonce, judged: leader.is_judged() });
         Leader { extension, ..leader.clone() }
     }
 

@@ -66,7 +66,7 @@ impl Operation {
     }
 
     /// Gives the claim of the own block up, and says since when this host waits.
-    fn mark(&mut self, own: Block, waiting: Option<Version>) -> Effect {
+    pub(super) fn mark(&mut self, own: Block, waiting: Option<Version>) -> Effect {
         let block = self.given_up(own, waiting);
         self.write_own(Step::Marking, block)
     }

@@ -41,7 +41,12 @@ impl Checker {
 
     /// Whether the machine has held this host id since it held no other.
     pub(in crate::sim) fn held(&self, host: usize, id: HostId) -> bool {
-        self.tenures[host].is_some_and(|tenure| tenure.what == id)
+        self.host_id(host) == Some(id)
+    }
+
+    /// The host id that a machine holds or held last.
+    pub(in crate::sim) fn host_id(&self, host: usize) -> Option<HostId> {
+        self.tenures[host].map(|tenure| tenure.what)
     }
 
     /// A renewal moved the deadline of the host id.

@@ -209,6 +209,13 @@ impl Resource {
         }
     }
 
+    /// A machine has learnt that its lease is lost: what the lease protects stops by then.
+    pub(in crate::sim) fn ends_by(&mut self, host: usize, me: Owner, until: Time) {
+        if let Some(right) = self.leases[host].as_mut().filter(|right| right.what.owner == me) {
+            right.until = right.until.min(until);
+        }
+    }
+
     /// The release begins: what the lease protects has stopped.
     pub(in crate::sim) fn releases(&mut self, host: usize) {
         self.releasing[host] = self.leases[host].map(|right| (right.what.owner, right.what.version));

@@ -20,6 +20,9 @@ pub(in crate::sim) struct Resource {
     pub(super) leases: Vec<Option<Right<Lease>>>,
     /// For each machine, since when the disk does not show its lease.
     pub(super) hidden: Vec<Hidden>,
+    /// The version of the leader on disk, if that and its writer's block say that all claims below it were judged; and
+    /// since when.
+    pub(super) judged: Option<(Version, Time)>,
     /// For each machine, the version whose release began last and was not answered: a process that goes on with what
     /// the one before it had may hold it again.
     pub(super) releasing: Vec<Option<(Owner, Version)>>,
@@ -40,6 +43,7 @@ impl Resource {
             failure: None,
             leases: vec![None; machines],
             hidden: vec![Hidden::default(); machines],
+            judged: None,
             releasing: vec![None; machines],
             decided: BTreeMap::new(),
             proposed: BTreeSet::new(),

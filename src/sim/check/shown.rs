@@ -4,8 +4,9 @@
 use super::resource::Resource;
 use crate::protocol::area::claim;
 use crate::protocol::holding::Loss;
+use crate::protocol::resource::{Blocker, Hold};
 use crate::sim::storage::Storage;
-use crate::types::{LeaseMode, Owner, Time, Version};
+use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// Since when the disk does not show a lease.
 #[derive(Clone, Copy, Default)]
@@ -21,6 +22,9 @@ impl Resource {
         if storage.disks() > 1 {
             return;
         }
+        let judged = self.judged_on(storage);
+        let since = self.judged.filter(|(version, _)| Some(*version) == judged).map_or(now, |(_, since)| since);
+        self.judged = judged.map(|version| (version, since));
         match self.area.host_at(offset) {
             None => {
                 let leader = storage.leader(0, self.area);
@@ -44,6 +48,22 @@ impl Resource {
                     hidden.block = hidden.block.or(Some(now)).filter(|_| !shows);
                 }
             }
+        }
+    }
+
+    fn judged_on(&self, storage: &Storage) -> Option<Version> {
+        let leader = storage.leader(0, self.area);
+        let leader = leader.good().filter(|leader| leader.is_judged())?;
+        let block = storage.block(0, self.area, HostId::new(leader.writer.id)?);
+        block.good().is_some_and(|block| block.instance >= leader.version).then_some(leader.version)
+    }
+
+    /// A machine answers, of an operation that began at `began`, that `blocker` is in its way. The claims of owners
+    /// that were gone or gave up are judged once, and not by everybody who comes later.
+    pub(in crate::sim) fn blocked(&mut self, me: Owner, blocker: &Blocker, began: Time) {
+        let Blocker { owner: Some(owner), version, hold: Hold::Exclusive | Hold::Short, .. } = *blocker else { return };
+        if let Some((judged, _)) = self.judged.filter(|(judged, since)| version < *judged && *since < began) {
+            self.fail(format!("L1: {me} waits for {owner} with {version}, though that was judged before {judged}"));
         }
     }
 

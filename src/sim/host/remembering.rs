@@ -8,15 +8,15 @@ impl Member {
     /// Counts on from what earlier processes have seen.
     pub(super) fn recall_sightings(&mut self, index: usize, env: &Env) {
         let machine = &env.machines[index];
-        self.observer.recall(machine.sightings.clone().recalled(machine.boot.into()));
+        self.machine.observer().recall(machine.sightings.clone().recalled(machine.boot.into()));
     }
 
     /// Keeps what was seen, once in a quarter of D.
     pub(super) fn keep_sightings(&mut self, index: usize, env: &mut Env) {
         let now = env.local(index);
-        if self.kept.is_none_or(|kept| now.since(kept) >= self.timeouts.dead() / 4) {
+        if self.kept.is_none_or(|kept| now.since(kept) >= self.machine.terms().timeouts.dead() / 4) {
             let machine = &mut env.machines[index];
-            machine.sightings = Sightings::of(machine.boot.into(), NONCE, &self.observer);
+            machine.sightings = Sightings::of(machine.boot.into(), NONCE, self.machine.observer());
             self.kept = Some(now);
         }
     }

@@ -1,0 +1,146 @@
+//! What a program is told, and what the checker makes of that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Member;
+use super::program::Asked;
+use crate::protocol::declare::Declared;
+use crate::protocol::member::{Answer, Command, CommandId, Finish, Operated, Order, Over};
+use crate::protocol::mend::Mended;
+use crate::protocol::resource::{Basis, Outcome, Refusal};
+use crate::sim::env::Env;
+use crate::sim::storage::Area;
+use crate::types::{LeaseMode, Owner, Time, Version};
+
+impl Member {
+    pub(super) fn answered(&mut self, index: usize, env: &mut Env, command: CommandId, answer: Answer) {
+        let Some(asked) = self.program.answered(command) else { return };
+        match (asked, answer) {
+            (Asked::Operation(area, order), Answer::Operated(operated)) => {
+                let rest = self.operated(index, env, area, &order, operated);
+                self.act_later(index, env, area, rest);
+            }
+            (Asked::Declaration, Answer::Declared(declared, _)) => {
+                env.trace(|| format!("host {index} declared: {declared:?}"));
+                env.check.counters.declared += u64::from(declared == Ok(Ok(Declared::Dead)));
+                if self.program.leaving {
+                    self.leave_if_idle(index, env);
+                }
+            }
+            (Asked::Declaration, Answer::Mended(mended, _)) => {
+                env.trace(|| format!("host {index} mended: {mended:?}"));
+                env.check.counters.mended += u64::from(matches!(mended, Ok(Ok(Mended::Written(_)))));
+                if self.program.leaving {
+                    self.leave_if_idle(index, env);
+                }
+            }
+            (Asked::Close, Answer::Closed(Ok(()))) => {
+                self.ask(index, env, Asked::Finish, Command::Finish(Finish::Release));
+            }
+            // Something is being undone; it is tried again.
+            (Asked::Close, _) => {
+                for area in env.areas() {
+                    self.act_later(index, env, area, Duration::from_millis(20));
+                }
+            }
+            (Asked::Finish, Answer::Finished(finished)) => {
+                env.trace(|| format!("host {index} has left: {finished:?}"));
+                self.leaves(self.program.let_go);
+            }
+            _ => {}
+        }
+    }
+
+    /// How long the program rests then.
+    fn operated(&mut self, index: usize, env: &mut Env, area: Area, order: &Order, operated: Operated) -> Duration {
+        let me = self.machine.me();
+        env.trace(|| format!("host {index}: {me} is answered {operated:?}"));
+        let short = env.random.span(Duration::ZERO, env.options.rest);
+        match operated {
+            Operated::Over(over) => self.over(index, env, area, order, *over).unwrap_or(short),
+            Operated::Lost(_) => {
+                self.program.loses(area);
+                short
+            }
+            Operated::Unfinished { .. } => {
+                // What becomes of a change to exclusive the holder does not know; it is shared, or lost.
+                if let (Order::Convert { .. }, Some((_, version))) = (order, self.program.held_at(area)) {
+                    self.program.holds(area, (LeaseMode::Shared, version));
+                }
+                short
+            }
+            Operated::Occupied | Operated::NotHeld | Operated::ValueInFlight => short,
+        }
+    }
+
+    fn over(&mut self, index: usize, env: &mut Env, area: Area, order: &Order, over: Over) -> Option<Duration> {
+        let (me, before) = (self.machine.me(), self.program.held_at(area));
+        let damaged = matches!(over.outcome, Outcome::Refused(Refusal::LeaderDamaged(_)));
+        self.program.finds_leader_damaged(area, damaged);
+        if let (Outcome::Blocked(blocker), Some(ordered)) = (&over.outcome, self.program.ordered_at(area)) {
+            env.check.of(area).blocked(me, blocker, ordered);
+        }
+        match (&over.outcome, order) {
+            (Outcome::Held(version), _) => return Some(self.holds(index, env, area, order, (*version, &over))),
+            (Outcome::HandedOver(version), Order::HandOver { to, .. } | Order::Regain { to, .. }) => {
+                self.program.holds_nothing(area);
+                env.check.of(area).handed_over(me, Some(*to), *version, &env.storage);
+            }
+            (outcome, Order::Release { .. }) => {
+                env.check.of(area).ended(me, *outcome == Outcome::Released, false, &env.storage);
+            }
+            (_, Order::Convert { .. } | Order::HandOver { .. }) => match before {
+                Some((LeaseMode::Shared, _)) => env.check.of(area).ended(me, false, true, &env.storage),
+                Some((LeaseMode::Exclusive, _)) => {}
+                None => env.check.of(area).ended(me, false, false, &env.storage),
+            },
+            (
+                _,
+                Order::Acquire(..) | Order::Complete(_) | Order::Rebuild(_) | Order::Repair(_) | Order::Regain { .. },
+            ) => {
+                env.check.of(area).ended(me, false, false, &env.storage);
+            }
+        }
+        None
+    }
+
+    fn holds(
+        &mut self,
+        index: usize,
+        env: &mut Env,
+        area: Area,
+        order: &Order,
+        (version, over): (Version, &Over),
+    ) -> Duration {
+        let me = self.machine.me();
+        let mode = match order {
+            Order::Acquire(wish, _) => wish.mode,
+            Order::Convert { to, .. } => *to,
+            _ => LeaseMode::Exclusive,
+        };
+        if let Order::Acquire(wish, _) = order {
+            match wish.basis {
+                Basis::Any => {}
+                Basis::HandedOver => env.check.of(area).received(me),
+                Basis::Unchanged(expected) | Basis::Forced(expected) => {
+                    env.check.of(area).follows(expected, version, me);
+                }
+            }
+        }
+        self.program.holds(area, (mode, version));
+        let until = self.acts_until(index, env, (area.offset(), version));
+        self.program.extends(area, until);
+        let told = |until: Time| env.machines[index].clock.world(until);
+        let taken: BTreeMap<Owner, Time> =
+            over.overridden.iter().map(|(owner, until)| (*owner, told(*until))).collect();
+        env.check.of(area).held(index, me, (mode, version), &taken, env.now, until, &env.storage);
+        if env.quiet {
+            env.acquired.insert((index, area));
+        }
+        // Who is to hear of those who ask holds for long enough.
+        let often = if env.options.modes.received > 0 { 600 } else { 150 };
+        let long = !env.quiet && env.random.chance(often);
+        if long { env.random.millis(1, 1_500) } else { env.random.span(Duration::ZERO, env.options.rest) }
+    }
+}

@@ -1,0 +1,168 @@
+//! Carries out what the membership wants done: its I/O goes to the made-up disks, its answers to the program.
+
+use super::{Answer, End, Member, Tag};
+use crate::format::{Block, DeltaRecord, Geometry};
+use crate::protocol::member::{Effect, Event, IoId, Key, Loss, Notice};
+use crate::protocol::procedure::{Extent, Sectors};
+use crate::protocol::{Written, reading};
+use crate::sim::env::{Env, NONCE};
+use crate::sim::host::Signal;
+use crate::sim::storage::{Area, SECTOR, Sector, delta_at};
+use crate::types::Time;
+
+impl Member {
+    /// Time has passed.
+    pub(super) fn passes(&mut self, index: usize, env: &mut Env) {
+        self.step(index, env, Event::Ticked);
+    }
+
+    pub(super) fn io_ended(&mut self, index: usize, env: &mut Env, io: IoId, answer: Answer) {
+        let event = match answer {
+            Answer::Read(_, sectors) => match joined(&sectors) {
+                sectors if sectors.all_unreadable() => Event::ReadFailed(io),
+                sectors => Event::Read(io, sectors),
+            },
+            Answer::Failed => Event::ReadFailed(io),
+            Answer::Wrote(Written::Done) => Event::Written(io),
+            Answer::Wrote(Written::Failed | Written::InFlight) => Event::WriteFailed(io),
+            Answer::TooLate => Event::TooLate(io),
+        };
+        self.step(index, env, event);
+    }
+
+    /// Tells the machine what happened, and carries out what it wants done, and what follows from that.
+    pub(super) fn step(&mut self, index: usize, env: &mut Env, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            if self.ended.is_some() {
+                return;
+            }
+            let (now, random) = (env.local(index), env.random.next());
+            self.machine.step(event, now, random);
+            for effect in self.machine.take_effects() {
+                events.extend(self.carry_out(index, env, effect));
+            }
+            self.observe(index, env);
+        }
+        self.tick_later(index, env);
+    }
+
+    fn tick_later(&mut self, index: usize, env: &mut Env) {
+        let Some(at) = self.machine.wakes_at() else { return };
+        if self.ticks.is_none_or(|ticks| at < ticks) {
+            self.ticks = Some(at);
+            env.signal(index, at, Signal::Tick);
+        }
+    }
+
+    fn carry_out(&mut self, index: usize, env: &mut Env, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Read { io, disk, extents, .. } => {
+                env.read(index, Tag::Member { io, others: false }, disk, offsets(&extents), None);
+            }
+            Effect::Write { io, disk, offset, bytes, before, .. } => {
+                self.is_about_to_write(index, env, offset, &bytes);
+                let others = Area::at(offset).is_none() && offset != delta_at(self.machine.me().host);
+                env.write(index, Tag::Member { io, others }, disk, (offset, &bytes), before, None);
+            }
+            Effect::Answer(command, answer) => self.answered(index, env, command, answer),
+            Effect::Tell(Notice::HandoverAsked { from, resource, .. }) => self.program.is_asked(resource, from),
+            Effect::Tell(_) | Effect::Renewed(_) => {}
+            Effect::LetGo => self.program.let_go = true,
+        }
+        None
+    }
+
+    fn is_about_to_write(&self, index: usize, env: &mut Env, offset: u64, bytes: &[u8]) {
+        let me = self.machine.me();
+        if offset == delta_at(me.host) {
+            let record = reading::record(Ok(bytes), offset, NONCE);
+            if record.good().is_some_and(DeltaRecord::is_free) {
+                env.trace(|| format!("host {index} leaves"));
+                if env.storage.writing(index, |_, _| true) {
+                    env.check.fail(format!("W: machine {index} releases its host id while it has a write in flight"));
+                }
+                env.check.left(index);
+            }
+            return;
+        }
+        let Some(area) = Area::at(offset).filter(|area| offset == area.block_at(me.host)) else { return };
+        if let Ok(block) = Block::decode(bytes, offset) {
+            let burns = block.extension.as_ref().is_some_and(|extension| extension.burned.is_some());
+            env.check.counters.burns += u64::from(burns);
+            env.check.of(area).proposes(me, &block);
+            env.trace(|| format!("host {index}: {block:?}"));
+        }
+    }
+
+    /// Tells the checker until when what is held may be acted on.
+    pub(super) fn observe(&mut self, index: usize, env: &mut Env) {
+        let (now, me) = (env.local(index), self.machine.me());
+        let deadline = self.machine.tenure().deadline();
+        if deadline != self.deadline {
+            self.deadline = deadline;
+            env.check.renewed(index, env.machines[index].clock.world(deadline));
+        }
+        if self.machine.loss(now).is_some() {
+            return;
+        }
+        for (area, version) in self.program.held() {
+            let key = (area.offset(), version);
+            match self.machine.loss_of(key, now) {
+                None => {
+                    let until = self.acts_until(index, env, key);
+                    if let Some(began) = self.machine.leases().looked(key)
+                        && self.program.sees(area, began)
+                    {
+                        env.check.of(area).looked(index, env.machines[index].clock.world(began));
+                    }
+                    if self.program.extends(area, until) {
+                        env.check.of(area).extended(index, me, env.now, until);
+                    }
+                }
+                // It learns of it, and stops within G.
+                Some((Some(since), loss)) => {
+                    if self.program.loses(area) {
+                        env.trace(|| format!("host {index}: {me} lost version {version}: {loss:?}"));
+                        if let Loss::Lease(loss) = &loss {
+                            env.check.of(area).loses(me, version, loss);
+                        }
+                        let until = since + self.machine.terms().timeouts.fence();
+                        env.check.of(area).ends_by(index, me, env.machines[index].clock.world(until));
+                    }
+                }
+                // Nobody answers for it any more: it is another's from now on.
+                Some((None, _)) => {
+                    if self.program.cedes(area) {
+                        env.check.of(area).stopped(index);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn acts_until(&self, index: usize, env: &Env, key: Key) -> Time {
+        let fence = self.machine.terms().timeouts.fence();
+        env.machines[index].clock.world(self.machine.held_until(key) + fence)
+    }
+
+    pub(super) fn leaves(&mut self, released: bool) {
+        self.ended = Some(End::Left { released });
+    }
+}
+
+/// The sectors of these extents.
+pub(super) fn offsets(extents: &[Extent]) -> Vec<u64> {
+    let sectors = |extent: &Extent| {
+        let offset = extent.offset;
+        (0..extent.sectors).map(move |number| offset + number * SECTOR)
+    };
+    extents.iter().flat_map(sectors).collect()
+}
+
+/// Sectors as a reader gets them.
+pub(super) fn joined(sectors: &[Sector]) -> Sectors {
+    let mut all = Sectors::new(Geometry::default().sector_bytes());
+    sectors.iter().for_each(|sector| all.push(Some(&**sector).filter(|sector| !sector.is_empty())));
+    all
+}

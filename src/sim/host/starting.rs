@@ -1,0 +1,333 @@
+//! A process begins: it joins, or goes on with what the one before it had.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::carrying::{joined, offsets};
+use super::program::Program;
+use super::{Answer, Completion, End, Host, Member, Process, Signal, Tag, terms};
+use crate::format::Geometry;
+use crate::protocol::area::AreaView;
+use crate::protocol::declare::declared_by;
+use crate::protocol::delta::{Acquire, Bid, Refusal, Tenure};
+use crate::protocol::holding::Loss;
+use crate::protocol::liveness::Observer;
+use crate::protocol::member::{Coverage, Member as Machine, Order};
+use crate::protocol::procedure::{Effect, Event, Procedure, Window};
+use crate::protocol::resumption::{self, Resume, Standing};
+use crate::protocol::rules::in_force;
+use crate::protocol::{Span, Written};
+use crate::sim::Kind;
+use crate::sim::env::{Env, NONCE};
+use crate::sim::storage::{Area, delta_at, readable};
+use crate::types::{HostId, LeaseMode, Owner, Time, Version};
+
+/// A procedure that gets a host id.
+pub(super) struct Starting {
+    way: Way,
+    observer: Observer,
+}
+
+enum Way {
+    Join(HostId, Box<Acquire>),
+    Resume(Token, Box<Resume>),
+}
+
+/// What a process leaves to the next one of its machine.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    pub(super) me: Owner,
+    pub(super) listed: BTreeMap<Area, (LeaseMode, Version)>,
+}
+
+enum Got {
+    Tenure(Box<Tenure>),
+    NotJoined(Refusal),
+    NotResumed(resumption::Refusal),
+}
+
+impl Host {
+    pub(super) fn start(&mut self, env: &mut Env) {
+        let index = self.index;
+        if env.storage.writing(index, |_, _| true) && in_force!(LocalLock) {
+            env.signal_after(index, Duration::from_millis(10), Signal::Start);
+            return;
+        }
+        let another = env.kind(index) == Kind::Process && env.random.chance(300);
+        let picked = match self.id.filter(|_| !another) {
+            Some(id) => Some(id),
+            None if index == env.options.hosts => HostId::new(env.ids()),
+            // Few enough that hosts meet.
+            None => HostId::new(1 + env.random.below(env.ids() - 1)),
+        };
+        let token = self.token.take();
+        let Some(id) = token.as_ref().map(|token| token.me.host).or(picked) else { return };
+        if !env.lock(index, id) {
+            env.trace(|| format!("host {index} finds {id} locked"));
+            self.id = None;
+            let rest = env.random.millis(1, 100);
+            env.signal_after(index, rest, Signal::Start);
+            return;
+        }
+        let identity = env.identity(index);
+        let terms = terms(env.timeouts(index));
+        let way = match token {
+            Some(token) => {
+                env.trace(|| format!("host {index} resumes {}", token.me));
+                let resume = Resume::new(token.me, identity, terms);
+                Way::Resume(token, Box::new(resume))
+            }
+            None => {
+                env.trace(|| format!("host {index} joins as {id}"));
+                let bid = Bid::new(id, env.options.timeouts.dead().max(env.options.slower.dead()));
+                let vouches = env.may_vouch(index, id);
+                let bid = if vouches { bid.vouched() } else { bid };
+                let word = env.storage.delta(delta_at(id)).good().and_then(declared_by);
+                env.check.counters.vouched += u64::from(vouches && word.is_some());
+                let acquire = Acquire::new(bid, identity, terms, env.random.next()).by_boot_time();
+                Way::Join(id, Box::new(acquire))
+            }
+        };
+        let observer = Observer::new(env.options.timeouts);
+        self.process = Process::Starting(Box::new(Starting { way, observer }));
+        let begun = Event::Begun(env.local(index));
+        self.procedure(env, begun);
+    }
+
+    pub(super) fn starting(&mut self, env: &mut Env, signal: Signal) {
+        let now = env.local(self.index);
+        let event = match signal {
+            Signal::Woke => Event::Woke(now),
+            Signal::Io(Completion { answer: Answer::Wrote(Written::InFlight), .. })
+                if !in_force!(JoinWriteIsPrompt) =>
+            {
+                return;
+            }
+            Signal::Io(Completion { tag: Tag::Starting { .. }, started, late, answer })
+                if !late || !in_force!(JoinWriteIsPrompt) =>
+            {
+                let span = Span { started, ended: now };
+                match answer {
+                    Answer::Read(_, sectors) => match joined(&sectors) {
+                        sectors if sectors.all_unreadable() => Event::ReadFailed,
+                        sectors => Event::Read(span, sectors),
+                    },
+                    Answer::Failed => Event::ReadFailed,
+                    Answer::Wrote(written) => Event::Wrote(span, written),
+                    Answer::TooLate => Event::TooLate(now),
+                }
+            }
+            _ => return,
+        };
+        self.procedure(env, event);
+    }
+
+    /// Tells the procedure what happened, and carries out what it wants done.
+    fn procedure(&mut self, env: &mut Env, mut event: Event) {
+        let index = self.index;
+        loop {
+            let Process::Starting(starting) = &mut self.process else { return };
+            let effect = match &mut starting.way {
+                Way::Join(_, acquire) => map(acquire.step(event, &mut starting.observer), |end| match end {
+                    Ok(tenure) => Got::Tenure(tenure),
+                    Err(refusal) => Got::NotJoined(refusal),
+                }),
+                Way::Resume(_, resume) => map(resume.step(event, &mut starting.observer), |end| match end {
+                    Ok(tenure) => Got::Tenure(tenure),
+                    Err(refusal) => Got::NotResumed(refusal),
+                }),
+            };
+            match effect {
+                Effect::Read { extents, timeout } => {
+                    return env.read(index, Tag::Starting { joins: false }, 0, offsets(&extents), Some(timeout));
+                }
+                Effect::Write(write) if env.is_writing(index, &write) => {
+                    let now = env.local(index);
+                    event = Event::Wrote(Span { started: now, ended: now }, Written::InFlight);
+                }
+                Effect::Write(write) => {
+                    let joins = matches!(starting.way, Way::Join(..));
+                    if let Way::Join(id, _) = &starting.way {
+                        self.id = Some(*id);
+                    }
+                    let Window { before, timeout } = write.window;
+                    let what = (write.offset, &write.bytes[..]);
+                    return env.write(index, Tag::Starting { joins }, 0, what, before, Some(timeout));
+                }
+                Effect::Wait(until) => return env.signal(index, until, Signal::Woke),
+                Effect::Done(got) => return self.got(env, got),
+            }
+        }
+    }
+
+    fn got(&mut self, env: &mut Env, got: Got) {
+        let index = self.index;
+        let Process::Starting(starting) = std::mem::replace(&mut self.process, Process::None) else { return };
+        match (starting.way, got) {
+            (Way::Join(..), Got::Tenure(tenure)) => {
+                let me = tenure.me();
+                env.trace(|| format!("host {index} holds {me}"));
+                self.latest = Some(me);
+                let until = env.machines[index].clock.world(tenure.deadline());
+                env.check.joined(index, me, env.now, until);
+                let mut member = Member::new(index, env, *tenure);
+                member.passes(index, env);
+                for area in env.areas() {
+                    let rest =
+                        if env.quiet { Duration::ZERO } else { env.random.span(Duration::ZERO, env.options.rest) };
+                    env.signal_after(index, rest, Signal::Act { area });
+                }
+                self.process = Process::Member(Box::new(member));
+            }
+            (Way::Resume(token, _), Got::Tenure(tenure)) => {
+                env.trace(|| format!("host {index} goes on with {}", token.me));
+                env.resumed = Some(token.me);
+                let mut member = Member::new(index, env, *tenure);
+                env.check.renewed(index, env.machines[index].clock.world(member.machine.tenure().deadline()));
+                member.passes(index, env);
+                for area in env.areas() {
+                    member.look_for_lease(index, env, (area, token.listed.get(&area).copied()));
+                }
+                self.process = Process::Member(Box::new(member));
+            }
+            (Way::Join(id, _), Got::NotJoined(refusal)) => {
+                env.trace(|| format!("host {index} could not join as {id}: {refusal:?}"));
+                env.check.counters.refusals += 1;
+                if refusal != Refusal::Storage {
+                    self.id = None;
+                }
+                self.ended(env, End::Refused);
+            }
+            (Way::Resume(token, _), Got::NotResumed(refusal)) => {
+                env.trace(|| format!("host {index} could not resume {}: {refusal:?}", token.me));
+                // It may still be in time to try again.
+                self.token = (refusal == resumption::Refusal::Storage).then_some(token);
+                self.ended(env, End::Refused);
+            }
+            (Way::Join(..), Got::NotResumed(_)) | (Way::Resume(..), Got::NotJoined(_)) => {}
+        }
+    }
+
+    /// The process is killed. Its successor goes on with what it had, if there is anything.
+    pub(in crate::sim) fn leaves_token(&mut self) -> bool {
+        if let Process::Member(member) = &self.process {
+            self.token = Some(Token { me: member.machine.me(), listed: member.program.listed() });
+        }
+        self.token.is_some()
+    }
+}
+
+fn map<T, U>(effect: Effect<T>, end: impl FnOnce(T) -> U) -> Effect<U> {
+    match effect {
+        Effect::Read { extents, timeout } => Effect::Read { extents, timeout },
+        Effect::Write(write) => Effect::Write(write),
+        Effect::Wait(until) => Effect::Wait(until),
+        Effect::Done(answer) => Effect::Done(end(answer)),
+    }
+}
+
+impl Member {
+    fn new(index: usize, env: &Env, tenure: Tenure) -> Member {
+        let (terms, now) = (terms(env.timeouts(index)), env.local(index));
+        let nothing = (Observer::new(env.options.timeouts), Coverage { highest: 0, since: None });
+        let all = (env.ids(), env.options.disks);
+        let listens = env.options.modes.received > 0;
+        let deadline = tenure.deadline();
+        let machine = Machine::new(terms, tenure, all, listens, env.options.scan, nothing, now);
+        let mut member =
+            Member { machine, program: Program::default(), deadline, ticks: None, kept: None, ended: None };
+        member.recall_sightings(index, env);
+        member
+    }
+
+    fn look_for_lease(&mut self, index: usize, env: &mut Env, (area, listed): (Area, Option<(LeaseMode, Version)>)) {
+        self.program.seeks(area, true);
+        let timeout = self.machine.terms().timeouts.io();
+        let offsets = area.offsets(env.known_ids());
+        env.read(index, Tag::TakeUp { area, listed }, 0, offsets, Some(timeout));
+    }
+
+    /// The resource was read, or could not be.
+    pub(super) fn take_up(
+        &mut self,
+        index: usize,
+        env: &mut Env,
+        (area, listed): (Area, Option<(LeaseMode, Version)>),
+        started: Time,
+        answer: Answer,
+    ) {
+        let Answer::Read(offsets, sectors) = answer else {
+            return self.look_for_lease(index, env, (area, listed));
+        };
+        self.program.seeks(area, false);
+        let me = self.machine.me();
+        let blocks = offsets.iter().zip(&sectors).skip(1);
+        let blocks = blocks.filter_map(|(at, sector)| Some((area.host_at(*at)?, readable(sector))));
+        let view = AreaView::decode(readable(&sectors[0]), blocks, area.offset(), Geometry::default(), NONCE);
+        let Ok((standing, own)) = Standing::of(me, &view, listed) else {
+            // The program is told that its lease is gone.
+            env.check.of(area).stopped(index);
+            return env.signal_after(index, Duration::ZERO, Signal::Act { area });
+        };
+        env.trace(|| format!("host {index} finds {standing:?}"));
+        let (now, resource) = (env.local(index), area.resource());
+        let claims: BTreeSet<(Owner, Version)> = view.claimed_by_others(me.host).collect();
+        let rest = match standing {
+            Standing::Held(mode, version) => {
+                let passed = match mode {
+                    LeaseMode::Exclusive => view.overridden(me, version, self.machine.observer(), now),
+                    LeaseMode::Shared => BTreeSet::new(),
+                };
+                self.machine.adopt(&resource, (mode, version), own, started, claims);
+                self.goes_on(index, env, area, (mode, version), &passed);
+                env.random.span(Duration::ZERO, env.options.rest)
+            }
+            Standing::Upgrading(version) => {
+                self.machine.adopt(&resource, (LeaseMode::Shared, version), own, started, claims);
+                self.goes_on(index, env, area, (LeaseMode::Shared, version), &BTreeSet::new());
+                let order = Order::Convert { to: LeaseMode::Exclusive, held: version, deadline: Some(now) };
+                return self.order(index, env, area, order);
+            }
+            Standing::Open(version) => return self.order(index, env, area, Order::Complete(version)),
+            Standing::Superseded { mode, version, by, owner } => {
+                // The program stops within G, then it is given back.
+                self.machine.adopt(&resource, (mode, version), own, started, claims);
+                let loss = Loss::Taken { owner, version: by };
+                env.check.of(area).loses(me, version, &loss);
+                self.machine.lose_lease((area.offset(), version), loss);
+                self.program.holds(area, (mode, version));
+                self.program.loses(area);
+                self.machine.terms().timeouts.fence()
+            }
+            Standing::Leftover => {
+                let version = own.instance;
+                self.machine.adopt(&resource, (LeaseMode::Exclusive, version), own, started, claims);
+                let order = Order::Release { held: version, timeout: env.options.timeouts.fail(), settled: false };
+                return self.order(index, env, area, order);
+            }
+            Standing::Nothing => Duration::ZERO,
+        };
+        self.passes(index, env);
+        env.signal_after(index, rest, Signal::Act { area });
+    }
+
+    /// `passed`: those it was taken from by force.
+    fn goes_on(
+        &mut self,
+        index: usize,
+        env: &mut Env,
+        area: Area,
+        (mode, version): (LeaseMode, Version),
+        passed: &BTreeSet<Owner>,
+    ) {
+        let until = self.acts_until(index, env, (area.offset(), version));
+        let now = env.local(index);
+        let observer = self.machine.observer();
+        let bound = |owner: &Owner| env.machines[index].clock.world(observer.acts_until(owner.host, now));
+        let told = passed.iter().map(|owner| (*owner, bound(owner))).collect();
+        let me = self.machine.me();
+        env.check.of(area).took_up(index, me, (mode, version), &told, env.now, until, &env.storage);
+        self.program.holds(area, (mode, version));
+        self.program.extends(area, until);
+    }
+}
