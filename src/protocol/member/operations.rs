@@ -217,6 +217,8 @@ impl Running {
         }
         let patience = member.now + member.terms.timeouts.fail();
         let until = match self.order {
+            // Nobody waits for its answer: only the end of the write counts.
+            Order::Release { .. } if self.command.is_none() => Time::MAX,
             Order::Release { .. } => self.answer_by,
             Order::HandOver { .. } => patience.min(self.call_off),
             _ => patience,
@@ -270,6 +272,7 @@ impl Running {
             Order::Release { .. } if self.must_settle(member) => {
                 self.stage = Stage::Settling(known);
                 member.unsettled.insert(self.id);
+                self.expire(member, None);
                 return self.wait(member);
             }
             Order::Release { held, .. } => member.released(&self.resource, *held, known),
