@@ -138,7 +138,7 @@ impl Errand {
                         return self.ends_with_loss(member);
                     }
                     let expires = member.now + timeout;
-                    member.read(Purpose::Job(self.id), 0, false, extents, expires, false);
+                    member.read(Purpose::Job(self.id), 0, false, extents, expires, true);
                     return member.keep_errand(self);
                 }
                 procedure::Effect::Write(write) => {
