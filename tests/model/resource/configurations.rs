@@ -232,12 +232,12 @@ fn larger_configurations() {
         (
             "two hosts, one by force, a crash, a late write",
             Limits { budget: stops(FORCING.budget), ..FORCING },
-            1_651_599,
+            1_652_659,
         ),
         (
             "two hosts that share, one by force",
             Limits { versions: 2, begin: Begin::Fresh, budget: forced, sights: &[FlagTakenBack], ..SHARING },
-            1_531_824,
+            1_529_872,
         ),
     ];
     for (name, limits, states) in all.into_iter().chain(sharing) {
