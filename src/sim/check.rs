@@ -27,6 +27,9 @@ pub(super) struct Checker {
     /// For each machine, its host id.
     tenures: Vec<Option<Right<HostId>>>,
     generations: BTreeMap<HostId, u64>,
+    /// Of ids of which an earlier generation was declared dead late: until when its holder may not know that it is
+    /// lost.
+    declared_late: BTreeMap<HostId, Time>,
     /// The generation that the next one exceeds at least, of ids whose record was set back.
     put_back: BTreeMap<HostId, u64>,
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
@@ -42,6 +45,7 @@ impl Checker {
             machines,
             tenures: vec![None; machines],
             generations: BTreeMap::new(),
+            declared_late: BTreeMap::new(),
             put_back: BTreeMap::new(),
             raced: BTreeSet::new(),
             resources: BTreeMap::new(),

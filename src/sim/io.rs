@@ -232,6 +232,14 @@ impl Env {
 
     fn part_lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, tag: Tag, late: bool) {
         self.check.counters.late_landings += u64::from(late);
+        if tag.is_for_another()
+            && let (Seen::Good(before), Seen::Good(after)) =
+                (self.storage.delta(offset), reading::record(readable(&bytes), offset, NONCE))
+            && after.generation < before.generation
+            && let Some(owner) = before.owner()
+        {
+            self.check.declared_late(owner.host, self.now + self.options.slower.dead());
+        }
         self.lands(host, disk, offset, bytes, late);
         if tag.races()
             && let Some(id) = self.known_ids().find(|id| delta_at(*id) == offset)
