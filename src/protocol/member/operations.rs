@@ -387,7 +387,7 @@ impl Running {
         let (round, event) = match (waits, what) {
             (Waits::Ios { round, mut ios, since }, Happened::Read(io, span, sectors)) if ios.contains_key(&io) => {
                 let disk = ios.remove(&io).unwrap_or_default();
-                let view = member.area_view(&self.resource, &sectors);
+                let view = AreaView::of(&sectors, &member.terms, self.resource.offset);
                 self.note(&view);
                 let event = Event::Read { disk, span, since, view };
                 return self.one_of(member, operation, (round, ios, since), event);
