@@ -16,12 +16,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode};
-use leasehold::disk::{Access, DirectDisk, Disk, Fault, LockOutcome, Op, Reply, Request};
+use leasehold::disk::{Access, DirectDisk, Disk, Fault, Lane, LockOutcome, Op, Reply, Request};
 use leasehold::format::SectorSize;
 use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, Timeouts, Wait};
 use parking_lot::Mutex;
@@ -286,18 +286,17 @@ impl Raw {
     }
 }
 
-/// A disk that records what the thread that made it asks for; what the membership's own threads do is not recorded.
+/// A disk that records what acquires and releases ask for, and not what a membership does without them.
 #[derive(Debug)]
 struct Recorder {
     disk: DirectDisk,
-    thread: ThreadId,
     trace: Mutex<Vec<Kind>>,
 }
 
 impl Recorder {
     fn over(path: &Path) -> Recorder {
         let disk = DirectDisk::open(path, Access::ReadWrite).unwrap();
-        Recorder { disk, thread: thread::current().id(), trace: Mutex::default() }
+        Recorder { disk, trace: Mutex::default() }
     }
 
     /// What was recorded since the last call.
@@ -320,11 +319,13 @@ impl Disk for Recorder {
     }
 
     fn submit(&self, request: Request, reply: Reply) {
-        if thread::current().id() == self.thread {
-            let kind = match &request.op {
-                Op::Read { len } => (false, *len),
-                Op::Write { data } => (true, data.len()),
-            };
+        let kind = match &request.op {
+            Op::Read { len } => (false, *len),
+            Op::Write { data } => (true, data.len()),
+        };
+        // Renewals go on meanwhile, and so do the reads of the records of the few ids in use.
+        let is_scan = request.offset < AREA && kind.1 < AREA as usize / 2;
+        if request.lane == Lane::General && !is_scan {
             self.trace.lock().push(kind);
         }
         self.disk.submit(request, reply);

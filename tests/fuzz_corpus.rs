@@ -24,7 +24,8 @@ fn inputs(target: &'static str) -> Vec<(&'static str, PathBuf)> {
 // that fails makes those fail that run at the same time.
 #[test]
 fn the_corpus_of_the_fuzz_targets_passes() {
-    let all: Vec<_> = ["decoders", "device", "operations", "schedules"].into_iter().flat_map(inputs).collect();
+    let all: Vec<_> =
+        ["decoders", "device", "member", "operations", "schedules"].into_iter().flat_map(inputs).collect();
     let (next, failed) = (Mutex::new(all.iter()), Mutex::new(Vec::new()));
     let take = || next.lock().expect("no panic meanwhile").next();
     std::thread::scope(|scope| {

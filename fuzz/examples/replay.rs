@@ -2,5 +2,5 @@
 //! other targets.
 
 fn main() -> std::process::ExitCode {
-    leasehold_fuzz::replay::main(&["decoders", "device", "operations", "schedules"])
+    leasehold_fuzz::replay::main(&["decoders", "device", "member", "operations", "schedules"])
 }

@@ -16,6 +16,7 @@ fn target(name: &str) -> fn(&[u8]) {
     match name {
         "decoders" => super::decoders,
         "device" => super::device,
+        "member" => super::member,
         "operations" => super::operations,
         "schedules" => super::schedules,
         _ => unreachable!("there is no target {name}"),

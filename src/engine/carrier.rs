@@ -159,12 +159,7 @@ impl Carrier {
             }
             Effect::Write { io, urgent, offset, bytes, before, .. } => {
                 let member = &self.member;
-                let now = member.io.now();
-                if now >= before {
-                    self.events.push_back(Event::TooLate(io));
-                    return;
-                }
-                member.pulse.troubles.began(io, now, offset, bytes.len(), true);
+                member.pulse.troubles.began(io, member.io.now(), offset, bytes.len(), true);
                 // What must outlive the write is kept with it.
                 let kept = member.io.kept();
                 let inbox = member.inbox.0.clone();
@@ -173,9 +168,13 @@ impl Carrier {
                     // Nobody is left to be told once the membership is over.
                     let _ = inbox.send(Message::Ended(io));
                 });
-                self.writes.insert(io, Writing { pending, urgent });
                 let request = Request { offset, lane: lane(urgent), op: Op::Write { data: bytes } };
+                if member.io.now() >= before {
+                    self.ends(io);
+                    return self.events.push_back(Event::TooLate(io));
+                }
                 member.io.disk().submit(request, reply);
+                self.writes.insert(io, Writing { pending, urgent });
             }
             // Whoever has gone has no use for it.
             Effect::Answer(id, answer) => drop(self.answers.remove(&id).map(|caller| caller.send(answer))),

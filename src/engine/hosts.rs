@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::io::Io;
 use super::sightings::Keeper;
 use crate::error::{Damage, DiskError};
-use crate::format::{DeltaRecord, Geometry};
+use crate::format::Geometry;
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::{HostState, Observer};
 use crate::protocol::member::Coverage;
@@ -117,12 +117,8 @@ impl Hosts {
         let _one_at_a_time = self.scanning.lock();
         let sector = self.geometry.sector_bytes();
         let (span, sectors) = io.read_sectors(0, 0..hosts, sector, self.patience)?;
-        let records = sectors.iter().zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
-        let records: Vec<(HostId, Seen<DeltaRecord>)> = records
-            .map(|(host, sector)| (host, reading::record(sector, self.geometry.delta_offset(host), self.nonce)))
-            .collect();
-        let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
-        let highest = records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get());
+        let records = reading::records(&sectors, self.geometry, self.nonce);
+        let highest = reading::highest_used(&records);
         let content = match reader {
             Reader::Watcher => Some(span.started),
             Reader::Joiner => None,

@@ -137,3 +137,13 @@ pub enum Written {
     /// sector until it is over.
     InFlight,
 }
+
+/// The next of the numbers that follow from `state`, by SplitMix64 (Steele, Lea and Flood, "Fast splittable
+/// pseudorandom number generators", 2014): for whoever was given one random number and needs several.
+pub(crate) const fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

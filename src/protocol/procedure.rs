@@ -46,6 +46,18 @@ pub enum Effect<T> {
     Done(T),
 }
 
+impl<T> Effect<T> {
+    /// The same, with another answer.
+    pub fn map<U>(self, end: impl FnOnce(T) -> U) -> Effect<U> {
+        match self {
+            Effect::Read { extents, timeout } => Effect::Read { extents, timeout },
+            Effect::Write(write) => Effect::Write(write),
+            Effect::Wait(until) => Effect::Wait(until),
+            Effect::Done(answer) => Effect::Done(end(answer)),
+        }
+    }
+}
+
 /// Sectors that follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Extent {

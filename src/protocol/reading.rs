@@ -4,10 +4,12 @@
 //! but for the nonce. So what has another nonce is bad: it was perhaps put over a record of this lockspace, of which it
 //! says nothing. A record without an extension, which a sanlock host wrote, is told by the lockspace's name alone.
 
+use super::procedure::Sectors;
 use super::rules::in_force;
 use super::{Defect, Seen};
 use crate::format::numbers::Numbers;
-use crate::format::{Block, DeltaRecord, Leader};
+use crate::format::{Block, DeltaRecord, Geometry, Leader};
+use crate::types::HostId;
 
 /// The delta record in a sector at byte `at` of its device.
 pub fn record(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<DeltaRecord> {
@@ -17,6 +19,18 @@ pub fn record(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<DeltaR
         of_this_formatting(shown, nonce, record.generation).map(|()| record)
     };
     read().into()
+}
+
+/// The delta records of the first ids, whose sectors these are.
+pub fn records(sectors: &Sectors, geometry: Geometry, nonce: u32) -> Vec<(HostId, Seen<DeltaRecord>)> {
+    let hosts = sectors.iter().zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
+    hosts.map(|(host, sector)| (host, record(sector, geometry.delta_offset(host), nonce))).collect()
+}
+
+/// The largest of these ids that is or was in use, or may be; 0: none.
+pub fn highest_used(records: &[(HostId, Seen<DeltaRecord>)]) -> u64 {
+    let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
+    records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get())
 }
 
 /// The leader in a sector at byte `at` of its device.

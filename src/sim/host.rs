@@ -56,6 +56,11 @@ pub(super) enum Tag {
 }
 
 impl Tag {
+    /// Whether it is a declaration, or mends a record.
+    pub(super) const fn is_for_another(self) -> bool {
+        matches!(self, Tag::Member { others: true, .. })
+    }
+
     /// Whether it is a write to the record of an id that its host does not hold: another one may, by the time it lands.
     pub(super) const fn strays(self) -> bool {
         matches!(self, Tag::Starting { joins: true } | Tag::Member { others: true, .. })

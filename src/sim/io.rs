@@ -119,7 +119,7 @@ impl Env {
             let faults = &self.options.faults;
             let (slow, hung, eio) = (faults.slow, faults.hung, faults.eio);
             let (hung, spans) = match tag {
-                Tag::Member { others: true, .. } if faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
+                tag if tag.is_for_another() && faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
                 _ => (hung, 3),
             };
             let most = match (self.random.chance(slow), writes && self.random.chance(hung)) {
@@ -237,7 +237,7 @@ impl Env {
 
     fn part_lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, tag: Tag, late: bool) {
         self.check.counters.late_landings += u64::from(late);
-        if matches!(tag, Tag::Member { others: true, .. })
+        if tag.is_for_another()
             && let (Seen::Good(before), Seen::Good(after)) =
                 (self.storage.delta(offset), reading::record(readable(&bytes), offset, NONCE))
         {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::protocol::split_mix;
 use crate::types::Time;
 
 /// Numbers off a schedule of bytes while it lasts, then SplitMix64: its numbers are the same with every version of
@@ -24,11 +25,7 @@ impl Random {
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        split_mix(&mut self.state)
     }
 
     /// A number below `bound`, which is not 0. Two bytes of the schedule say how large a part of it: the least for 0.

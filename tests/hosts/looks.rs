@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leasehold::disk::{Fault, Plan};
-use leasehold::format::{Leader, LeaderExtension};
+use leasehold::format::Leader;
 use leasehold::{AcquireError, LeaseMode, LossReason, ReleaseError, Status, Version, Wait};
 use rustix::io::Errno;
 
@@ -97,11 +97,10 @@ fn scenario_51_an_own_block_that_is_set_back_is_the_loss_of_the_lease_and_of_no_
 fn an_owner_writes_its_leader_again() {
     let scene = Scene::new();
     let lease = scene.membership.try_acquire(&scene.resource).unwrap();
-    // An owner that has never seen its leader does not know that its ballot judged everybody.
+    // An owner that has never seen its leader does not know that its ballot judged everybody, nor when it was written.
     let leader = || {
         let leader = Leader::decode(&sector(&scene.disk, scene.leader_at()), scene.leader_at()).ok()?;
-        let extension = leader.extension.map(|extension| LeaderExtension { judged: false, ..extension });
-        Some(Leader { extension, ..leader })
+        Some((leader.version, leader.owner, leader.cleared, leader.is_free()))
     };
     let right = leader().unwrap();
     let is_right = || leader().as_ref() == Some(&right);

@@ -377,6 +377,8 @@ fn who_may_act_beside_a_lease_that_is_continued_is_told() {
     let geometry = memory.other.lockspace().geometry();
     let at = memory.resources[0].offset() + geometry.block_offset(former.host);
     memory.change(at, |_| block.encode(geometry, at));
+    // Who takes by force does not say that nobody may have an earlier version.
+    memory.change_leader(0, |leader| leader.extension.iter_mut().for_each(|extension| extension.judged = false));
     let token = memory.membership.detach().unwrap();
     let Resumed { leases, previous, membership, .. } = memory.resume(&token).unwrap();
     assert_eq!(versions(&leases), [version]);

@@ -82,7 +82,12 @@ impl Pulse {
     /// membership, and `tell_loss` of leases that are lost alone. Ends when the membership is lost or nobody is to be
     /// told. Whoever leaves is answered, and not told.
     pub(crate) fn watch(&self, tell: impl Fn(&Status), tell_loss: impl Fn(&LeaseLoss)) {
+        let is_answered =
+            |now: &Status| matches!(now, Status::Lost { reason: LossReason::Left | LossReason::Detached });
         let mut seen = self.status();
+        if is_answered(&seen) {
+            return;
+        }
         tell(&seen);
         while !matches!(seen, Status::Lost { .. }) && !self.is_stopped() {
             let change = self.wait_for(LONGEST_WAIT, |machine, now| {
@@ -92,7 +97,7 @@ impl Pulse {
                 (status != seen || !losses.is_empty()).then_some((status, losses))
             });
             let Some((now, losses)) = change else { continue };
-            if matches!(now, Status::Lost { reason: LossReason::Left | LossReason::Detached }) {
+            if is_answered(&now) {
                 return;
             }
             if now != seen {

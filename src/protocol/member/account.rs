@@ -98,7 +98,7 @@ impl Account {
         id
     }
 
-    /// The I/O is over. `None` for the second part: whom it was for was told before that it took too long.
+    /// The I/O is over; and whether whom it was for was told before that it took too long.
     pub(super) fn ends(&mut self, id: IoId) -> Option<(Pending, bool)> {
         let pending = self.pending.remove(&id)?;
         let late = pending.late;
@@ -117,14 +117,17 @@ impl Account {
 
     /// Whether a write is in flight to any of these bytes.
     pub(super) fn writes(&self, disk: usize, range: &Range<u64>) -> bool {
-        let overlaps = |writes: &Range<u64>| writes.start < range.end && range.start < writes.end;
-        self.pending.values().any(|it| it.disk == disk && it.writes.as_ref().is_some_and(overlaps))
+        self.writes_to(range).any(|it| it.disk == disk)
     }
 
     /// Whether a write is in flight to any of these bytes of any disk.
     pub(super) fn writes_anywhere(&self, range: &Range<u64>) -> bool {
+        self.writes_to(range).next().is_some()
+    }
+
+    fn writes_to(&self, range: &Range<u64>) -> impl Iterator<Item = &Pending> {
         let overlaps = |writes: &Range<u64>| writes.start < range.end && range.start < writes.end;
-        self.pending.values().any(|it| it.writes.as_ref().is_some_and(overlaps))
+        self.pending.values().filter(move |it| it.writes.as_ref().is_some_and(overlaps))
     }
 
     pub(super) fn is_pending(&self, purpose: Purpose) -> bool {

@@ -38,9 +38,9 @@ impl Work {
     fn step(&mut self, event: Event, member: &mut Member, trouble: Option<Trouble>) -> procedure::Effect<Answer> {
         let observer = &mut member.scans.observer;
         match self {
-            Work::Declare(it) => map(it.step(event, observer), |end| Answer::Declared(Ok(end), trouble)),
-            Work::Mend(it) => map(it.step(event, observer), |end| Answer::Mended(Ok(end), trouble)),
-            Work::Create(it) => map(it.step(event, observer), |end| Answer::Created(Ok(end), trouble)),
+            Work::Declare(it) => it.step(event, observer).map(|end| Answer::Declared(Ok(end), trouble)),
+            Work::Mend(it) => it.step(event, observer).map(|end| Answer::Mended(Ok(end), trouble)),
+            Work::Create(it) => it.step(event, observer).map(|end| Answer::Created(Ok(end), trouble)),
         }
     }
 
@@ -51,15 +51,6 @@ impl Work {
             Work::Mend(_) => Answer::Mended(Err(loss), None),
             Work::Create(_) => Answer::Created(Err(loss), None),
         }
-    }
-}
-
-fn map<T, U>(effect: procedure::Effect<T>, end: impl FnOnce(T) -> U) -> procedure::Effect<U> {
-    match effect {
-        procedure::Effect::Read { extents, timeout } => procedure::Effect::Read { extents, timeout },
-        procedure::Effect::Write(write) => procedure::Effect::Write(write),
-        procedure::Effect::Wait(until) => procedure::Effect::Wait(until),
-        procedure::Effect::Done(answer) => procedure::Effect::Done(end(answer)),
     }
 }
 
@@ -138,7 +129,7 @@ impl Errand {
                         return self.ends_with_loss(member);
                     }
                     let expires = member.now + timeout;
-                    member.read(Purpose::Job(self.id), 0, false, extents, expires, false);
+                    member.read(Purpose::Job(self.id), 0, false, extents, expires, true);
                     return member.keep_errand(self);
                 }
                 procedure::Effect::Write(write) => {

@@ -90,7 +90,9 @@ impl Member {
         if held.is_empty() {
             return self.closed(command, Ok(()));
         }
-        self.phase = Phase::Open;
+        if self.phase == Phase::Closing {
+            self.phase = Phase::Open;
+        }
         self.closed(command, Err(NotClosed::Held(held)));
     }
 

@@ -6,6 +6,7 @@ use super::account::{Pending, Purpose};
 use super::command::Order;
 use super::leases::Key;
 use super::{Member, Phase, Submitted, Timer};
+use crate::protocol::area::AreaView;
 use crate::protocol::holding::{Loss, Restore, Task};
 use crate::protocol::looks::{Glance, Look, Restoration, Verdict};
 use crate::protocol::procedure::Sectors;
@@ -66,12 +67,12 @@ impl Member {
             return;
         }
         let (Some(before), Some(resource)) = (self.looking.remove(&key), self.leases.resource(key.0)) else { return };
-        let view = self.area_view(&resource, sectors);
+        let view = AreaView::of(sectors, &self.terms, key.0);
         let (subject, after, now) = (self.subject(&resource), self.leases.glance(key), self.now);
-        let Some(holding) = self.leases.holding_at(key).cloned() else { return };
+        let Some(holding) = self.leases.holding_at(key) else { return };
         let looks = (&before, after.as_ref());
         let observer = &mut self.scans.observer;
-        let Some(look) = Look::at(&subject, (key.1, &holding), looks, &view, observer, now) else { return };
+        let Some(look) = Look::at(&subject, (key.1, holding), looks, &view, observer, now) else { return };
         self.leases.set_asking(key.0, look.asking.clone());
         // What could not be written is not forgotten because it can be read.
         if matches!(look.verdict, Verdict::Good) {

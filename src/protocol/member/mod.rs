@@ -44,16 +44,15 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::area::AreaView;
 use super::delta::{self, Tenure, Terms};
 use super::holding;
 use super::liveness::Observer;
 use super::looks::Glance;
 use super::procedure::{Extent, Sectors};
 use super::rules::in_force;
-use super::{Seen, Span, Written};
+use super::{Seen, Span, Written, split_mix};
 use crate::format::Block;
-use crate::types::{HostId, LeaseMode, Name, Owner, Resource, Time, Version};
+use crate::types::{LeaseMode, Name, Owner, Resource, Time, Version};
 use account::{Account, Pending, Purpose};
 use errands::{Errand, Work};
 use leaving::{Closing, Finishing, Phase};
@@ -519,13 +518,6 @@ impl Member {
         Extent { offset: resource.offset, sectors: highest + 2 }
     }
 
-    fn area_view(&self, resource: &Resource, sectors: &Sectors) -> AreaView {
-        let mut all = sectors.iter();
-        let leader = all.next().unwrap_or(Err(super::Defect::Unreadable));
-        let blocks = all.skip(1).zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
-        AreaView::decode(leader, blocks, resource.offset, self.terms.geometry, self.terms.nonce)
-    }
-
     /// An I/O is over. A write that was told to be in flight before ends nothing but the wait for it.
     fn io_ended(&mut self, io: IoId, tell: impl FnOnce(&mut Member, &Pending)) {
         let Some((pending, late)) = self.account.ends(io) else { return };
@@ -765,11 +757,6 @@ impl Member {
 
     /// A random number.
     fn draw(&mut self) -> u64 {
-        // SplitMix64.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        split_mix(&mut self.random)
     }
 }

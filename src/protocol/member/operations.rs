@@ -217,6 +217,8 @@ impl Running {
         }
         let patience = member.now + member.terms.timeouts.fail();
         let until = match self.order {
+            // Nobody waits for its answer: only the end of the write counts.
+            Order::Release { .. } if self.command.is_none() => Time::MAX,
             Order::Release { .. } => self.answer_by,
             Order::HandOver { .. } => patience.min(self.call_off),
             _ => patience,
@@ -270,6 +272,7 @@ impl Running {
             Order::Release { .. } if self.must_settle(member) => {
                 self.stage = Stage::Settling(known);
                 member.unsettled.insert(self.id);
+                self.expire(member, None);
                 return self.wait(member);
             }
             Order::Release { held, .. } => member.released(&self.resource, *held, known),
@@ -384,7 +387,7 @@ impl Running {
         let (round, event) = match (waits, what) {
             (Waits::Ios { round, mut ios, since }, Happened::Read(io, span, sectors)) if ios.contains_key(&io) => {
                 let disk = ios.remove(&io).unwrap_or_default();
-                let view = member.area_view(&self.resource, &sectors);
+                let view = AreaView::of(&sectors, &member.terms, self.resource.offset);
                 self.note(&view);
                 let event = Event::Read { disk, span, since, view };
                 return self.one_of(member, operation, (round, ios, since), event);

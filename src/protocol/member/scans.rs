@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use super::account::{Pending, Purpose};
 use super::{Happened, JobId, Member, Timer};
-use crate::format::DeltaRecord;
 use crate::protocol::delta::Tenure;
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::{Extent, Sectors};
 use crate::protocol::rules::in_force;
-use crate::protocol::{Seen, Span};
-use crate::types::{HostId, Time};
+use crate::protocol::{Span, reading};
+use crate::types::Time;
 
 /// For how many I/O timeouts a host that calls may be overlooked: half of the time for which it does.
 const UNSEEN: u32 = 3;
@@ -127,15 +126,11 @@ impl Member {
     }
 
     fn take_in(&mut self, span: Span, all: bool, before: &Tenure, sectors: &Sectors) {
-        let geometry = self.terms.geometry;
-        let hosts = sectors.iter().zip(1..).filter_map(|(sector, id)| Some((HostId::new(id)?, sector)));
-        let records: Vec<(HostId, Seen<DeltaRecord>)> =
-            hosts.map(|(host, sector)| (host, self.record(sector, geometry.delta_offset(host)))).collect();
+        let records = reading::records(sectors, self.terms.geometry, self.terms.nonce);
         let mine = self.me().host;
         let own = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good());
         let content = own.and_then(|record| before.recognises(record).or_else(|| self.tenure.recognises(record)));
-        let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
-        let highest = records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get());
+        let highest = reading::highest_used(&records);
         let coverage = &mut self.scans.coverage;
         if all && (content.is_some() || !in_force!(ConfirmedByMirror)) {
             // A stale copy of the disk doesn't show who is there.

@@ -128,11 +128,11 @@ impl Host {
         loop {
             let Process::Starting(starting) = &mut self.process else { return };
             let effect = match &mut starting.way {
-                Way::Join(_, acquire) => map(acquire.step(event, &mut starting.observer), |end| match end {
+                Way::Join(_, acquire) => acquire.step(event, &mut starting.observer).map(|end| match end {
                     Ok(tenure) => Got::Tenure(tenure),
                     Err(refusal) => Got::NotJoined(refusal),
                 }),
-                Way::Resume(_, resume) => map(resume.step(event, &mut starting.observer), |end| match end {
+                Way::Resume(_, resume) => resume.step(event, &mut starting.observer).map(|end| match end {
                     Ok(tenure) => Got::Tenure(tenure),
                     Err(refusal) => Got::NotResumed(refusal),
                 }),
@@ -214,15 +214,6 @@ impl Host {
             self.token = Some(Token { me: member.machine.me(), listed: member.program.listed() });
         }
         self.token.is_some()
-    }
-}
-
-fn map<T, U>(effect: Effect<T>, end: impl FnOnce(T) -> U) -> Effect<U> {
-    match effect {
-        Effect::Read { extents, timeout } => Effect::Read { extents, timeout },
-        Effect::Write(write) => Effect::Write(write),
-        Effect::Wait(until) => Effect::Wait(until),
-        Effect::Done(answer) => Effect::Done(end(answer)),
     }
 }
 
