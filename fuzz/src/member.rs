@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use leasehold::format::{DeltaRecord, Geometry, IndexHeader, Leader};
 use leasehold::protocol::catalog::index::Index;
-use leasehold::protocol::delta::{Acquire, Identity, Tenure, Terms};
+use leasehold::protocol::delta::{Acquire, Bid, Identity, Tenure, Terms};
 use leasehold::protocol::member::{Command, Event, Order};
 use leasehold::protocol::record::{self, RecordProcedure};
 use leasehold::protocol::resource::Wish;
@@ -85,7 +85,7 @@ fn resources() -> [Resource; 4] {
 fn joined(host: HostId, disk: &mut Disk, now: Time) -> (Tenure, Time) {
     let (offset, name) = (terms().geometry.delta_offset(host), Name::host("host").expect("a name"));
     let identity = Identity { name, machine: MachineId::new(host.get()), boot: BootId::new(1), session: 1 };
-    let mut join = Acquire::new(host, identity, terms(), host.get());
+    let mut join = Acquire::new(Bid::new(host, terms().timeouts.dead()), identity, terms(), host.get());
     let free = DeltaRecord::free(terms().geometry, terms().lockspace, NONCE, terms().timeouts);
     let span = Span { started: now, ended: now };
     let record::Effect::Write(record, _) = join.step(record::Event::Read(span, Seen::Good(free))) else {

@@ -510,7 +510,7 @@ fn larger_configurations() {
         (
             "one machine twice, watched",
             Limits { watched: true, reboots: 1, sights: &[FoundDead, Retaken], ..ONE },
-            240_207,
+            304_818,
         ),
     ];
     for (name, limits, states) in all {
