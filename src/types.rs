@@ -65,6 +65,8 @@ impl HostId {
     pub const MAX: u64 = 2000;
     /// The smallest.
     pub const FIRST: HostId = HostId(1);
+    /// The one after that.
+    pub const SECOND: HostId = HostId(2);
 
     /// Checks the range.
     ///

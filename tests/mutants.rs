@@ -1,7 +1,7 @@
 //! The net that the random runs are: without a rule of the protocol they find a violation. All rules are in
 //! `examples/mutants.rs`; here are those whose mutant does not live for long, and those that need a scenario.
 //!
-//! One test, in a program of its own: a rule is switched off for the whole process.
+//! A rule is switched off for the thread of the test.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -40,6 +40,8 @@ const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::OwnerVerifies, Some(Emphasis::Modes)),
     (Rule::JudgedIsProven, None),
     (Rule::JudgedClaimsAreOver, None),
+    (Rule::OwnBlockIsLookedAt, Some(Emphasis::Wiped)),
+    (Rule::HoldIsNotMadeUp, Some(Emphasis::Wiped)),
     (Rule::AskingHolds, Some(Emphasis::Handover)),
     (Rule::ProposalCedes, Some(Emphasis::Handover)),
     (Rule::DestinationAsks, Some(Emphasis::Handover)),

@@ -76,6 +76,12 @@ fn processes_work_on_several_resources_at_once() {
 }
 
 #[test]
+fn resources_are_made_deleted_and_made_again_while_others_are_held() {
+    let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Catalog)));
+    assert!(!is_default() || sum.made > 300 && sum.deleted > 300 && sum.held > 5_000, "{sum:#?}");
+}
+
+#[test]
 fn processes_that_are_killed_and_restarted_go_on_with_what_is_theirs() {
     let sum = run_all(SEEDS / 4, |seed| Options::about(seed, Some(Emphasis::Restarts)));
     assert!(!is_default() || sum.resumes > 50 && sum.taken_up > 12, "{sum:#?}");
@@ -88,9 +94,21 @@ fn what_is_handed_over_has_one_owner_all_along() {
 }
 
 #[test]
+fn whoever_holds_what_is_wiped_learns_of_it() {
+    let sum = run_all(SEEDS / 4, |seed| Options::about(seed, Some(Emphasis::Wiped)));
+    assert!(!is_default() || sum.wiped > 2_000 && sum.fenced > 100, "{sum:#?}");
+}
+
+#[test]
 fn copies_of_a_machine_and_containers_of_one_keep_their_host_ids_apart() {
     let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Clones)));
     assert!(!is_default() || sum.joins > 500 && sum.takeovers > 70, "{sum:#?}");
+}
+
+#[test]
+fn a_device_is_formatted_again_while_hosts_are_stopped_or_about_to_join() {
+    let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Reformatted)));
+    assert!(!is_default() || sum.formats > 200 && sum.not_formatted > 100 && sum.strangers > 5, "{sum:#?}");
 }
 
 #[test]

@@ -144,8 +144,8 @@ pub enum AcquireError {
         /// The largest it has room for.
         max: u64,
     },
-    /// The own block holds what this engine did not write: another process acts under the same host id, or the
-    /// storage returned another sector.
+    /// The own block holds what this engine did not write: the area was wiped or set back, another process acts under
+    /// the same host id, or the storage returned another sector. The next acquire goes by what is there then.
     #[error("{resource}: the block of host {host} was changed by somebody else")]
     BlockChanged {
         /// The resource.

@@ -100,6 +100,19 @@ pub struct BlockExtension {
 }
 
 impl Block {
+    /// The block of a host that has not used it, in an area that the lockspace with that nonce has made. It says after
+    /// which version.
+    pub fn blank(nonce: u32, version: Version) -> Block {
+        let extension = Some(BlockExtension { nonce, ..BlockExtension::default() });
+        Block { instance: version, extension, ..Block::default() }
+    }
+
+    /// Whether its host has not used it: it says no more than [`Block::blank`], or nothing.
+    pub fn is_blank(&self) -> bool {
+        let nonce = self.extension.as_ref().map(|extension| extension.nonce);
+        *self == nonce.map_or_else(Block::default, |nonce| Block::blank(nonce, self.instance))
+    }
+
     /// Reads a block from its sector, which stands at byte `at` of its device.
     ///
     /// # Errors

@@ -279,13 +279,18 @@ impl DeltaRecord {
         sector
     }
 
-    /// The nonce of the lockspace whose formatting has left this sector, at byte `at` of its device, unfinished.
-    /// `None`: that can't be told.
-    pub fn unfinished(sector: &[u8], at: u64) -> Option<u32> {
+    /// The record that a formatting has left unfinished in this sector, at byte `at` of its device. `None`: it is
+    /// finished, or that can't be told.
+    pub fn unfinished(sector: &[u8], at: u64) -> Option<DeltaRecord> {
         SectorSize::of(sector).ok()?;
-        let begun = RawLeader::read(sector).magic == 0;
-        let extension = extension::open(sector, EXTENSION, EXTENSION_BYTES, at).ok().flatten();
-        extension.filter(|_| begun).map(|_| RawDeltaExtension::read(sector).nonce)
+        if RawLeader::read(sector).magic != 0 {
+            return None;
+        }
+        let flags = extension::open(sector, EXTENSION, EXTENSION_BYTES, at).ok().flatten()?;
+        let mut finished = sector.to_vec();
+        put(&mut finished, 0, &MAGIC);
+        extension::seal(&mut finished, EXTENSION, EXTENSION_BYTES, flags, at);
+        DeltaRecord::decode(&finished, at).ok()
     }
 }
 

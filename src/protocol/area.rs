@@ -234,7 +234,8 @@ impl AreaView {
     }
 
     /// Who has taken the resource from `owner` at `version`, though it did not give it up: the first owner of a later
-    /// version that the leader shows or that a block accepted.
+    /// version that the leader shows or that a block accepted; or nobody that is known, of the version before the one
+    /// that another host has begun to take.
     pub fn fenced(&self, owner: Owner, version: Version) -> Option<(Option<Owner>, Version)> {
         self.fenced_by(self.leader.good(), owner, version)
     }
@@ -249,11 +250,13 @@ impl AreaView {
         let anothers = |leader: &&Leader| leader.owner.is_some_and(|other| other != owner);
         let led = leader.filter(|it| it.version > version || it.version == version && anothers(it));
         let led = led.map(|leader| (leader.owner, leader.version));
-        let accepted = self.good_blocks().filter(|(host, block)| {
-            *host != owner.host && block.instance > version && block.bal > 0 && in_force!(FencedByBlocks)
+        let others = self.good_blocks().filter(|(host, _)| *host != owner.host && in_force!(FencedByBlocks));
+        let shown = others.filter_map(|(_, block)| match block.bal {
+            0 => Some((None, begun_after(block)?)),
+            _ => Some((block.inp, block.instance)),
         });
-        let accepted = accepted.map(|(_, block)| (block.inp, block.instance));
-        led.into_iter().chain(accepted).min_by_key(|(_, version)| *version)
+        let shown = shown.filter(|(_, shown)| *shown > version);
+        led.into_iter().chain(shown).min_by_key(|(_, version)| *version)
     }
 
     /// What the blocks of other hosts than `me` say that they own, each by itself.
@@ -293,6 +296,14 @@ impl AreaView {
 /// the version up.
 pub fn claimed(host: HostId, block: &Block) -> Option<Owner> {
     block.inp.filter(|owner| owner.host == host && block.bal > 0 && !block.released)
+}
+
+/// The version before the one for which the block's host has begun a ballot: that was decided, or nobody would begin
+/// the next one. Who has skipped a version knows of none.
+fn begun_after(block: &Block) -> Option<Version> {
+    let burned = block.extension.as_ref().and_then(|extension| extension.burned);
+    let before = block.instance.get().checked_sub(1).filter(|_| block.mbal > 0 && burned.is_none())?;
+    Some(Version::new(before))
 }
 
 /// The version that `block`, which is `host`'s own, says it owns, and the owner: that of its instance, or an earlier

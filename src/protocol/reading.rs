@@ -9,7 +9,7 @@ use super::rules::in_force;
 use super::{Defect, Seen};
 use crate::format::numbers::Numbers;
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
-use crate::types::HostId;
+use crate::types::{HostId, Version};
 
 /// The delta record in a sector at byte `at` of its device.
 pub fn record(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<DeltaRecord> {
@@ -43,12 +43,13 @@ pub fn leader(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<Leader
     read().into()
 }
 
-/// The block in a sector at byte `at` of its device.
+/// The block in a sector at byte `at` of its device. One that was never used is the empty one, with or without a nonce.
 pub fn block(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<Block> {
     let read = || {
         let block = Block::decode(sector?, at)?;
         let shown = block.extension.as_ref().map(|extension| extension.nonce);
-        of_this_formatting(shown, nonce, block.instance.get()).map(|()| block)
+        of_this_formatting(shown, nonce, block.instance.get())?;
+        Ok(if block == Block::blank(nonce, Version::default()) { Block::default() } else { block })
     };
     read().into()
 }

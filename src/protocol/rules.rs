@@ -23,7 +23,7 @@ pub(crate) use in_force;
 
 #[cfg(feature = "sim")]
 mod switch {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::cell::Cell;
 
     macro_rules! rules {
         ($($(#[doc = $text:literal])+ $rule:ident,)+) => {
@@ -232,6 +232,22 @@ mod switch {
         GenerationsGoOn,
         /// The versions go on when the device is formatted again.
         VersionsGoOn,
+        /// The versions go on far above every one that is seen where a leader or a block is lost that may have shown
+        /// more.
+        LostIsPassedOver,
+        /// A format writes the version where it is to stand before it writes over anything that may show it.
+        VersionIsNoted,
+        /// A block that nobody has used says of which formatting it is.
+        BlankHasNonce,
+        /// What a format writes of the blocks says after which version, should the leader be lost.
+        BlankHasVersion,
+        /// A format writes at most a quarter of the host records at once: should that land late, the others outnumber
+        /// them.
+        PiecesAreSmall,
+        /// A lockspace is complete when one of its first two records says so: the first one may be a late write.
+        TwoRecordsCommit,
+        /// A record of another formatting does not show that its id is free.
+        StrangerIsNotFree,
 
         // Liveness.
         /// A generation newer than its record as last read is live.
@@ -256,17 +272,19 @@ mod switch {
         SightingIsOfThisBoot,
     }
 
-    /// 1 + the place of the rule that is out of force; 0 for none.
-    static OFF: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        /// The rule that is out of force.
+        static OFF: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
 
     impl Rule {
-        /// Puts one rule out of force in this process, or all of them in force again.
+        /// Puts one rule out of force in this thread, or all of them in force again.
         pub fn switch_off(rule: Option<Rule>) {
-            OFF.store(rule.map_or(0, |rule| rule as usize + 1), Ordering::Relaxed);
+            OFF.set(rule);
         }
 
         pub(crate) fn is_in_force(self) -> bool {
-            OFF.load(Ordering::Relaxed) != self as usize + 1
+            OFF.get() != Some(self)
         }
     }
 }

@@ -4,12 +4,14 @@ mod host_ids;
 mod leases;
 mod resource;
 mod shown;
+mod wiped;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counters::Counters;
+use super::env::NONCE;
 use super::storage::Area;
-use crate::types::{HostId, Time};
+use crate::types::{HostId, Name, Time};
 use resource::Resource;
 
 /// A right of a machine that ends at a moment of the world's time.
@@ -19,13 +21,22 @@ struct Right<T> {
     until: Time,
 }
 
+/// A host id that is held, and in which formatting of the device.
+#[derive(Clone, Copy)]
+struct Tenure {
+    id: HostId,
+    nonce: u32,
+}
+
 /// Watches a run.
 pub(super) struct Checker {
     pub(super) counters: Counters,
     failure: Option<String>,
     machines: usize,
     /// For each machine, its host id.
-    tenures: Vec<Option<Right<HostId>>>,
+    tenures: Vec<Option<Right<Tenure>>>,
+    /// Of the lockspace that there is.
+    nonce: u32,
     /// The latest of each host id, and all there were.
     generations: BTreeMap<HostId, (u64, BTreeSet<u64>)>,
     /// The generation that the next one exceeds at least, of ids whose record was set back.
@@ -35,6 +46,8 @@ pub(super) struct Checker {
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
     resources: BTreeMap<Area, Resource>,
+    /// What each machine called what it held last in an area.
+    names: BTreeMap<(Area, usize), Name>,
 }
 
 impl Checker {
@@ -44,17 +57,29 @@ impl Checker {
             failure: None,
             machines,
             tenures: vec![None; machines],
+            nonce: NONCE,
             generations: BTreeMap::new(),
             put_back: BTreeMap::new(),
             jumped: BTreeSet::new(),
             raced: BTreeSet::new(),
             resources: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 
     /// What is watched of a resource.
     pub(super) fn of(&mut self, area: Area) -> &mut Resource {
         self.resources.entry(area).or_insert_with(|| Resource::new(area, self.machines))
+    }
+
+    /// What a machine has just begun to hold is the only resource of its name that anybody holds.
+    pub(super) fn is_called(&mut self, area: Area, host: usize, name: Name, now: Time) {
+        self.names.insert((area, host), name);
+        let held = |(at, other): &(Area, usize)| *at != area && self.resources[at].is_held_by(*other, now);
+        if let Some(((at, other), _)) = self.names.iter().find(|(key, it)| **it == name && held(key)) {
+            let (here, there) = (area.offset(), at.offset());
+            self.fail(format!("S1: machine {host} holds {name} at {here} while machine {other} does at {there}"));
+        }
     }
 
     pub(super) fn fail(&mut self, what: String) {

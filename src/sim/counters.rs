@@ -47,12 +47,24 @@ pub struct Counters {
     pub forced: u64,
     /// Leases that their owner found taken, or could not look at.
     pub fenced: u64,
+    /// Sectors that were wiped under those who hold a resource.
+    pub wiped: u64,
     /// Own blocks and leaders of what is held that were written again.
     pub restored: u64,
     /// Leases handed over, as the source says.
     pub handed_over: u64,
     /// Leases that their new owner was handed.
     pub received: u64,
+    /// Resources made.
+    pub made: u64,
+    /// Resources deleted.
+    pub deleted: u64,
+    /// Formats that ended well.
+    pub formats: u64,
+    /// Formats that were refused, or ended because something else wrote to the device.
+    pub not_formatted: u64,
+    /// Writes of another formatting that landed in the sectors of a host.
+    pub strangers: u64,
     /// Kills, reboots, pauses, and pauses between check and submission.
     pub upsets: u64,
 }
@@ -81,9 +93,15 @@ impl std::ops::AddAssign for Counters {
         self.shared += other.shared;
         self.forced += other.forced;
         self.fenced += other.fenced;
+        self.wiped += other.wiped;
         self.restored += other.restored;
         self.handed_over += other.handed_over;
         self.received += other.received;
+        self.made += other.made;
+        self.deleted += other.deleted;
+        self.formats += other.formats;
+        self.not_formatted += other.not_formatted;
+        self.strangers += other.strangers;
         self.upsets += other.upsets;
     }
 }

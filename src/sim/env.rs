@@ -8,7 +8,7 @@ use super::check::Checker;
 use super::host::Signal;
 use super::io::Submission;
 use super::random::{Clock, Random};
-use super::storage::{Action, Area, SECTOR, Storage, delta_at};
+use super::storage::{Action, Area, SECTOR, Sector, Storage, delta_at};
 use super::{Kind, Options};
 use crate::format::{DeltaRecord, Geometry, Leader};
 use crate::protocol::sightings::Sightings;
@@ -32,8 +32,22 @@ pub(super) enum Event {
         pause: u64,
     },
     Upset,
+    /// Most hosts are away at once, and one formats the device again.
+    Reformat,
     Rot {
         offset: u64,
+    },
+    /// Somebody begins to wipe the area of a resource.
+    Wipe {
+        area: Area,
+    },
+    Wiped {
+        offset: u64,
+        bytes: Sector,
+    },
+    /// What was wiped is known by now to all who held it.
+    IsKnown {
+        area: Area,
     },
     Quiet,
 }
@@ -204,14 +218,18 @@ impl Env {
     }
 
     pub(super) fn pause(&mut self, host: usize) {
+        let most = if self.random.chance(500) { self.options.timeouts.dead() * 2 } else { self.options.timeouts.io() };
+        let span = self.random.span(Duration::ZERO, most);
+        self.pause_for(host, span);
+    }
+
+    pub(super) fn pause_for(&mut self, host: usize, span: Duration) {
         self.check.counters.upsets += 1;
         let machine = &mut self.machines[host];
         machine.paused = true;
         machine.pauses += 1;
         machine.suspended = machine.pauses.is_multiple_of(2).then_some(self.now);
         let pause = machine.pauses;
-        let most = if self.random.chance(500) { self.options.timeouts.dead() * 2 } else { self.options.timeouts.io() };
-        let span = self.random.span(Duration::ZERO, most);
         self.trace(|| format!("host {host} is paused for {span:?}"));
         self.at(self.now + span, Event::Resume { host, pause });
     }
@@ -275,14 +293,14 @@ impl Env {
         id.map_or(area.offset(), |id| if block { area.block_at(id) } else { delta_at(id) })
     }
 
-    /// The resources.
+    /// The areas in which resources are, or may be made.
     pub(super) fn areas(&self) -> impl Iterator<Item = Area> + Clone + use<> {
-        (0..self.options.resources).map(Area::of_resource)
+        (0..self.options.resources.max(self.options.places)).map(Area::of_resource)
     }
 
-    /// Whether a machine has acquired each resource since the faults are over.
+    /// Whether a machine has acquired each resource that is there since the faults are over.
     pub(super) fn has_acquired(&self, host: usize) -> bool {
-        self.areas().all(|area| self.acquired.contains(&(host, area)))
+        self.areas().all(|area| self.acquired.contains(&(host, area)) || self.resource_in(area).is_none())
     }
 
     /// One of the resources. Where there is but one nothing is drawn for it.
@@ -343,6 +361,9 @@ impl Env {
     pub(super) fn changed(&mut self, offset: u64) {
         if let Some(area) = Area::at(offset) {
             self.check.of(area).changed(&self.storage, offset, self.now);
+            if self.check.of(area).misjudges() {
+                self.is_in_doubt(area, true);
+            }
         }
     }
 
@@ -367,7 +388,10 @@ impl Env {
         }
         // A resource whose leader may be lost is one that was made where there had been another.
         let made = Version::new(if self.options.faults.rot_leader > 0 { 1_000 } else { 0 });
-        for area in self.areas() {
+        if self.has_index() {
+            self.format_index();
+        }
+        for area in (0..self.options.resources).map(Area::of_resource) {
             self.check.of(area).made(made);
             let leader = Leader::new_free(geometry, lockspace(), NONCE, area.name(), geometry.max_hosts(), made);
             for disk in 0..self.options.disks {

@@ -3,6 +3,7 @@
 //!
 //! | file | what is in it |
 //! |---|---|
+//! | `formatting.rs` | finds out which lockspace there is, or formats the device |
 //! | `starting.rs` | gets a host id, or goes on with one |
 //! | `carrying.rs` | carries out what the membership wants done |
 //! | `program.rs` | what a program wants of it, as chance has it |
@@ -11,6 +12,7 @@
 
 mod answers;
 mod carrying;
+mod formatting;
 mod program;
 mod remembering;
 mod starting;
@@ -47,28 +49,55 @@ pub(super) enum Signal {
 /// What an I/O is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tag {
-    /// The procedure that gets a host id: by a join, or goes on with one.
-    Starting { joins: bool },
-    /// The membership; perhaps for the record of another host.
-    Member { io: IoId, others: bool },
+    /// Finding out which lockspace there is.
+    Opening,
+    /// The procedure that a process begins with: it gets a host id by a join, goes on with one, or formats the device.
+    Starting(Starts),
+    /// The membership.
+    Member { io: IoId, of: Whose },
     /// Looking for the lease that an earlier process had, as it is known to have held it.
     TakeUp { area: Area, listed: Option<(LeaseMode, Version)> },
+}
+
+/// Whose sectors the I/O of a membership is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Those that this host or everybody writes.
+    Ours,
+    /// The record of another host.
+    Record,
+    /// Those of everybody in an area that nobody uses.
+    Area,
+}
+
+/// What a procedure that a process begins with is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Starts {
+    Reads,
+    Joins,
+    Resumes,
+    Formats,
 }
 
 impl Tag {
     /// Whether it is a declaration, or mends a record.
     pub(super) const fn is_for_another(self) -> bool {
-        matches!(self, Tag::Member { others: true, .. })
+        matches!(self, Tag::Member { of: Whose::Record, .. })
     }
 
-    /// Whether it is a write to the record of an id that its host does not hold: another one may, by the time it lands.
+    /// Whether it clears an area.
+    pub(super) const fn clears(self) -> bool {
+        matches!(self, Tag::Member { of: Whose::Area, .. })
+    }
+
+    /// Whether it is a write to a sector of an id that its host does not hold: another one may, by the time it lands.
     pub(super) const fn strays(self) -> bool {
-        matches!(self, Tag::Starting { joins: true } | Tag::Member { others: true, .. })
+        matches!(self, Tag::Starting(Starts::Joins) | Tag::Member { of: Whose::Record | Whose::Area, .. })
     }
 
     /// Whether it is one that puts the name of its host's machine on the id.
     pub(super) const fn races(self) -> bool {
-        matches!(self, Tag::Starting { joins: true })
+        matches!(self, Tag::Starting(Starts::Joins))
     }
 }
 
@@ -90,9 +119,9 @@ pub(super) enum Answer {
     TooLate,
 }
 
-/// What a process goes by whose timeouts are these.
-fn terms(timeouts: Timeouts) -> Terms {
-    Terms { geometry: Geometry::default(), lockspace: lockspace(), nonce: NONCE, timeouts }
+/// What a process goes by whose timeouts are these, in the lockspace with that nonce.
+pub(super) fn terms(timeouts: Timeouts, nonce: u32) -> Terms {
+    Terms { geometry: Geometry::default(), lockspace: lockspace(), nonce, timeouts }
 }
 
 pub(super) struct Host {
@@ -103,11 +132,16 @@ pub(super) struct Host {
     latest: Option<Owner>,
     /// What the process before left.
     token: Option<Token>,
+    /// Of the lockspace that it found last.
+    nonce: u32,
+    /// It is to format the device when it starts.
+    formats: bool,
     process: Process,
 }
 
 enum Process {
     None,
+    Opening,
     Starting(Box<Starting>),
     Member(Box<Member>),
 }
@@ -138,7 +172,7 @@ enum End {
 
 impl Host {
     pub(super) const fn new(index: usize) -> Host {
-        Host { index, id: None, latest: None, token: None, process: Process::None }
+        Host { index, id: None, latest: None, token: None, nonce: NONCE, formats: false, process: Process::None }
     }
 
     pub(super) const fn id(&self) -> Option<HostId> {
@@ -160,6 +194,7 @@ impl Host {
                     self.start(env);
                 }
             }
+            Process::Opening => self.opening(env, signal),
             Process::Starting(_) => self.starting(env, signal),
             Process::Member(member) => {
                 member.handle(self.index, env, signal);
@@ -168,6 +203,11 @@ impl Host {
                 }
             }
         }
+    }
+
+    /// Whether its process has, or is after, what stands in the area.
+    pub(super) fn uses(&self, area: Area) -> bool {
+        matches!(&self.process, Process::Member(member) if member.program.uses(area))
     }
 
     /// Whether this host would take over what that generation has.
@@ -206,7 +246,9 @@ impl Member {
                 self.passes(index, env);
             }
             Signal::Act { area } => self.act(index, env, area),
-            Signal::Io(Completion { tag: Tag::Member { io, .. }, answer, .. }) => self.io_ended(index, env, io, answer),
+            Signal::Io(Completion { tag: Tag::Member { io, .. }, started, answer, .. }) => {
+                self.io_ended(index, env, io, (started, answer));
+            }
             Signal::Io(Completion { tag: Tag::TakeUp { area, listed }, started, answer, .. }) => {
                 self.take_up(index, env, (area, listed), started, answer);
             }

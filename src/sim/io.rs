@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::env::{Env, Event, NONCE, Stalled};
-use super::host::{Answer, Completion, Signal, Tag};
-use super::storage::{Action, Area, Io, SECTOR, Sector, Storage, delta_at, is_of, readable};
+use super::env::{Env, Event, Stalled};
+use super::host::{Answer, Completion, Signal, Starts, Tag};
+use super::storage::{Action, Area, Io, SECTOR, Sector, Storage, delta_at, is_of, nonce_of, readable};
+use crate::format::DeltaRecord;
 use crate::protocol::declare::declared_by;
 use crate::protocol::procedure::{Window, Write};
 use crate::protocol::{Seen, Written, reading};
@@ -22,6 +23,16 @@ pub(super) struct Submission {
     pub(super) before: Time,
     /// After which its process is told that it takes too long. `None`: it is told of the end alone.
     pub(super) timeout: Option<Duration>,
+}
+
+/// Where a write lands from.
+#[derive(Clone, Copy)]
+struct Landing {
+    host: usize,
+    disk: usize,
+    tag: Tag,
+    started: Time,
+    late: bool,
 }
 
 impl Env {
@@ -94,7 +105,7 @@ impl Env {
             let completion = Completion { tag, started, late: false, answer: Answer::TooLate };
             let epoch = self.machines[host].epoch;
             self.at(self.now, Event::Signal { host, epoch, signal: Signal::Io(completion) });
-        } else if !matches!(tag, Tag::Starting { .. }) {
+        } else if !matches!(tag, Tag::Starting(_)) {
             self.check.writes(host, self.now);
         }
         open
@@ -120,9 +131,16 @@ impl Env {
             let (slow, hung, eio) = (faults.slow, faults.hung, faults.eio);
             let (hung, spans) = match tag {
                 tag if tag.is_for_another() && faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
+                // Beyond a format, which watches for D.
+                _ if faults.formats > 0 => (hung, 6),
                 _ => (hung, 3),
             };
-            let most = match (self.random.chance(slow), writes && self.random.chance(hung)) {
+            let wiped = action.written().find_map(Area::at).filter(|_| self.is_wiped_meanwhile());
+            if let Some(area) = wiped {
+                self.at(self.now, Event::Wipe { area });
+            }
+            let slow = self.random.chance(slow) || wiped.is_some();
+            let most = match (slow, writes && self.random.chance(hung)) {
                 (_, true) => timeouts.dead() * spans,
                 (true, _) => timeouts.io() * 3,
                 _ => Duration::ZERO,
@@ -224,10 +242,11 @@ impl Env {
             }
             Action::Write { offset, parts } => {
                 let is_first = std::mem::take(&mut io.is_whole);
+                let landing = Landing { host: io.host, disk: io.disk, tag: io.tag, started: io.started, late: io.late };
                 for (at, part) in (*offset..).step_by(SECTOR as usize).zip(parts) {
                     if part.lands && (!is_first || self.random.chance(500)) {
                         part.lands = false;
-                        self.part_lands(io.host, io.disk, at, part.bytes.clone(), io.tag, io.late);
+                        self.part_lands(landing, at, part.bytes.clone());
                     }
                 }
             }
@@ -235,16 +254,34 @@ impl Env {
         self.storage.ios.insert(id, io);
     }
 
-    fn part_lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, tag: Tag, late: bool) {
+    fn part_lands(&mut self, landing: Landing, offset: u64, bytes: Sector) {
+        let Landing { host, disk, tag, started, late } = landing;
         self.check.counters.late_landings += u64::from(late);
+        if tag == Tag::Starting(Starts::Formats) {
+            let in_time = self.local(host).since(started) <= self.options.timeouts.io();
+            if !in_time
+                && let Some(after) =
+                    DeltaRecord::decode(&bytes, offset).ok().or_else(|| DeltaRecord::unfinished(&bytes, offset))
+                && let Ok(before) = DeltaRecord::decode(&self.storage.sector(disk, offset), offset)
+                && let Some(id) = HostId::new(before.owner_id).filter(|_| after.generation < before.generation)
+            {
+                self.check.forgotten(id, after.generation);
+            }
+            self.lands(host, disk, offset, bytes, late);
+            return self.check.overwritten(host, offset, in_time, self.now);
+        }
         if tag.is_for_another()
             && let (Seen::Good(before), Seen::Good(after)) =
-                (self.storage.delta(offset), reading::record(readable(&bytes), offset, NONCE))
+                (self.storage.delta(offset), reading::record(readable(&bytes), offset, self.storage.nonce))
         {
             self.check.counters.outdated += u64::from(after.generation < before.generation);
         }
         // Who takes an id that is free by somebody's word knows that nobody writes who had it before.
         let vouched = !late && self.storage.delta(offset).good().is_some_and(|record| declared_by(record).is_some());
+        if tag.clears() {
+            self.is_cleared(host, offset);
+        }
+        let nonce = nonce_of(offset, &bytes);
         self.lands(host, disk, offset, bytes, late);
         if tag.races()
             && let Some(id) = self.known_ids().find(|id| delta_at(*id) == offset)
@@ -255,7 +292,7 @@ impl Env {
                 self.check.raced(id);
             }
         }
-        self.check.landed(host, tag, offset, self.now);
+        self.check.landed(host, tag, offset, nonce, self.now);
         if Area::at(offset).is_some_and(|area| offset > area.offset())
             && !self.quiet
             && self.random.chance(self.options.faults.rot_written)
@@ -276,10 +313,18 @@ impl Env {
             return;
         }
         if area.is_none()
-            && let Seen::Good(after) = reading::record(readable(&bytes), offset, NONCE)
+            && let Seen::Good(after) = reading::record(readable(&bytes), offset, self.storage.nonce)
             && self.storage.delta(offset).good().is_none_or(|before| after.generation < before.generation)
         {
             self.check.set_back(after.owner());
+        }
+        let hides = area.is_some_and(|area| self.check.of(area).hides(host, offset));
+        if let Some(area) = area {
+            if hides {
+                // Those who have come since saw nothing of a claim that lands now.
+                self.is_in_doubt(area, leads.is_none());
+            }
+            self.check.of(area).lands(offset, hides);
         }
         if let Some(area) = leads {
             let before = self.storage.leader(disk, area);
@@ -296,6 +341,9 @@ impl Env {
             self.trace(|| format!("sector {offset} lands {when} from host {host}"));
         }
         self.changed(offset);
+        if area.is_none() && self.options.faults.formats > 0 {
+            self.look_for_lockspace();
+        }
     }
 
     pub(super) fn completes(&mut self, id: u64) {
@@ -346,7 +394,7 @@ mod tests {
         let mut env = Env::new(Options::calm(seed, 1, Duration::from_secs(1)), false);
         let at = |sector| Area::of_resource(0).offset() + SECTOR * sector;
         let bytes = vec![7; (SECTORS * SECTOR) as usize];
-        env.write(0, Tag::Starting { joins: false }, 0, (at(1), &bytes), Time::MAX, None);
+        env.write(0, Tag::Starting(Starts::Joins), 0, (at(1), &bytes), Time::MAX, None);
         let count = |env: &Env| (1..=SECTORS).filter(|sector| env.storage.sector(0, at(*sector))[0] == 7).count();
         let mut counts = Vec::new();
         while let Some(due) = env.queue.pop() {

@@ -12,6 +12,8 @@
 //!   host is paused with its clock going on, also between the check of its deadline and the submission of the write
 //!   that was checked. Clocks differ in rate by the bound that [`crate::stretched`] stands for, and in their zero.
 //!   Every second pause is a suspend: a boot-time clock goes on.
+//! - **Areas**: in some runs somebody wipes the area of a resource, makes it again or sets it back, at any time, in
+//!   part, and while a write to it is on its way.
 //! - **Budget**: faults stop after [`Options::duration`]. From then on I/O is prompt, what was in flight ends within T,
 //!   and either every machine runs, or all are off for good and one that is new is alone. A few sectors rot in
 //!   a run, but not so that they take the last trace of a version that was decided by two beyond the leader.
@@ -20,21 +22,28 @@
 //! The names are those of the design; [`Failure`] says which one failed.
 //! - **S1** At no moment are two leases active, unless both are shared. A lease is active from the answer "held" until
 //!   its release begins, its machine reboots, or its local deadline + G, whatever became of the process. One that was
-//!   taken by force may be active beside the one that took it, for as long as that was told at most.
+//!   taken by force may be active beside the one that took it, for as long as that was told at most. No two areas of
+//!   one name have active leases.
 //! - **S2** Each version that is held is larger than all held before; no version ever has two owners in a leader.
-//! - **S3** A host id has one holder at a time; what a process goes on with nobody takes for gone; and each holding has
+//! - **S3** A host id has one holder at a time; when the device is formatted again nobody holds one of the former
+//!   lockspace, nor does anybody later; what a process goes on with nobody takes for gone; and each holding has
 //!   a new generation, larger than the one before it. Where a late write puts back the record of an earlier one nobody
 //!   can know of the later one: then it is larger than those that did not follow such a record themselves.
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
+//!
+//!   Where an area was wiped, S1, S2 and S4 hold but for what `check/wiped.rs` says.
 //! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id,
 //!   releases the id only when all are over, and none of them lands in a sector of an id that another machine holds;
 //!   unless a late write of a join that failed had put that machine's name on the id before. A declaration, or a record
-//!   that is mended, may land there, too.
+//!   that is mended, may land there, too; so may what clears an area in which nobody ever owned a resource, a write of
+//!   a host of a former lockspace, or a late one of a format.
 //! - **L1** After the faults, a new host that is alone acquires within four D: it may have to wait for a damaged block,
-//!   and then for generations that no record shows.
+//!   and then for generations that no record shows. Where it may have to format the device first, or to try other ids,
+//!   it has 20 D.
 //! - **L2** After the faults, every host acquires.
 
+mod catalog;
 mod check;
 mod counters;
 mod env;
@@ -43,6 +52,7 @@ mod io;
 mod machines;
 mod random;
 mod storage;
+mod wipes;
 mod world;
 
 use std::fmt;
@@ -66,6 +76,10 @@ pub struct Options {
     pub hosts: usize,
     /// Resources, each in an area of its own.
     pub resources: usize,
+    /// Areas that an index lists, if there is one: what is there from the start, and what is made there.
+    pub places: usize,
+    /// Of 1000 times that a host has nothing to do in an area, how often it makes a resource.
+    pub makes: u64,
     /// Disks with a copy of the resource; host ids live on the first.
     pub disks: usize,
     /// Host ids that they choose from.
@@ -158,6 +172,12 @@ emphases! {
     Handover,
     /// There are two or three resources, and each process works on all of them at once.
     Several,
+    /// There is an index. Resources are made, deleted, and made again under other names, while hosts hold others.
+    Catalog,
+    /// Areas are wiped, made again or set back under those who hold the resource.
+    Wiped,
+    /// The device is formatted again and again, while hosts are away or about to join, and their writes hang.
+    Reformatted,
 }
 
 impl Emphasis {
@@ -173,6 +193,7 @@ impl Emphasis {
         Emphasis::Clocks,
         Emphasis::Declared,
         Emphasis::LostLeader,
+        Emphasis::Reformatted,
     ];
 }
 
@@ -181,7 +202,7 @@ impl Emphasis {
 pub struct Faults {
     /// Of 1000 I/Os, how many take up to 3 T.
     pub slow: u64,
-    /// Of 1000 writes, how many take up to 3 D.
+    /// Of 1000 writes, how many take up to 3 D, or 6 D where the device is formatted.
     pub hung: u64,
     /// Of 1000 that declare a host dead, or mend its record, how many take up to 6 D, or at least as many as of others.
     pub hung_words: u64,
@@ -207,6 +228,16 @@ pub struct Faults {
     pub stale: u64,
     /// Of 1000 scans of a host, before how many it declares one dead that was without power since.
     pub declares: u64,
+    /// Of 1000 upsets, how many delete a resource with which nobody has anything to do.
+    pub deletes: u64,
+    /// Of 1000 resources that are deleted, how many find their leader damaged then.
+    pub rot_deleted: u64,
+    /// How often somebody wipes the area of a resource, makes it again or sets it back.
+    pub wipes: u64,
+    /// Of 1000 writes to the area of a resource, how many take up to 3 T while somebody does that.
+    pub wipes_written: u64,
+    /// How often the device is formatted again, while hosts are stopped, dead, or about to join.
+    pub formats: u64,
     /// Whether those sectors that rot are bad for good, and neither readable nor writable.
     pub bad_sector: bool,
     /// Bound on the rate error of clocks, in parts per million.
@@ -234,6 +265,10 @@ impl Options {
         // What an earlier process has on one of several disks the engine doesn't know how to put together yet.
         let resumes = if random.chance(300) && disks == 1 { 700 } else { 0 };
         let usual = Options::about(seed, Emphasis::DRAWN.get(drawn).copied());
+        // A format makes one lease, on one disk.
+        if usual.faults.formats > 0 {
+            return Options { modes, resumes, ..usual };
+        }
         // So do several resources.
         let resources = if random.below(12) == 0 { 2 + random.below(2) as usize } else { usual.resources };
         Options { disks, modes, resumes, resources, ..usual }
@@ -257,6 +292,11 @@ impl Options {
             rot_record: 0,
             stale: 0,
             declares: 0,
+            deletes: 0,
+            rot_deleted: 0,
+            wipes: 0,
+            wipes_written: 0,
+            formats: 0,
             bad_sector: rate(3) == 3,
             clock_ppm: rate(crate::timeouts::CLOCK_RATE_ERROR_PPM),
         };
@@ -267,6 +307,8 @@ impl Options {
             schedule: Vec::new(),
             hosts,
             resources: 1,
+            places: 0,
+            makes: 0,
             disks: 1,
             ids: hosts as u64 + 4,
             timeouts,
@@ -334,7 +376,7 @@ impl Options {
                 Options { rest, leaves: 0, duration, lone_end: true, faults, ..self }
             }
             Emphasis::Declared => {
-                let words = Faults { declares: 300, hung_words: 500, rot_record: 200, ..rates };
+                let words = Faults { declares: 300, hung_words: 500, rot_record: 500, ..rates };
                 let faults = Faults { slow: 100, hung: 150, stall: 30, ..words };
                 let (hosts, duration) = (self.hosts as u64, self.duration * 2);
                 let roomy = Options { ids: hosts + 1, duration, faults, ..self };
@@ -375,7 +417,7 @@ impl Options {
                 let (kinds, duration) = (Kind::draw(self.hosts, random), self.duration * 2);
                 let faults = Faults { slow: 40, hung: 100, stall: 20, declares: 500, ..rates };
                 // Who has no identity uses an id up with each end of a process.
-                let ids = self.hosts as u64 + 2;
+                let ids = self.hosts as u64 + 6;
                 let times = Options { timeouts, slower: timeouts, duration, ..self };
                 Options { ids, leaves: 200, lone_end: true, kinds, faults, ..times }
             }
@@ -384,6 +426,14 @@ impl Options {
                 let modes = Modes { received: 600, forced, ..Modes::default() };
                 let faults = Faults { slow: 60, hung: 20, eio: 20, stall: 20, upset: upset * 2, ..rates };
                 Options { hosts: 4, ids: 8, modes, faults, ..self }
+            }
+            Emphasis::Reformatted => {
+                let timeouts = tight([100, 60, 400, 50, 450]);
+                let faults = Faults { formats: 4, slow: 60, hung: 60, eio: 5, stall: 20, upset: upset * 6, ..rates };
+                let (ids, duration) = (self.hosts as u64 + 5, self.duration * 2);
+                let times = Options { timeouts, slower: timeouts, duration, ..self };
+                // A format that a live host ended leaves a lockspace that nobody else can join before that has left.
+                Options { ids, leaves: 200, lone_end: true, faults, ..times }
             }
             Emphasis::Several => {
                 let modes = match random.chance(500) {
@@ -394,6 +444,20 @@ impl Options {
                 let resources = if random.below(3) == 0 { 3 } else { 2 };
                 let resumes = if random.chance(300) { 700 } else { 0 };
                 Options { resources, resumes, modes, faults, ..self }
+            }
+            Emphasis::Catalog => {
+                let faults = Faults { deletes: 400, rot_deleted: 100, slow: 80, hung: 60, eio: 20, stall: 30, ..rates };
+                let (resources, places) = (random.below(3) as usize, 3);
+                Options { resources, places, makes: 300, faults, ..self }
+            }
+            Emphasis::Wiped => {
+                let modes = match random.chance(700) {
+                    true => Modes { shared: 300, converts: 400, forced: 50, unchanged: 50, received: 200 },
+                    false => Modes::default(),
+                };
+                let faults = Faults { wipes: 4, wipes_written: 6, slow: 40, hung: 15, eio: 10, stall: 15, ..rates };
+                let faults = Faults { upset: upset * 3, ..faults };
+                Options { duration: self.duration * 2, modes, faults, ..self }
             }
         }
     }
@@ -406,6 +470,8 @@ impl Options {
             schedule: Vec::new(),
             hosts,
             resources: 1,
+            places: 0,
+            makes: 0,
             disks: 1,
             // One is left for the host that is alone in the end.
             ids: (hosts as u64 + 4).min(Geometry::default().max_hosts() - 1),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::env::{NONCE, name};
 use super::host::Tag;
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
+use crate::protocol::catalog::index::Index;
 use crate::protocol::{Defect, Seen, reading};
 use crate::types::{HostId, Name, Resource, Time, Version};
 
@@ -20,9 +21,19 @@ pub(super) struct Area(u32);
 const AREA: u64 = 1 << 20;
 
 impl Area {
+    /// The index, behind the lockspace.
+    pub(super) const INDEX: Area = Area(1);
+    /// The lease that guards it.
+    pub(super) const GUARD: Area = Area(2);
+
     /// The area of the resource with this number: behind the lockspace and the two areas of an index.
     pub(super) const fn of_resource(number: usize) -> Area {
         Area(3 + number as u32)
+    }
+
+    /// The number of the resource.
+    pub(super) const fn number(self) -> usize {
+        self.0 as usize - 3
     }
 
     /// Whose sector is at `offset`; `None`: it is one of the lockspace.
@@ -51,9 +62,12 @@ impl Area {
         HostId::new(((offset - self.offset()) / SECTOR).checked_sub(1)?)
     }
 
-    /// The resource.
+    /// The resource that is there from the start.
     pub(super) fn resource(self) -> Resource {
-        Resource { name: self.name(), offset: self.offset() }
+        match self {
+            Area::GUARD => Index::guard(Geometry::default()),
+            _ => Resource { name: self.name(), offset: self.offset() },
+        }
     }
 
     /// The resource's name.
@@ -132,6 +146,8 @@ pub(super) struct Io {
 pub(super) struct Storage {
     disks: Vec<BTreeMap<u64, Sector>>,
     empty: Sector,
+    /// Of the lockspace that there is.
+    pub(super) nonce: u32,
     pub(super) ios: BTreeMap<u64, Io>,
     next: u64,
 }
@@ -139,7 +155,7 @@ pub(super) struct Storage {
 impl Storage {
     pub(super) fn new(disks: usize) -> Storage {
         let empty = vec![0; SECTOR as usize].into();
-        Storage { disks: vec![BTreeMap::new(); disks], empty, ios: BTreeMap::new(), next: 0 }
+        Storage { disks: vec![BTreeMap::new(); disks], empty, nonce: NONCE, ios: BTreeMap::new(), next: 0 }
     }
 
     pub(super) fn disks(&self) -> usize {
@@ -161,21 +177,21 @@ impl Storage {
 
     /// A copy of what is on disk now.
     pub(super) fn copy(&self) -> Storage {
-        Storage { disks: self.disks.clone(), empty: self.empty.clone(), ios: BTreeMap::new(), next: 0 }
+        Storage { disks: self.disks.clone(), empty: self.empty.clone(), ios: BTreeMap::new(), ..*self }
     }
 
     pub(super) fn delta(&self, at: u64) -> Seen<DeltaRecord> {
-        reading::record(readable(&self.sector(0, at)), at, NONCE)
+        reading::record(readable(&self.sector(0, at)), at, self.nonce)
     }
 
     pub(super) fn leader(&self, disk: usize, area: Area) -> Seen<Leader> {
         let at = area.offset();
-        reading::leader(readable(&self.sector(disk, at)), at, NONCE)
+        reading::leader(readable(&self.sector(disk, at)), at, self.nonce)
     }
 
     pub(super) fn block(&self, disk: usize, area: Area, host: HostId) -> Seen<Block> {
         let at = area.block_at(host);
-        reading::block(readable(&self.sector(disk, at)), at, NONCE)
+        reading::block(readable(&self.sector(disk, at)), at, self.nonce)
     }
 
     /// The latest version of a resource that a leader, or a value accepted by one of these hosts, shows.
@@ -203,6 +219,15 @@ impl Storage {
 /// The bytes of a sector; one that can't be read has none.
 pub(super) fn readable(sector: &[u8]) -> Result<&[u8], Defect> {
     if sector.is_empty() { Err(Defect::Unreadable) } else { Ok(sector) }
+}
+
+/// The nonce that the bytes of a sector at `offset` say, if they are a record, a leader or a block with one.
+pub(super) fn nonce_of(offset: u64, bytes: &[u8]) -> Option<u32> {
+    match Area::at(offset) {
+        None => DeltaRecord::decode(bytes, offset).ok()?.extension.map(|extension| extension.nonce),
+        Some(area) if area.offset() == offset => Leader::decode(bytes, offset).ok()?.extension.map(|it| it.nonce),
+        Some(_) => Block::decode(bytes, offset).ok()?.extension.map(|extension| extension.nonce),
+    }
 }
 
 /// Whether the sector at `offset` is the record or a block of `host`.

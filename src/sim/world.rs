@@ -6,6 +6,7 @@ use super::Options;
 use super::counters::Counters;
 use super::env::{Due, Env, Event};
 use super::host::{Host, Signal};
+use super::storage::Area;
 use crate::protocol::rules::in_force;
 use crate::types::Time;
 
@@ -38,6 +39,15 @@ impl World {
             let offset = env.any_area().offset();
             env.at(Time::ZERO + at, Event::Rot { offset });
         }
+        for _ in 0..env.options.faults.wipes {
+            let at = env.random.span(Duration::ZERO, env.options.duration);
+            let area = env.any_area();
+            env.at(Time::ZERO + at, Event::Wipe { area });
+        }
+        for _ in 0..env.options.faults.formats {
+            let at = env.random.span(Duration::ZERO, env.options.duration);
+            env.at(Time::ZERO + at, Event::Reformat);
+        }
         let quiet_at = Time::ZERO + env.options.duration;
         env.at(quiet_at, Event::Quiet);
         World { env, hosts: (0..count).map(Host::new).collect() }
@@ -49,7 +59,8 @@ impl World {
 
     /// Runs to the end.
     pub(super) fn run(&mut self) -> Result<Counters, String> {
-        let spans = if self.env.options.lone_end { 4 } else { 40 };
+        let alone = if self.env.options.faults.formats > 0 { 20 } else { 4 };
+        let spans = if self.env.options.lone_end { alone } else { 40 };
         let bound = Time::ZERO + self.env.options.duration + self.env.options.slower.dead() * spans;
         let contenders = match self.env.options.lone_end {
             true => self.env.options.hosts..self.env.options.hosts + 1,
@@ -96,7 +107,11 @@ impl World {
             Event::Resume { host, pause } if pause == env.machines[host].pauses => self.resume(host),
             Event::Resume { .. } => {}
             Event::Upset => self.upset(),
+            Event::Reformat => self.reformat(),
             Event::Rot { offset } => env.rot(offset),
+            Event::Wipe { area } => env.wipe(area),
+            Event::Wiped { offset, bytes } => env.wiped(offset, bytes),
+            Event::IsKnown { area } => env.check.of(area).is_known(env.now),
             Event::Quiet => self.become_quiet(),
         }
     }
@@ -138,12 +153,49 @@ impl World {
                 let machine = &mut env.machines[host];
                 machine.stale = if machine.stale.is_some() { None } else { Some(Box::new(env.storage.copy())) };
             }
+            _ if env.has_index() && env.random.chance(env.options.faults.deletes) => {
+                let area = Area::of_resource(env.random.below(env.options.places as u64) as usize);
+                if !self.hosts.iter().any(|host| host.uses(area)) {
+                    env.delete(area);
+                }
+            }
             0 => self.restart(host, false),
             1 => self.restart(host, true),
             _ if !env.machines[host].paused => env.pause(host),
             _ => {}
         }
         self.env.upset_later();
+    }
+
+    /// An operator has the hosts stopped, as he believes, and formats the device again.
+    fn reformat(&mut self) {
+        let (hosts, dead) = (self.env.options.hosts, self.env.options.timeouts.dead());
+        if self.env.quiet {
+            return;
+        }
+        let operator = self.env.random.below(hosts as u64) as usize;
+        for host in (0..hosts).filter(|host| *host != operator) {
+            let env = &mut self.env;
+            match env.random.below(10) {
+                0 => self.restart(host, false),
+                1..6 => {
+                    env.kill(host);
+                    self.hosts[host].process_is_gone();
+                    let rest = env.random.span(Duration::ZERO, dead * 6);
+                    env.signal_after(host, rest, Signal::Start);
+                }
+                6..9 if !env.machines[host].paused => {
+                    let span = env.random.span(dead / 2, dead * 4);
+                    env.pause_for(host, span);
+                }
+                _ => {}
+            }
+        }
+        let env = &mut self.env;
+        env.kill(operator);
+        self.hosts[operator].process_is_gone();
+        self.hosts[operator].formats_next();
+        env.signal_after(operator, Duration::ZERO, Signal::Start);
     }
 
     fn restart(&mut self, host: usize, power: bool) {

@@ -2,11 +2,10 @@
 
 use leasehold::Version;
 use leasehold::format::{Block, BlockExtension, Geometry, Leader};
-use leasehold::protocol::Span;
-use leasehold::protocol::Written;
 use leasehold::protocol::catalog::create::Failure;
 use leasehold::protocol::procedure::{Event, Write};
 use leasehold::protocol::resource::Outcome;
+use leasehold::protocol::{Defect, Seen, Span, Written, reading};
 
 use crate::device::{Device, Maker, NONCE, area, terms};
 use crate::world::{A, B, C, D, id, name, owner};
@@ -86,6 +85,17 @@ fn scenario_49_what_a_creator_is_clearing_nobody_uses() {
     device.comes_back(A);
     assert_eq!(device.made(B, "last", 10), area(0));
     assert!(matches!(device.acquire(D, "last", area(0)), Outcome::Held(_)));
+}
+
+/// The device may be formatted, and a resource made there, before it lands: the mark is of the former lockspace then.
+#[test]
+fn scenario_54_what_a_creator_clears_is_empty_only_in_its_own_lockspace() {
+    let mut device = with_rubbish();
+    let mut b = device.makes(B, "one", 1);
+    let write = device.until_write(&mut b, |at| at == block_at(area(0), C));
+    let read = |nonce| reading::block(Ok(&write.bytes[..512]), write.offset, nonce);
+    assert_eq!(read(NONCE), Seen::Good(Block::default()));
+    assert!(matches!(read(NONCE + 1), Seen::Bad(Defect::OtherFormatting { nonce: NONCE, .. })), "it is not empty");
 }
 
 /// From then on other threads of the creator's host may acquire it, and write the own block.

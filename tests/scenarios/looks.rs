@@ -244,6 +244,28 @@ fn a_damaged_block_of_a_holder_is_written_again_and_is_no_good_look() {
     }
 }
 
+/// B takes the resource from A by force and gives it back. What says so goes with its next ballot and with the leader.
+#[test]
+fn an_owner_sees_that_the_next_version_is_being_taken() {
+    let mut world = World::new();
+    let lease = world.owner_a();
+    let before = world.leader.clone();
+    let mut b = world.acquire_as(B, forced(1));
+    world.until(&mut b, writes_phase_2);
+    world.leader = before.clone();
+    assert!(matches!(world.verdict(&lease), Verdict::Good), "nothing is decided yet");
+    assert_eq!(world.end(&mut b), Outcome::Held(Version::new(2)));
+    world.give_back(B);
+    let mut b = world.acquire_as(B, forced(2));
+    world.until(&mut b, writes_phase_2);
+    for damaged in [false, true] {
+        world.leader = before.clone();
+        world.leader_is_damaged = damaged;
+        let taken = Loss::Taken { owner: None, version: Version::new(2) };
+        assert_eq!(world.verdict(&lease), Verdict::Lost(taken));
+    }
+}
+
 /// The leader that A had in flight when B took the resource by force shows A again. B passed over A, so that is no
 /// other owner.
 #[test]
@@ -381,6 +403,114 @@ fn scenario_51_what_is_lost_in_a_conversion_is_given_back_though_its_last_write_
         let (operation, effect) = Operation::disown(World::subject(owner(A, 1)), own, world.now);
         world.end(&mut Run { operation, effect, ..a });
         assert_eq!(world.take(B), Version::new(1));
+    }
+}
+
+/// Nothing of A's block could be respected, so A forgets it, and acquires by what the disk shows. If it wrote the block
+/// again B would lose what it holds; if it kept it in mind it would be refused for as long as it lives.
+#[test]
+fn scenario_51_a_host_that_holds_nothing_is_told_once_that_its_block_was_wiped() {
+    for in_ballot in [false, true] {
+        let mut world = World::new();
+        world.take(A);
+        world.give_back(A);
+        world.take(A);
+        world.give_back(A);
+        let known = world.block_of(A);
+        let mut a = world.acquire(A, true);
+        if in_ballot {
+            world.until(&mut a, writes_phase_1);
+            world.step(&mut a);
+        }
+        world.is_made_again(0);
+        world.take(B);
+        let taken = world.lease(B, LeaseMode::Exclusive);
+        if !in_ballot {
+            let (operation, effect) =
+                Operation::acquire(World::subject(a.me), Some(known), Wish::exclusive(true), world.now);
+            a = Run { operation, effect, ..a };
+        }
+        assert_eq!(world.end(&mut a), Outcome::Refused(Refusal::OwnBlockChanged));
+        assert_eq!(world.verdict(&taken), Verdict::Good, "nothing was written");
+        world.give_back(B);
+        let own = a.operation.own_block().cloned();
+        let (operation, effect) = Operation::acquire(World::subject(a.me), own, Wish::exclusive(true), world.now);
+        assert_eq!(world.finish(Run { operation, effect, ..a }), Outcome::Held(Version::new(2)));
+    }
+}
+
+/// The leader that A had in flight lands when A has given it up and the area was wiped: nothing says any more that A
+/// has nothing. A waits for B, which waits for A.
+#[test]
+fn scenario_51_a_host_that_a_late_leader_names_after_a_wipe_says_that_it_has_nothing() {
+    let mut world = World::new();
+    world.take(A);
+    let late = world.leader.clone();
+    world.give_back(A);
+    world.is_made_again(0);
+    world.share(B);
+    world.leader = late;
+    world.is_blocked_by(C, A);
+    world.is_blocked_by(A, B);
+    world.is_blocked_by(C, B);
+    world.give_back(B);
+    assert_eq!(world.take(C), Version::new(2));
+}
+
+/// Those who share don't write the leader again. On the disk a mark since version 0 is none.
+#[test]
+fn scenario_51_two_upgrades_see_each_other_wait_though_the_leader_was_made_again() {
+    for seed in 1..20 {
+        let mut world = World::new();
+        world.random = seed;
+        world.share(A);
+        world.share(B);
+        world.leader = world.made();
+        let mut runs = [A, B].map(|host| world.convert(host, LeaseMode::Exclusive, true));
+        world.interleave(&mut runs, |runs| runs.iter().any(|run| run.outcome().is_some()));
+        let told = runs.iter().find_map(|run| run.outcome()).unwrap();
+        assert!(matches!(told, Outcome::Refused(Refusal::WouldDeadlock(_))), "seed {seed}: {told:?}");
+    }
+}
+
+/// A shared, gave that back, and its block is set back: the flag in it is nothing that A holds. A gives it up before it
+/// waits, as it would a claim.
+#[test]
+fn scenario_51_a_flag_that_was_set_back_is_not_held() {
+    for wish in [Wish::exclusive(false), SHARED] {
+        let mut world = World::new();
+        world.share(A);
+        let flagged = world.block_of(A);
+        world.give_back(A);
+        let known = world.block_of(A);
+        world.blocks.insert(id(A), Seen::Good(flagged));
+        let before = world.block_of(A).instance;
+        let me = world.present(A);
+        let (operation, effect) = Operation::acquire(World::subject(me), Some(known), wish, world.now);
+        let mut a = Run { me, operation, effect };
+        assert_eq!(world.end(&mut a), Outcome::Held(before.after(1)), "by a ballot");
+        world.give_back(A);
+        assert_eq!(world.take(B), before.after(2));
+    }
+    for waits in [false, true] {
+        let mut world = World::new();
+        world.share(A);
+        let mut flagged = world.block_of(A);
+        // As of an upgrade that waits.
+        flagged.extension.as_mut().unwrap().waiting = waits.then_some(Version::new(1));
+        world.give_back(A);
+        let known = world.block_of(A);
+        world.share(B);
+        world.blocks.insert(id(A), Seen::Good(flagged));
+        let me = world.present(A);
+        let wish = Wish::exclusive(waits);
+        let (operation, effect) = Operation::acquire(World::subject(me), Some(known), wish, world.now);
+        let mut a = Run { me, operation, effect };
+        match waits {
+            true => world.until(&mut a, |effect| matches!(effect, Effect::Wait(..))),
+            false => assert!(matches!(world.end(&mut a), Outcome::Blocked(_))),
+        }
+        assert_eq!(world.block_of(A).shared, None, "it was taken back");
     }
 }
 

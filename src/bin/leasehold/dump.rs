@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use leasehold::disk::Access;
 use leasehold::format::{
-    Corrupt, Field, FieldValue, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request, Value as ValueBlock,
-    fields,
+    Block, Corrupt, Field, FieldValue, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request,
+    Value as ValueBlock, fields,
 };
 use leasehold::protocol::{Defect, Seen, reading};
 use leasehold::{HostId, Lockspace, Name};
@@ -196,11 +196,13 @@ impl Dump<'_> {
             self.print(&format!("request for {name}"), area + geometry.request_offset(), &all, error)?;
         }
         for (sector, host) in blocks.iter().zip(1..).filter_map(|(sector, id)| Some((sector, HostId::new(id)?))) {
-            if is_zero(sector) {
+            let at = area + geometry.block_offset(host);
+            let block = judged(sector, |sector| reading::block(sector, at, nonce));
+            // Nobody has used it.
+            if is_zero(sector) || block.as_ref().is_ok_and(Block::is_blank) {
                 continue;
             }
-            let at = area + geometry.block_offset(host);
-            let error = judged(sector, |sector| reading::block(sector, at, nonce)).err();
+            let error = block.err();
             let all = shown(RecordKind::Block, bytes(sector));
             self.print(&format!("block of host {host} for {name}"), at, &all, error)?;
         }

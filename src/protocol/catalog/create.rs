@@ -15,9 +15,10 @@
 //! - An index entry is a hint. One that is written late says what the leader in its area says, or is taken for a
 //!   mistake.
 
+use super::blanks;
 use super::index::Index;
 use super::place::{Ground, Place, Reason};
-use crate::format::{Block, BlockExtension, Corrupt, IndexHeader, Leader, Request};
+use crate::format::{Block, BlockExtension, Corrupt, IndexHeader, Leader};
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::Observer;
@@ -276,19 +277,14 @@ impl Create {
         self.clear_next(site, extents)
     }
 
-    /// The request in the area asks for nothing: where there is none at all a sanlock host can't ask for the resource.
     fn clear_next(&mut self, site: Site, extents: Vec<Extent>) -> Effect {
-        let Some(Extent { offset, sectors }) = extents.last().copied() else {
+        let Some(extent) = extents.last().copied() else {
             return self.claim(site);
         };
-        let geometry = self.order.terms.geometry;
-        let mut bytes = vec![0; sectors as usize * geometry.sector_bytes()];
-        if offset == self.area(site.number) + geometry.request_offset() {
-            let request = Request::default().encode(geometry);
-            bytes[..request.len()].copy_from_slice(&request);
-        }
+        let Terms { geometry, nonce, .. } = self.order.terms;
+        let bytes = blanks::sectors(geometry, self.area(site.number), extent, nonce, Version::default());
         self.step = Step::Clearing(site, extents);
-        self.write(offset, bytes)
+        self.write(extent.offset, bytes)
     }
 
     fn claim(&mut self, site: Site) -> Effect {

@@ -8,10 +8,11 @@
 //! | look | finds the former lockspace, if there is one |
 //! | watch | until no sector of any id has changed for the longest D, unless every id is known to be free |
 //! | scan | takes in which versions and generations the areas show |
-//! | overwrite | the former records, piece by piece, the first magic number zeroed |
+//! | overwrite | the former records, piece by piece, the first two magic numbers zeroed |
+//! | note | behind the first piece: the largest version, where it is to stand |
 //! | settle | waits until every join that read a former record is over |
 //! | check | that no other write has come in between |
-//! | make | writes the index and the lease that guards it |
+//! | make | writes the index, the lease that guards it, and the second record |
 //! | commit | looks again, and writes the first record |
 //!
 //! Invariants:
@@ -25,15 +26,19 @@
 //!   its record is found by the check.
 //! - Generations and versions go on: a host record continues that of the former lockspace, and the lease that guards
 //!   the index stands at the largest version that is shown. An id that was never used stays at generation 0.
+//! - A format that is interrupted anywhere leaves these numbers to the next one: the version is written where it is to
+//!   stand before anything is overwritten that shows it, also where the sizes of the former lockspace were others.
+//! - Whatever one write of a format hits when it lands late, the other records outnumber those that it writes.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::blanks::{self, Piece};
 use super::former::Former;
-use super::found::Found;
+use super::found::{Found, HEADS};
 use super::region::{Difference, Region};
-use crate::format::{DeltaRecord, Geometry, IndexHeader, Leader, LeaderExtension, Request};
+use crate::format::{DeltaRecord, IndexHeader, Leader, LeaderExtension};
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::{Effect, Event, Extent, Procedure, Sectors, Window, Write};
@@ -42,11 +47,9 @@ use crate::protocol::{Span, Written};
 use crate::timeouts::stretched;
 use crate::types::{HostId, Name, Time, Version};
 
-/// How long an I/O of at most [`CHUNK`] may take.
+/// How long an I/O may take.
 const IO: Duration = Duration::from_secs(60);
-/// Bytes that are written at once.
-const CHUNK: usize = 1 << 20;
-/// As many bytes of host records: a piece must not take long.
+/// At most so many bytes of host records are written at once: a piece must not take long.
 const PIECE: usize = 1 << 18;
 /// The largest area, in which any host record of any lockspace stands.
 pub const LARGEST_AREA: u64 = 8 << 20;
@@ -54,9 +57,9 @@ pub const LARGEST_AREA: u64 = 8 << 20;
 pub const FIXED_AREAS: u64 = 3;
 /// How many areas are looked at.
 const SEARCHED_AREAS: u64 = 1 << 16;
-/// How far the generations go on from those that are shown: a record may have been set back, and joins may be under
-/// way.
-const GENERATIONS: u64 = 1 << 20;
+/// How far the generations go on from those that are shown: a record may have been set back, and a join may be under
+/// way that passes over up to 2^30 of them, and a few more.
+const GENERATIONS: u64 = 1 << 32;
 /// How often in a row a write may come too late for the read that justifies it.
 const MAX_LATE: u32 = 20;
 
@@ -117,15 +120,22 @@ enum Stage {
     Looking,
     Watching { since: Time },
     Scanning { next: u64 },
-    Overwriting { image: Vec<u8>, piece: Range<usize>, read: Time },
+    Overwriting(Overwriting),
+    Noting(Overwriting),
     Settling,
     Making(VecDeque<Piece>),
     Committing,
     Over,
 }
 
-/// Bytes, and where they belong.
-type Piece = (u64, Vec<u8>);
+/// The records as they are to be, and which part of them is next, or was written last.
+#[derive(Clone, Debug)]
+struct Overwriting {
+    image: Vec<u8>,
+    piece: Range<usize>,
+    /// When the read began that justified its write.
+    read: Time,
+}
 
 type Answer = Result<(), Refusal>;
 type Next = Result<Effect<Answer>, Refusal>;
@@ -184,11 +194,15 @@ impl Format {
                 }
                 Ok(self.scan())
             }
-            Stage::Overwriting { image, piece, read } => {
+            Stage::Overwriting(Overwriting { image, piece, read }) => {
                 *read = span.started;
                 let (at, bytes) = (piece.start, image[piece.clone()].to_vec());
                 self.expect(at, &seen)?;
                 Ok(self.write((at as u64, bytes), span))
+            }
+            Stage::Noting(_) => {
+                self.expect(0, &seen)?;
+                Ok(self.write(self.guard(), span))
             }
             Stage::Settling => {
                 if in_force!(FormatIsChecked) {
@@ -222,23 +236,32 @@ impl Format {
     fn wrote(&mut self, span: Span) -> Next {
         self.late = 0;
         match &mut self.stage {
-            Stage::Overwriting { image, piece, read } => {
+            Stage::Overwriting(it) => {
+                let Overwriting { image, piece, read } = it.clone();
                 self.written = true;
                 self.known.overwrite(piece.clone(), &image[piece.clone()]);
-                let taken = span.ended.since(*read);
+                let taken = span.ended.since(read);
                 let patience = self.former.as_ref().map_or(Duration::MAX, |former| former.io * 2);
                 self.slow |= taken > patience && in_force!(FormatIsPrompt);
-                if piece.end < image.len() {
-                    *piece = piece.end..image.len().min(piece.end + PIECE);
+                if piece.start == 0 && self.former.is_some() && in_force!(VersionIsNoted) {
+                    self.stage = Stage::Noting(it.clone());
                     return Ok(self.look_again());
                 }
-                let quiet = self.former.as_ref().map(|former| if self.slow { former.dead } else { former.io * 2 });
-                let quiet = quiet.filter(|_| in_force!(FormatSettles)).unwrap_or_default();
-                self.stage = Stage::Settling;
-                Ok(Effect::Wait(span.ended + stretched(quiet)))
+                Ok(self.go_on(image, piece.end, span))
+            }
+            Stage::Noting(Overwriting { image, piece, .. }) => {
+                let (image, end) = (std::mem::take(image), piece.end);
+                let (at, leader) = self.guard();
+                let place = at as usize..at as usize + leader.len();
+                if place.end <= self.known.len() {
+                    self.known.overwrite(place, &leader);
+                }
+                Ok(self.go_on(image, end, span))
             }
             Stage::Making(pieces) => {
-                pieces.pop_front();
+                if let Some((at, bytes)) = pieces.pop_front().filter(|(at, _)| *at < self.known.len() as u64) {
+                    self.known.overwrite(at as usize..at as usize + bytes.len(), &bytes);
+                }
                 if pieces.is_empty() {
                     self.stage = Stage::Committing;
                 }
@@ -252,6 +275,22 @@ impl Format {
                 Err(Refusal::Storage)
             }
         }
+    }
+
+    /// Writes the next piece of the records, from byte `from` on, or waits when all are written.
+    fn go_on(&mut self, image: Vec<u8>, from: usize, wrote: Span) -> Effect<Answer> {
+        if from < image.len() {
+            let sector = self.plan.terms.geometry.sector_bytes();
+            let quarter = if in_force!(PiecesAreSmall) { image.len() / 4 } else { image.len() };
+            let most = PIECE.min(quarter / sector * sector).max(sector);
+            let piece = from..image.len().min(from + most);
+            self.stage = Stage::Overwriting(Overwriting { image, piece, read: Time::ZERO });
+            return self.look_again();
+        }
+        let quiet = self.former.as_ref().map(|former| if self.slow { former.dead } else { former.io * 2 });
+        let quiet = quiet.filter(|_| in_force!(FormatSettles)).unwrap_or_default();
+        self.stage = Stage::Settling;
+        Effect::Wait(wrote.ended + stretched(quiet))
     }
 
     /// What is there, and whether it may be replaced.
@@ -307,9 +346,19 @@ impl Format {
         let mut image: Vec<u8> = records.take(self.known.len()).collect();
         image.resize(self.known.len(), 0);
         let sector = terms.geometry.sector_bytes();
-        // Until its magic number is there nobody takes this for a lockspace.
-        image[..sector].copy_from_slice(&self.record_of(HostId::FIRST).encode_unfinished(0));
-        self.stage = Stage::Overwriting { image, piece: 0..sector, read: Time::ZERO };
+        // Until their magic numbers are there nobody takes this for a lockspace.
+        for host in HEADS {
+            let at = terms.geometry.delta_offset(host);
+            if let Some(place) = image.get_mut(at as usize..at as usize + sector) {
+                place.copy_from_slice(&self.record_of(host).encode_unfinished(at));
+            }
+        }
+        // Where the records of the former lockspace went on beyond it.
+        let (at, leader) = self.guard();
+        if let Some(place) = image.get_mut(at as usize..at as usize + leader.len()) {
+            place.copy_from_slice(&leader);
+        }
+        self.stage = Stage::Overwriting(Overwriting { image, piece: 0..sector, read: Time::ZERO });
         self.look_again()
     }
 
@@ -318,27 +367,26 @@ impl Format {
         let Terms { geometry, lockspace, nonce, timeouts } = self.plan.terms;
         let never_held = DeltaRecord::free(geometry, lockspace, nonce, timeouts);
         let former = self.former.as_ref().filter(|_| in_force!(GenerationsGoOn));
-        match former.and_then(|former| former.generations.get(&host)) {
-            Some(generation) => {
-                DeltaRecord { owner_id: host.get(), generation: generation + GENERATIONS, ..never_held }
-            }
+        // All go on from the largest, so that one whose record is lost is not behind what it had.
+        match former.filter(|former| former.generations.contains_key(&host)).and_then(Former::largest_generation) {
+            Some(largest) => DeltaRecord { owner_id: host.get(), generation: largest + GENERATIONS, ..never_held },
             None => never_held,
         }
     }
 
     /// Begins to write what comes behind the host records.
     fn make(&mut self) -> Effect<Answer> {
-        let Plan { terms, index, guard, guard_offset: at, .. } = &self.plan;
-        let Terms { geometry, lockspace, nonce, .. } = *terms;
-        self.known.truncate(geometry.area_bytes() as usize);
+        let Plan { terms, index, guard_offset: at, .. } = &self.plan;
+        let Terms { geometry, nonce, .. } = *terms;
+        let area = geometry.area_bytes() as usize;
+        self.known.truncate(area);
+        // All of it, but where only a part of the records was searched.
+        let len = area.min(self.known.len() + 2 * geometry.sector_bytes());
         let mut pieces = VecDeque::new();
         if let Some(index) = index {
-            pieces.extend(area(geometry, index.offset, vec![index.encode()]));
+            pieces.extend(blanks::index(index, len));
         }
-        let version = self.former.as_ref().filter(|_| in_force!(VersionsGoOn));
-        let version = version.map_or(Version::default(), |former| former.version);
-        let leader = Leader::new_free(geometry, lockspace, nonce, *guard, geometry.max_hosts(), version);
-        pieces.extend(area(geometry, *at, vec![leader.encode(*at), Request::default().encode(geometry)]));
+        pieces.extend(blanks::resource(&self.guard_leader(), nonce, *at, len));
         let fixed = FIXED_AREAS * geometry.area_bytes();
         let lookalikes = self.former.iter().flat_map(|former| &former.lookalikes);
         for (at, leader) in lookalikes.filter(|(at, _)| *at >= fixed && at.is_multiple_of(geometry.area_bytes())) {
@@ -346,8 +394,23 @@ impl Format {
             let extension = Some(LeaderExtension { nonce, judged: false });
             pieces.push_back((*at, Leader { cleared: true, timestamp: 0, extension, ..leader.clone() }.encode(*at)));
         }
+        let second = geometry.delta_offset(HostId::SECOND);
+        pieces.push_back((second, self.record_of(HostId::SECOND).encode(second)));
         self.stage = Stage::Making(pieces);
         self.look_again()
+    }
+
+    /// The leader of the lease that guards the index.
+    fn guard_leader(&self) -> Leader {
+        let Terms { geometry, lockspace, nonce, .. } = self.plan.terms;
+        let former = self.former.as_ref().filter(|_| in_force!(VersionsGoOn));
+        let version = former.map_or(Version::default(), Former::version);
+        Leader::new_free(geometry, lockspace, nonce, self.plan.guard, geometry.max_hosts(), version)
+    }
+
+    fn guard(&self) -> Piece {
+        let at = self.plan.guard_offset;
+        (at, self.guard_leader().encode(at))
     }
 
     /// The read that the present stage rests on.
@@ -355,7 +418,7 @@ impl Format {
         let sector = self.plan.terms.geometry.sector_bytes();
         let range = match &self.stage {
             Stage::Looking => 0..self.plan.searched as usize,
-            Stage::Overwriting { piece, .. } => piece.clone(),
+            Stage::Overwriting(it) => it.piece.clone(),
             // Whoever formats the device takes the first sector first.
             Stage::Making(_) => 0..sector,
             _ => 0..self.known.len(),
@@ -406,18 +469,4 @@ impl Format {
         let Some(former) = &self.former else { return true };
         former.host_at(at).is_some_and(|(host, _)| former.generations.contains_key(&host))
     }
-}
-
-/// The writes that make an area of which only the first sectors are not zero. The very first comes last: it makes the
-/// area valid.
-fn area(geometry: Geometry, at: u64, mut sectors: Vec<Vec<u8>>) -> VecDeque<Piece> {
-    let first = sectors[0].clone();
-    sectors[0].fill(0);
-    let mut bytes = sectors.concat();
-    bytes.resize(geometry.sectors_per_area() * geometry.sector_bytes(), 0);
-    let chunks = bytes.chunks(CHUNK).zip(0..);
-    let mut pieces: VecDeque<Piece> =
-        chunks.map(|(chunk, number)| (at + number * CHUNK as u64, chunk.to_vec())).collect();
-    pieces.push_back((at, first));
-    pieces
 }

@@ -7,7 +7,11 @@ use std::time::Duration;
 use super::found::{DEFAULT_IO_TIMEOUT, Found};
 use crate::format::{Block, Geometry, Leader, numbers};
 use crate::protocol::delta::Terms;
+use crate::protocol::rules::in_force;
 use crate::types::{Generation, HostId, Owner, Version};
+
+/// More than generations and versions grow while a write is in flight, also over formattings.
+const LOST: u64 = 1 << 40;
 
 /// What is known of the former lockspace.
 #[derive(Clone, Debug)]
@@ -19,11 +23,15 @@ pub(super) struct Former {
     pub(super) dead: Duration,
     /// Whether every id is known to be free: nobody has to be watched.
     pub(super) is_free: bool,
-    /// Of the ids in use: the largest generation that anything on the device shows, of those that hosts reach. At least
-    /// 1 where the record is damaged.
+    /// Of the ids in use: the largest generation that anything on the device shows, of those that hosts reach; far
+    /// beyond all where the record is damaged, or one of another formatting.
     pub(super) generations: BTreeMap<HostId, u64>,
     /// The largest version that any leader or block shows, of those that hosts reach.
-    pub(super) version: Version,
+    version: Version,
+    /// The lockspace's.
+    nonce: u32,
+    /// A leader or a block of a resource is damaged, or of another formatting.
+    lost: bool,
     /// Leaders that could be taken for those of the new lockspace, with their places.
     pub(super) lookalikes: Vec<(u64, Leader)>,
 }
@@ -36,14 +44,21 @@ impl Former {
         let longest = |of: fn(_) -> Duration| timeouts().map(of).max().unwrap_or_default();
         let count = geometry.max_hosts().min((read / geometry.sector_bytes()) as u64);
         let ids = || (1..=count).filter_map(HostId::new);
-        let generation = |host: HostId| match found.records.get(&host) {
-            Some(record) => Some(record.generation).filter(|generation| numbers::is_reached(*generation)).unwrap_or(1),
-            None => 1,
+        let reached = || found.records.values().map(|it| it.generation).filter(|it| numbers::is_reached(*it));
+        let largest = reached().max().unwrap_or_default();
+        // What an id had whose own record is lost may be beyond all that is shown.
+        let generation = |host: HostId| {
+            let shown = found
+                .records
+                .get(&host)
+                .filter(|record| found.shows_generation(record))
+                .map(|record| record.generation)
+                .filter(|shown| numbers::is_reached(*shown));
+            shown.unwrap_or(largest + LOST)
         };
         let generations = ids().map(|host| (host, generation(host))).filter(|(_, generation)| *generation != 0);
         let is_free = |host: HostId| {
-            let record = found.records.get(&host);
-            record.is_some_and(|record| {
+            found.records.get(&host).filter(|record| found.has(record)).is_some_and(|record| {
                 // A declaration may have landed over a later generation.
                 let declared = record.extension.as_ref().is_some_and(|extension| extension.declared_by.is_some());
                 record.is_free() && !declared
@@ -57,6 +72,8 @@ impl Former {
             is_free: ids().all(is_free),
             generations: generations.collect(),
             version: Version::default(),
+            nonce: found.terms.nonce,
+            lost: false,
             lookalikes: Vec::new(),
         }
     }
@@ -68,6 +85,11 @@ impl Former {
         Some((HostId::new((at / size + 1) as u64)?, start..start + size))
     }
 
+    /// Of all ids.
+    pub(super) fn largest_generation(&self) -> Option<u64> {
+        self.generations.values().max().copied()
+    }
+
     /// How many bytes of an area may show something: the leader and the blocks of the ids in use.
     pub(super) fn area_in_use(&self) -> u64 {
         let highest = self.generations.last_key_value().map_or(0, |(host, _)| host.get());
@@ -77,7 +99,10 @@ impl Former {
     /// Takes in what the area at byte `at` shows. `terms` are those of the new lockspace.
     pub(super) fn take_in(&mut self, at: u64, bytes: &[u8], terms: &Terms) {
         let sectors: Vec<&[u8]> = bytes.chunks_exact(self.geometry.sector_bytes()).collect();
-        if let Some(Ok(leader)) = sectors.first().map(|sector| Leader::decode(sector, at)) {
+        let first = sectors.first().map(|sector| Leader::decode(sector, at));
+        let mut leads = false;
+        if let Some(Ok(leader)) = first {
+            leads = leader.extension.is_some_and(|extension| extension.nonce == self.nonce);
             self.shows(leader.version);
             self.owns(leader.owner);
             let writer = HostId::new(leader.writer.id).zip(Generation::new(leader.writer.generation));
@@ -87,9 +112,16 @@ impl Former {
                 self.lookalikes.push((at, leader));
             }
         }
+        let (mut ours, mut strange) = (false, false);
         let hosts = (1..=HostId::MAX).filter_map(HostId::new);
         for (host, sector) in hosts.zip(sectors.into_iter().skip(2)) {
-            let Ok(block) = Block::decode(sector, at + self.geometry.block_offset(host)) else { continue };
+            let Ok(block) = Block::decode(sector, at + self.geometry.block_offset(host)) else {
+                strange = true;
+                continue;
+            };
+            let nonce = block.extension.as_ref().map(|extension| extension.nonce);
+            ours |= nonce == Some(self.nonce);
+            strange |= nonce.is_some_and(|nonce| nonce != self.nonce);
             self.shows(block.instance);
             self.owns(block.inp);
             let wrote = block.extension.as_ref().and_then(|extension| Generation::new(extension.generation));
@@ -97,6 +129,14 @@ impl Former {
                 self.owns(Some(Owner { host, generation }));
             }
         }
+        // What a former lockspace has left is all strange.
+        self.lost |= if leads { strange } else { ours };
+    }
+
+    /// The version after which those of the new lockspace come.
+    pub(super) fn version(&self) -> Version {
+        let lost = self.lost && in_force!(LostIsPassedOver);
+        if lost { self.version.after(LOST) } else { self.version }
     }
 
     fn shows(&mut self, version: Version) {

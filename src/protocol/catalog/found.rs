@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::format::{DeltaRecord, SectorSize};
+use crate::format::{DeltaRecord, Geometry, SectorSize};
 use crate::protocol::delta::Terms;
+use crate::protocol::rules::in_force;
 use crate::types::HostId;
 
 /// T for records that don't say one: sanlock's own default.
@@ -15,10 +16,13 @@ pub const DEFAULT_IO_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Found {
     /// What its hosts keep to.
     pub terms: Terms,
-    /// The valid records, also those of another formatting.
+    /// The valid records, also those of another formatting, and the first ones where they were left unfinished.
     pub records: BTreeMap<HostId, DeltaRecord>,
     /// Whether it was formatted to the end.
     pub complete: bool,
+    /// The formatting that has begun to replace it and was interrupted: it has taken both of the first records. One
+    /// late write alone does not look like that.
+    begun: Option<u32>,
 }
 
 impl Found {
@@ -26,13 +30,13 @@ impl Found {
     /// show: others' writes may have landed late. `None`: no sector is a valid record.
     pub fn search(bytes: &[u8]) -> Option<Found> {
         let sizes = [SectorSize::B512, SectorSize::B4096].into_iter();
-        let records = sizes.map(|size| valid_records(bytes, size)).max_by_key(BTreeMap::len)?;
+        let mut records = sizes.map(|size| valid_records(bytes, size)).max_by_key(BTreeMap::len)?;
         let mut formattings: BTreeMap<u32, usize> = BTreeMap::new();
-        for extension in records.values().filter_map(|record| record.extension.as_ref()) {
-            *formattings.entry(extension.nonce).or_default() += 1;
+        for nonce in records.values().filter_map(nonce_of) {
+            *formattings.entry(nonce).or_default() += 1;
         }
         let nonce = formattings.iter().max_by_key(|(_, count)| **count).map(|(nonce, _)| *nonce);
-        let shows = |record: &&DeltaRecord| record.extension.as_ref().map(|extension| extension.nonce) == nonce;
+        let shows = |record: &&DeltaRecord| nonce_of(record) == nonce;
         let any = records.values().find(shows)?;
         let terms = Terms {
             geometry: any.geometry,
@@ -40,15 +44,79 @@ impl Found {
             nonce: nonce.unwrap_or(0),
             timeouts: any.timeouts(DEFAULT_IO_TIMEOUT),
         };
-        // Formatting begins by taking the first magic number away and ends by writing it. A first record that is zero
-        // altogether is a damaged one, and so is the first write of a formatting that landed late, and of which there
-        // is nothing else.
-        let first = &bytes[..terms.geometry.sector_bytes()];
-        let begun = first[..4] == [0; 4] && first[4..8] != [0; 4];
-        let stray = |nonce| !formattings.contains_key(&nonce);
-        let complete = !begun || DeltaRecord::unfinished(first, 0).is_some_and(stray);
-        Some(Found { terms, records, complete })
+        let heads = HEADS.map(|host| Head::of(host, bytes, &records, (terms.geometry, nonce)));
+        let complete = match heads.each_ref().map(|head| head.mark) {
+            [Mark::Finished, _] => true,
+            [Mark::Unfinished, _] => false,
+            // Something has landed late on the first one, or it is damaged.
+            [_, Mark::Finished] | [Mark::Damaged, Mark::Damaged] => true,
+            [_, _] => !in_force!(TwoRecordsCommit),
+        };
+        let begun = match heads.each_ref().map(|head| head.unfinished.as_ref().and_then(nonce_of)) {
+            [Some(first), Some(second)] if first == second => Some(first),
+            _ => None,
+        };
+        records.extend(heads.into_iter().filter_map(|head| Some((head.host, head.unfinished?))));
+        Some(Found { terms, records, complete, begun })
     }
+
+    /// Whether a record is of this lockspace: what another formatting has written, or a host of that, says nothing.
+    pub(super) fn has(&self, record: &DeltaRecord) -> bool {
+        nonce_of(record).is_none_or(|nonce| nonce == self.terms.nonce) || !in_force!(StrangerIsNotFree)
+    }
+
+    /// Whether a record shows the generation of its id: it is of this lockspace, or goes on from what that showed.
+    pub(super) fn shows_generation(&self, record: &DeltaRecord) -> bool {
+        self.has(record) || self.begun.is_some() && nonce_of(record) == self.begun
+    }
+}
+
+/// The ids whose records say whether a formatting has come to its end. It takes their magic numbers away when it
+/// begins, and writes them at the end, the first one last of all. One of them alone may be hit by a late write.
+pub(super) const HEADS: [HostId; 2] = [HostId::FIRST, HostId::SECOND];
+
+/// What one of these records says.
+struct Head {
+    host: HostId,
+    mark: Mark,
+    unfinished: Option<DeltaRecord>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Finished,
+    Unfinished,
+    /// It is of another formatting.
+    Other,
+    Damaged,
+}
+
+impl Head {
+    fn of(
+        host: HostId,
+        bytes: &[u8],
+        records: &BTreeMap<HostId, DeltaRecord>,
+        (geometry, nonce): (Geometry, Option<u32>),
+    ) -> Head {
+        let at = geometry.delta_offset(host);
+        let sector = bytes.get(at as usize..at as usize + geometry.sector_bytes()).unwrap_or_default();
+        let unfinished = DeltaRecord::unfinished(sector, at);
+        let shown = records.get(&host).or(unfinished.as_ref());
+        // Taken away by whoever writes no extension. One that is zero altogether is damaged.
+        let begun = sector.len() > 8 && sector[..4] == [0; 4] && sector[4..8] != [0; 4];
+        let mark = match shown.map(nonce_of) {
+            Some(Some(shown)) if Some(shown) != nonce => Mark::Other,
+            Some(_) if unfinished.is_some() => Mark::Unfinished,
+            Some(_) => Mark::Finished,
+            None if begun => Mark::Unfinished,
+            None => Mark::Damaged,
+        };
+        Head { host, mark, unfinished }
+    }
+}
+
+fn nonce_of(record: &DeltaRecord) -> Option<u32> {
+    record.extension.as_ref().map(|extension| extension.nonce)
 }
 
 fn valid_records(bytes: &[u8], size: SectorSize) -> BTreeMap<HostId, DeltaRecord> {

@@ -7,10 +7,12 @@
 //! | `index.rs` | what the resource index says |
 //! | `place.rs` | whether a new resource may stand in an area, from one read of it |
 //! | `create.rs` | making a resource: which writes, in which order |
+//! | `blanks.rs` | what stands in an area that nobody has used |
 //!
 //! Resources are made under the lease that guards the index. It can be lost in the middle, and a write that was
 //! submitted before may land at any later time. So nothing here relies on the guard for safety: see [`create`].
 
+mod blanks;
 pub mod create;
 pub mod format;
 mod former;

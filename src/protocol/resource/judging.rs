@@ -21,7 +21,7 @@ impl Operation {
         let recalled = self.recall_own(view);
         let bound = self.is_bound();
         if recalled == OwnBlock::SetBack && self.wants() && !bound {
-            return self.refuse(Refusal::OwnBlockChanged);
+            return self.refuse_as_changed();
         }
         let own_is_wrong = recalled != OwnBlock::Right;
         let leader = match self.validated(view) {
@@ -39,7 +39,8 @@ impl Operation {
         if !self.wants() {
             return self.undo(view, &leader, own_is_wrong);
         }
-        if self.has_flagged() {
+        // A flag that this operation did not set was given up before: somebody has set the area back.
+        if self.has_flagged() && self.open == self.own.as_ref().map(|own| own.instance) {
             return self.check_flag(view, &leader, recalled, observer, now, random);
         }
         // What a damaged block held before this generation touched it belonged to a generation that is gone.
@@ -75,7 +76,12 @@ impl Operation {
             Err(Obstacle::Blocker(blocker)) if self.would_deadlock(view, observer, now) => {
                 return self.refuse(Refusal::WouldDeadlock(blocker));
             }
-            Err(Obstacle::Blocker(blocker)) => return self.blocked(blocker, view, &leader, own_is_wrong, now, random),
+            Err(Obstacle::Blocker(blocker)) => {
+                return match self.disclaimed(view, &leader) {
+                    Some(block) => self.write_own(Step::Marking, block),
+                    None => self.blocked(blocker, view, &leader, own_is_wrong, now, random),
+                };
+            }
         };
         self.blocker = None;
         let goes_first = self.receives() || self.stood_back >= MAX_STAND_BACK;

@@ -1,8 +1,9 @@
 //! The own block: what a read says of it, and what an operation writes into it.
 
 use super::{Effect, Kind, Operation, Outcome, Refusal, Step};
-use crate::format::{Block, BlockExtension};
+use crate::format::{Block, BlockExtension, Leader};
 use crate::protocol::area::{AreaView, claim, claimed, withdrawn};
+use crate::protocol::ballot::next_mbal;
 use crate::protocol::holding::Loss;
 use crate::protocol::rules::in_force;
 use crate::types::{LeaseMode, Version};
@@ -69,6 +70,21 @@ impl Operation {
         self.own = self.own.take().or_else(|| self.attempt.take());
         let loss = if seen == Block::default() { Loss::Erased } else { Loss::Replaced };
         Some(Effect::Done(Outcome::Refused(Refusal::NotHeld(loss))))
+    }
+
+    /// The own block, saying that this host gave up the version that the leader names it for, where nothing says so any
+    /// more: that was wiped, and the leader landed late. A host that this one waits for would wait for it, too.
+    pub(super) fn disclaimed(&self, view: &AreaView, leader: &Leader) -> Option<Block> {
+        let me = self.subject.me;
+        let own = self.own.clone().filter(|own| own.instance < leader.version && view.block(me.host).is_some())?;
+        let holds_nothing = self.kind == Kind::Acquire && self.open.is_none() && !self.receives();
+        if !holds_nothing || view.named(leader) != Some(me) {
+            return None;
+        }
+        let mbal = next_mbal(me.host, self.subject.geometry.max_hosts(), [own.mbal].into_iter())?;
+        let given_up = self.given_up(own, self.ticket);
+        let (instance, inp, inp_timestamp) = (leader.version, Some(me), leader.timestamp);
+        Some(Block { mbal, bal: mbal, inp, inp_timestamp, instance, released: true, ..given_up })
     }
 
     pub(super) fn extension(&self, waiting: Option<Version>, burned: Option<Version>) -> BlockExtension {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Effect, Operation, Refusal, Step};
+use super::{Effect, Operation, Step};
 use crate::format::Block;
 use crate::protocol::area::AreaView;
 use crate::protocol::ballot::{Ballot, Progress};
@@ -154,7 +154,7 @@ impl Operation {
                     // Written a moment ago: writing it at once again would only spin.
                     Progress::Damaged(host) if host == self.subject.me.host => Some(self.retry(now, random)),
                     Progress::Damaged(_) => Some(self.look()),
-                    Progress::OwnBlockChanged => Some(self.refuse(Refusal::OwnBlockChanged)),
+                    Progress::OwnBlockChanged => Some(self.refuse_as_changed()),
                 }
             }
             step => {

@@ -57,6 +57,15 @@ impl Operation {
         self.leave(Outcome::Refused(refusal))
     }
 
+    /// Somebody else has wiped or set back the own block. Where what this host wrote there could be respected it is
+    /// given up. Else it is forgotten: the next operation goes by what is there, as all others do.
+    pub(super) fn refuse_as_changed(&mut self) -> Effect {
+        if !self.is_open() {
+            self.own = None;
+        }
+        self.refuse(Refusal::OwnBlockChanged)
+    }
+
     /// The leader tells nothing: what others could respect is in the own block alone. Where there is no resource, or
     /// another one, nothing is written.
     pub(super) fn refuse_or_end(&mut self, refusal: Refusal) -> Effect {

@@ -56,9 +56,12 @@ impl Operation {
         let own = self.own.clone();
         // A ballot has no mark.
         let unmarked = |own: &Block| own.extension.as_ref().is_none_or(|extension| extension.waiting.is_none());
-        match own.filter(|own| unmarked(own) || own_is_wrong || claimed(me.host, own) == Some(me)) {
+        // A flag that somebody has put back keeps others away as a claim does.
+        let holds = |own: &Block| claimed(me.host, own) == Some(me) || self.has_flagged();
+        match own.filter(|own| unmarked(own) || own_is_wrong || holds(own)) {
             Some(own) => {
-                let ticket = *self.ticket.get_or_insert(leader.version);
+                // A mark since version 0 is none on the disk: of two that share neither would see that the other waits.
+                let ticket = *self.ticket.get_or_insert(leader.version.max(Version::new(1)));
                 self.mark(own, Some(ticket))
             }
             None => self.look_later(now, random, free_at),

@@ -1,6 +1,8 @@
 //! Host ids: who holds one (S3), and which writes are made by the right of it (W).
 
-use super::{Checker, Right};
+use std::collections::BTreeSet;
+
+use super::{Checker, Right, Tenure};
 use crate::sim::host::Tag;
 use crate::sim::storage::is_of;
 use crate::types::{Generation, HostId, Owner, Time};
@@ -10,9 +12,12 @@ const JUMP: u64 = 1 << 20;
 
 impl Checker {
     /// A machine holds a host id, for now until `until`.
-    pub(in crate::sim) fn joined(&mut self, host: usize, me: Owner, now: Time, until: Time) {
+    pub(in crate::sim) fn joined(&mut self, host: usize, (me, nonce): (Owner, u32), now: Time, until: Time) {
         self.counters.joins += 1;
-        let holds = |tenure: &Option<Right<HostId>>| tenure.is_some_and(|it| it.what == me.host && it.until > now);
+        if nonce != self.nonce && until > now {
+            self.fail(format!("S3: machine {host} holds {me} of a former lockspace"));
+        }
+        let holds = |tenure: &Option<Right<Tenure>>| tenure.is_some_and(|it| it.what.id == me.host && it.until > now);
         if let Some(other) = self.tenures.iter().position(holds) {
             self.fail(format!("S3: machine {host} holds {me} while machine {other} does"));
         }
@@ -30,7 +35,19 @@ impl Checker {
         if !grew || !is_new {
             self.fail(format!("S3: {me} is not a new generation"));
         }
-        self.tenures[host] = Some(Right { what: me.host, until });
+        self.tenures[host] = Some(Right { what: Tenure { id: me.host, nonce }, until });
+    }
+
+    /// There is another lockspace: nobody holds an id of the former one.
+    pub(in crate::sim) fn replaced(&mut self, nonce: u32, now: Time) {
+        self.nonce = nonce;
+        // Generations go on beyond all of these.
+        self.put_back.clear();
+        self.raced.clear();
+        let former = |tenure: &Option<Right<Tenure>>| tenure.is_some_and(|it| it.what.nonce != nonce && it.until > now);
+        if let Some(other) = self.tenures.iter().position(former) {
+            self.fail(format!("S3: machine {other} holds an id of the lockspace that was formatted over"));
+        }
     }
 
     /// The latest generation that held a host id.
@@ -46,7 +63,7 @@ impl Checker {
 
     /// The host id that a machine holds or held last.
     pub(in crate::sim) fn host_id(&self, host: usize) -> Option<HostId> {
-        self.tenures[host].map(|tenure| tenure.what)
+        self.tenures[host].map(|tenure| tenure.what.id)
     }
 
     /// A renewal moved the deadline of the host id.
@@ -76,19 +93,40 @@ impl Checker {
         }
     }
 
-    /// A write of a join or a declaration, or by the right of a host id, reaches the disk.
-    pub(in crate::sim) fn landed(&mut self, host: usize, tag: Tag, offset: u64, now: Time) {
-        let belongs = |tenure: &Right<HostId>| is_of(tenure.what, offset);
-        let hit = |(other, tenure): (usize, &Option<Right<HostId>>)| {
-            other != host && tenure.as_ref().is_some_and(|tenure| tenure.until > now && belongs(tenure))
-        };
-        let Some(other) = self.tenures.iter().enumerate().position(hit) else { return };
-        let Some(id) = self.tenures[other].map(|tenure| tenure.what) else { return };
-        if tag.races() {
-            self.raced(id);
-        } else if !tag.strays() && !self.raced.contains(&id) {
+    /// A write of a join or a declaration, or by the right of a host id, reaches the disk. It says that nonce: what is
+    /// of another formatting says nothing in this one.
+    pub(in crate::sim) fn landed(&mut self, host: usize, tag: Tag, offset: u64, nonce: Option<u32>, now: Time) {
+        let Some((other, tenure)) = self.hit(host, offset, now) else { return };
+        if nonce.is_some_and(|nonce| nonce != tenure.nonce) {
+            self.counters.strangers += 1;
+        } else if tag.races() {
+            self.raced(tenure.id);
+        } else if !tag.strays() && !self.raced.contains(&tenure.id) {
             self.fail(format!("W: a write of machine {host} lands in a sector of machine {other}"));
         }
+    }
+
+    /// A write of a format reaches the disk.
+    pub(in crate::sim) fn overwritten(&mut self, host: usize, offset: u64, in_time: bool, now: Time) {
+        let Some((other, tenure)) = self.hit(host, offset, now) else { return };
+        self.counters.strangers += 1;
+        // What takes longer is late for a host that joins meanwhile.
+        if in_time {
+            self.fail(format!("W: machine {host} formats a sector of id {}, which machine {other} holds", tenure.id));
+        }
+    }
+
+    /// A late write of a format has put that generation over the record of a later one, which nobody sees any more. Its
+    /// claims are of another formatting than those of whoever has the same number again.
+    pub(in crate::sim) fn forgotten(&mut self, id: HostId, generation: u64) {
+        self.generations.insert(id, (generation, BTreeSet::new()));
+    }
+
+    /// Another machine that holds the id to which the sector at `offset` belongs.
+    fn hit(&self, host: usize, offset: u64, now: Time) -> Option<(usize, Tenure)> {
+        let held = self.tenures.iter().enumerate().filter_map(|(other, tenure)| Some((other, (*tenure)?)));
+        let mut others = held.filter(|(other, tenure)| *other != host && tenure.until > now);
+        others.find(|(_, tenure)| is_of(tenure.what.id, offset)).map(|(other, tenure)| (other, tenure.what))
     }
 
     /// The write of a join has landed on an id while another machine has a write in flight to the id's sectors.

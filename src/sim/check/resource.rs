@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Right;
 use super::leases::Lease;
 use super::shown::Hidden;
+use super::wiped::Wiped;
 use crate::format::{Block, Leader};
 use crate::protocol::area::claimed;
 use crate::sim::counters::Counters;
@@ -20,6 +21,7 @@ pub(in crate::sim) struct Resource {
     pub(super) leases: Vec<Option<Right<Lease>>>,
     /// For each machine, since when the disk does not show its lease.
     pub(super) hidden: Vec<Hidden>,
+    pub(super) wiped: Wiped,
     /// The version of the leader on disk, if that and its writer's block say that all claims below it were judged; and
     /// since when.
     pub(super) judged: Option<(Version, Time)>,
@@ -43,6 +45,7 @@ impl Resource {
             failure: None,
             leases: vec![None; machines],
             hidden: vec![Hidden::default(); machines],
+            wiped: Wiped::new(machines),
             judged: None,
             releasing: vec![None; machines],
             decided: BTreeMap::new(),
@@ -53,7 +56,15 @@ impl Resource {
         }
     }
 
+    /// What nobody can know while leases may be active that are of before a wipe is no failure.
     pub(super) fn fail(&mut self, what: String) {
+        if !self.wiped.is_in_doubt() {
+            self.fail_anyway(what);
+        }
+    }
+
+    /// What holds all along has failed.
+    pub(super) fn fail_anyway(&mut self, what: String) {
         self.failure.get_or_insert(what);
     }
 
@@ -66,6 +77,21 @@ impl Resource {
         self.latest = version;
     }
 
+    /// Whether anybody ever owned a resource there.
+    pub(in crate::sim) fn was_owned(&self) -> bool {
+        !self.decided.is_empty()
+    }
+
+    /// Whether a machine may act on a lease of it.
+    pub(in crate::sim) fn is_held_by(&self, host: usize, now: Time) -> bool {
+        self.leases[host].is_some_and(|right| right.until > now)
+    }
+
+    /// Whether anybody may act on a lease of it.
+    pub(in crate::sim) fn is_held(&self, now: Time) -> bool {
+        (0..self.leases.len()).any(|host| self.is_held_by(host, now))
+    }
+
     /// A machine is about to write its block.
     pub(in crate::sim) fn proposes(&mut self, me: Owner, block: &Block) {
         self.proposed.extend(block.inp.filter(|owner| *owner != me && block.bal > 0));
@@ -74,7 +100,8 @@ impl Resource {
     /// Who waited to be handed the resource holds it.
     pub(in crate::sim) fn received(&mut self, me: Owner) {
         self.counters.received += 1;
-        if !self.proposed.contains(&me) {
+        // What others have accepted may be all that was left of an earlier version when the area was wiped.
+        if !self.proposed.contains(&me) && !self.wiped.ever() {
             self.fail(format!("S4: {me} was handed the resource by nobody"));
         }
     }
@@ -120,7 +147,7 @@ impl Resource {
             (claims || waits || shares != shared).then(|| format!("{block:?}, leader at {}", leader.version))
         };
         let left: Vec<String> = (0..storage.disks()).filter_map(says).collect();
-        if left.len() * 2 > storage.disks() {
+        if left.len() * 2 > storage.disks() && !self.wiped.has_put(me.host) {
             self.fail(format!(
                 "S4: {me} answered that it has no more than before, shared: {shared}, but left {left:?}"
             ));

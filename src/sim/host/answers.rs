@@ -35,6 +35,12 @@ impl Member {
                     self.leave_if_idle(index, env);
                 }
             }
+            (Asked::Creation, Answer::Created(created, _)) => {
+                env.trace(|| format!("host {index} made: {created:?}"));
+                env.check.counters.made += u64::from(matches!(created, Ok(Ok(_))));
+                let rest = env.random.span(Duration::ZERO, env.options.rest);
+                self.act_later(index, env, Area::GUARD, rest);
+            }
             (Asked::Close, Answer::Closed(Ok(()))) => {
                 self.ask(index, env, Asked::Finish, Command::Finish(Finish::Release));
             }
@@ -87,6 +93,8 @@ impl Member {
                 self.program.holds_nothing(area);
                 env.check.of(area).handed_over(me, Some(*to), *version, &env.storage);
             }
+            // Its block may say anything.
+            (Outcome::Refused(Refusal::NotHeld(_)), _) => {}
             (outcome, Order::Release { .. }) => {
                 env.check.of(area).ended(me, *outcome == Outcome::Released, false, &env.storage);
             }
@@ -135,6 +143,12 @@ impl Member {
         let taken: BTreeMap<Owner, Time> =
             over.overridden.iter().map(|(owner, until)| (*owner, told(*until))).collect();
         env.check.of(area).held(index, me, (mode, version), &taken, env.now, until, &env.storage);
+        if let Some(resource) = self.program.resource_at(area) {
+            env.check.is_called(area, index, resource.name, env.now);
+        }
+        if area == Area::GUARD {
+            self.program.reads(env.index());
+        }
         if env.quiet {
             env.acquired.insert((index, area));
         }

@@ -1,11 +1,11 @@
 //! Carries out what the membership wants done: its I/O goes to the made-up disks, its answers to the program.
 
-use super::{Answer, End, Member, Tag};
+use super::{Answer, End, Member, Tag, Whose};
 use crate::format::{Block, DeltaRecord, Geometry};
 use crate::protocol::member::{Effect, Event, IoId, Key, Loss, Notice};
 use crate::protocol::procedure::{Extent, Sectors};
 use crate::protocol::{Written, reading};
-use crate::sim::env::{Env, NONCE};
+use crate::sim::env::Env;
 use crate::sim::host::Signal;
 use crate::sim::storage::{Area, SECTOR, Sector, delta_at};
 use crate::types::Time;
@@ -16,7 +16,13 @@ impl Member {
         self.step(index, env, Event::Ticked);
     }
 
-    pub(super) fn io_ended(&mut self, index: usize, env: &mut Env, io: IoId, answer: Answer) {
+    pub(super) fn io_ended(&mut self, index: usize, env: &mut Env, io: IoId, (started, answer): (Time, Answer)) {
+        if let Answer::Read(offsets, _) = &answer
+            && let [leader, _, ..] = offsets[..]
+            && let Some(area) = Area::at(leader)
+        {
+            env.check.of(area).reads(index, env.machines[index].clock.world(started), env.now);
+        }
         let event = match answer {
             Answer::Read(_, sectors) => match joined(&sectors) {
                 sectors if sectors.all_unreadable() => Event::ReadFailed(io),
@@ -58,12 +64,12 @@ impl Member {
     fn carry_out(&mut self, index: usize, env: &mut Env, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Read { io, disk, extents, .. } => {
-                env.read(index, Tag::Member { io, others: false }, disk, offsets(&extents), None);
+                env.read(index, Tag::Member { io, of: Whose::Ours }, disk, offsets(&extents), None);
             }
             Effect::Write { io, disk, offset, bytes, before, .. } => {
                 self.is_about_to_write(index, env, offset, &bytes);
-                let others = Area::at(offset).is_none() && offset != delta_at(self.machine.me().host);
-                env.write(index, Tag::Member { io, others }, disk, (offset, &bytes), before, None);
+                let of = self.whose(offset);
+                env.write(index, Tag::Member { io, of }, disk, (offset, &bytes), before, None);
             }
             Effect::Answer(command, answer) => self.answered(index, env, command, answer),
             Effect::Tell(Notice::HandoverAsked { from, resource, .. }) => self.program.is_asked(resource, from),
@@ -73,10 +79,21 @@ impl Member {
         None
     }
 
+    fn whose(&self, offset: u64) -> Whose {
+        let me = self.machine.me().host;
+        match Area::at(offset) {
+            None if offset == delta_at(me) => Whose::Ours,
+            None => Whose::Record,
+            Some(Area::INDEX) => Whose::Ours,
+            Some(area) if offset == area.offset() || offset == area.block_at(me) => Whose::Ours,
+            Some(_) => Whose::Area,
+        }
+    }
+
     fn is_about_to_write(&self, index: usize, env: &mut Env, offset: u64, bytes: &[u8]) {
         let me = self.machine.me();
         if offset == delta_at(me.host) {
-            let record = reading::record(Ok(bytes), offset, NONCE);
+            let record = reading::record(Ok(bytes), offset, self.machine.terms().nonce);
             if record.good().is_some_and(DeltaRecord::is_free) {
                 env.trace(|| format!("host {index} leaves"));
                 if env.storage.writing(index, |_, _| true) {
@@ -86,8 +103,12 @@ impl Member {
             }
             return;
         }
-        let Some(area) = Area::at(offset).filter(|area| offset == area.block_at(me.host)) else { return };
-        if let Ok(block) = Block::decode(bytes, offset) {
+        let Some(area) = Area::at(offset) else { return };
+        let block = Some(bytes).filter(|_| offset == area.block_at(me.host));
+        let block = block.and_then(|bytes| Block::decode(bytes, offset).ok());
+        let of_held = block.as_ref().filter(|_| self.program.held_at(area).is_some());
+        env.check.of(area).submits(index, offset, of_held, env.now);
+        if let Some(block) = block {
             let burns = block.extension.as_ref().is_some_and(|extension| extension.burned.is_some());
             env.check.counters.burns += u64::from(burns);
             env.check.of(area).proposes(me, &block);

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Member, Signal};
+use crate::protocol::catalog::index::Index;
 use crate::protocol::member::{Command, CommandId, Event, Order};
 use crate::protocol::resource::{Basis, Wish};
 use crate::sim::env::Env;
 use crate::sim::storage::{Area, delta_at};
-use crate::types::{Generation, HostId, LeaseMode, Name, Owner, Time, Version};
+use crate::types::{Generation, HostId, LeaseMode, Name, Owner, Resource, Time, Version};
 
 /// What a program knows.
 #[derive(Default)]
@@ -18,6 +19,10 @@ pub(super) struct Program {
     commands: BTreeMap<CommandId, Asked>,
     count: u64,
     pub(super) leaving: bool,
+    /// What is to be made, as soon as the guard of the index is held.
+    makes: Option<Name>,
+    /// The index as it was read then.
+    index: Option<Box<Index>>,
     /// The host id was given back.
     pub(super) let_go: bool,
 }
@@ -27,6 +32,7 @@ pub(super) struct Program {
 pub(super) enum Asked {
     Operation(Area, Order),
     Declaration,
+    Creation,
     Close,
     Finish,
 }
@@ -34,6 +40,8 @@ pub(super) enum Asked {
 /// What a program does with one resource.
 #[derive(Default)]
 struct Use {
+    /// What was found there when it was ordered.
+    resource: Option<Resource>,
     held: Option<Held>,
     /// An order is under way.
     busy: bool,
@@ -66,6 +74,21 @@ impl Program {
     /// What is held, or was lost and not given back.
     pub(super) fn held(&self) -> Vec<(Area, Version)> {
         self.uses.iter().filter_map(|(area, it)| Some((*area, it.held?.version))).collect()
+    }
+
+    /// Whether it has, or is after, what stands in the area.
+    pub(super) fn uses(&self, area: Area) -> bool {
+        self.uses.get(&area).is_some_and(|it| it.busy || it.held.is_some())
+    }
+
+    /// What was ordered there last.
+    pub(super) fn resource_at(&self, area: Area) -> Option<Resource> {
+        self.uses.get(&area)?.resource
+    }
+
+    /// The guard is held: the index is read.
+    pub(super) fn reads(&mut self, index: Index) {
+        self.index = Some(Box::new(index));
     }
 
     pub(super) fn held_at(&self, area: Area) -> Option<(LeaseMode, Version)> {
@@ -118,7 +141,7 @@ impl Program {
     }
 
     pub(super) fn is_asked(&mut self, resource: Name, from: Owner) {
-        if let Some((_, it)) = self.uses.iter_mut().find(|(area, _)| area.name() == resource) {
+        if let Some((_, it)) = self.uses.iter_mut().find(|(_, it)| it.resource.is_some_and(|it| it.name == resource)) {
             it.asked = Some(from);
         }
     }
@@ -129,8 +152,10 @@ impl Program {
 
     pub(super) fn answered(&mut self, command: CommandId) -> Option<Asked> {
         let asked = self.commands.remove(&command);
-        if let Some(Asked::Operation(area, _)) = &asked {
-            self.of(*area).busy = false;
+        match &asked {
+            Some(Asked::Operation(area, _)) => self.of(*area).busy = false,
+            Some(Asked::Creation) => self.of(Area::GUARD).busy = false,
+            _ => {}
         }
         asked
     }
@@ -144,8 +169,9 @@ impl Member {
     pub(super) fn order(&mut self, index: usize, env: &mut Env, area: Area, order: Order) {
         let it = self.program.of(area);
         (it.busy, it.ordered) = (true, env.now);
-        let command = Command::Operate(area.resource(), order.clone());
-        self.ask(index, env, Asked::Operation(area, order), command);
+        env.check.of(area).ordered(index, env.now);
+        let resource = *it.resource.get_or_insert(area.resource());
+        self.ask(index, env, Asked::Operation(area, order.clone()), Command::Operate(resource, order));
     }
 
     pub(super) fn ask(&mut self, index: usize, env: &mut Env, asked: Asked, command: Command) {
@@ -159,6 +185,9 @@ impl Member {
         let (now, leaving) = (env.local(index), self.program.leaving);
         if self.program.of(area).busy {
             return;
+        }
+        if area == Area::GUARD {
+            return self.make(index, env);
         }
         let timeouts = self.machine.terms().timeouts;
         let modes = env.options.modes;
@@ -201,6 +230,11 @@ impl Member {
                 self.program.leaving = true;
                 return self.leave_if_idle(index, env);
             }
+            None if !self.finds(env, area) || self.makes_another(env) => {
+                self.begin_making(index, env);
+                let rest = env.random.span(Duration::ZERO, env.options.rest * 2);
+                return self.act_later(index, env, area, rest);
+            }
             None if rebuilds => {
                 env.trace(|| format!("host {index} rebuilds the leader"));
                 Order::Rebuild(None)
@@ -212,6 +246,50 @@ impl Member {
             }
         };
         self.order(index, env, area, order);
+    }
+
+    /// Whether there is a resource in the area.
+    fn finds(&mut self, env: &Env, area: Area) -> bool {
+        let found = env.resource_in(area);
+        self.program.of(area).resource = found;
+        found.is_some()
+    }
+
+    fn makes_another(&self, env: &mut Env) -> bool {
+        env.has_index() && !env.quiet && env.random.chance(env.options.makes)
+    }
+
+    /// Acquires the guard of the index, unless it is on its way already.
+    fn begin_making(&mut self, index: usize, env: &mut Env) {
+        let guard = self.program.of(Area::GUARD);
+        if env.quiet || guard.busy || guard.held.is_some() {
+            return;
+        }
+        let name = env.any_name();
+        env.trace(|| format!("host {index} makes {name}"));
+        self.program.makes = Some(name);
+        let deadline = env.local(index) + self.machine.terms().timeouts.dead();
+        self.order(index, env, Area::GUARD, Order::Acquire(Wish::exclusive(true), Some(deadline)));
+    }
+
+    /// The guard is held, if anything: what is to be made is made, then it is given back.
+    fn make(&mut self, index: usize, env: &mut Env) {
+        let Some(held) = self.program.of(Area::GUARD).held else {
+            if self.program.leaving {
+                self.leave_if_idle(index, env);
+            }
+            return;
+        };
+        if let (Some(name), Some(read), false) = (self.program.makes.take(), self.program.index.take(), held.lost) {
+            self.program.of(Area::GUARD).busy = true;
+            let (guard, device_bytes) = ((Area::GUARD.resource(), held.version), env.device_bytes());
+            let command = Command::Create { name, guard, index: *read, device_bytes };
+            return self.ask(index, env, Asked::Creation, command);
+        }
+        env.check.of(Area::GUARD).releases(index);
+        self.program.holds_nothing(Area::GUARD);
+        let timeout = self.machine.terms().timeouts.fail();
+        self.order(index, env, Area::GUARD, Order::Release { held: held.version, timeout, settled: true });
     }
 
     /// To whom what is held is handed over: who asks for it, or now and then somebody who may not.

@@ -2,7 +2,7 @@
 
 use super::Member;
 use crate::protocol::sightings::Sightings;
-use crate::sim::env::{Env, NONCE};
+use crate::sim::env::Env;
 
 impl Member {
     /// Counts on from what earlier processes have seen.
@@ -15,8 +15,8 @@ impl Member {
     pub(super) fn keep_sightings(&mut self, index: usize, env: &mut Env) {
         let now = env.local(index);
         if self.kept.is_none_or(|kept| now.since(kept) >= self.machine.terms().timeouts.dead() / 4) {
-            let machine = &mut env.machines[index];
-            machine.sightings = Sightings::of(machine.boot.into(), NONCE, self.machine.observer());
+            let (machine, nonce) = (&mut env.machines[index], self.machine.terms().nonce);
+            machine.sightings = Sightings::of(machine.boot.into(), nonce, self.machine.observer());
             self.kept = Some(now);
         }
     }

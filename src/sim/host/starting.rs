@@ -1,13 +1,14 @@
-//! A process begins: it joins, or goes on with what the one before it had.
+//! A process begins: it joins, goes on with what the one before it had, or formats the device.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::carrying::{joined, offsets};
 use super::program::Program;
-use super::{Answer, Completion, End, Host, Member, Process, Signal, Tag, terms};
+use super::{Answer, Completion, End, Host, Member, Process, Signal, Starts, Tag, terms};
 use crate::format::Geometry;
 use crate::protocol::area::AreaView;
+use crate::protocol::catalog::format::{self, Format};
 use crate::protocol::declare::declared_by;
 use crate::protocol::delta::{Acquire, Bid, Refusal, Tenure};
 use crate::protocol::holding::Loss;
@@ -18,19 +19,20 @@ use crate::protocol::resumption::{self, Resume, Standing};
 use crate::protocol::rules::in_force;
 use crate::protocol::{Span, Written};
 use crate::sim::Kind;
-use crate::sim::env::{Env, NONCE};
+use crate::sim::env::Env;
 use crate::sim::storage::{Area, delta_at, readable};
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
-/// A procedure that gets a host id.
+/// A procedure that gets a host id, or formats the device.
 pub(super) struct Starting {
     way: Way,
     observer: Observer,
 }
 
-enum Way {
+pub(super) enum Way {
     Join(HostId, Box<Acquire>),
     Resume(Token, Box<Resume>),
+    Format(Box<Format>),
 }
 
 /// What a process leaves to the next one of its machine.
@@ -44,6 +46,7 @@ enum Got {
     Tenure(Box<Tenure>),
     NotJoined(Refusal),
     NotResumed(resumption::Refusal),
+    Formatted(Result<(), format::Refusal>),
 }
 
 impl Host {
@@ -51,12 +54,21 @@ impl Host {
         let index = self.index;
         if env.storage.writing(index, |_, _| true) && in_force!(LocalLock) {
             env.signal_after(index, Duration::from_millis(10), Signal::Start);
-            return;
+        } else if env.options.faults.formats > 0 {
+            self.open(env);
+        } else {
+            self.begin(env);
         }
+    }
+
+    /// Joins the lockspace that there is, or goes on in it.
+    pub(super) fn begin(&mut self, env: &mut Env) {
+        let index = self.index;
         let another = env.kind(index) == Kind::Process && env.random.chance(300);
         let picked = match self.id.filter(|_| !another) {
             Some(id) => Some(id),
-            None if index == env.options.hosts => HostId::new(env.ids()),
+            // Any write of a format may land on its record.
+            None if index == env.options.hosts && env.options.faults.formats == 0 => HostId::new(env.ids()),
             // Few enough that hosts meet.
             None => HostId::new(1 + env.random.below(env.ids() - 1)),
         };
@@ -70,7 +82,7 @@ impl Host {
             return;
         }
         let identity = env.identity(index);
-        let terms = terms(env.timeouts(index));
+        let terms = terms(env.timeouts(index), self.nonce);
         let way = match token {
             Some(token) => {
                 env.trace(|| format!("host {index} resumes {}", token.me));
@@ -88,9 +100,13 @@ impl Host {
                 Way::Join(id, Box::new(acquire))
             }
         };
+        self.starts(env, way);
+    }
+
+    pub(super) fn starts(&mut self, env: &mut Env, way: Way) {
         let observer = Observer::new(env.options.timeouts);
         self.process = Process::Starting(Box::new(Starting { way, observer }));
-        let begun = Event::Begun(env.local(index));
+        let begun = Event::Begun(env.local(self.index));
         self.procedure(env, begun);
     }
 
@@ -103,7 +119,7 @@ impl Host {
             {
                 return;
             }
-            Signal::Io(Completion { tag: Tag::Starting { .. }, started, late, answer })
+            Signal::Io(Completion { tag: Tag::Starting(_), started, late, answer })
                 if !late || !in_force!(JoinWriteIsPrompt) =>
             {
                 let span = Span { started, ended: now };
@@ -136,23 +152,28 @@ impl Host {
                     Ok(tenure) => Got::Tenure(tenure),
                     Err(refusal) => Got::NotResumed(refusal),
                 }),
+                Way::Format(format) => format.step(event, &mut starting.observer).map(Got::Formatted),
             };
             match effect {
                 Effect::Read { extents, timeout } => {
-                    return env.read(index, Tag::Starting { joins: false }, 0, offsets(&extents), Some(timeout));
+                    return env.read(index, Tag::Starting(Starts::Reads), 0, offsets(&extents), Some(timeout));
                 }
                 Effect::Write(write) if env.is_writing(index, &write) => {
                     let now = env.local(index);
                     event = Event::Wrote(Span { started: now, ended: now }, Written::InFlight);
                 }
                 Effect::Write(write) => {
-                    let joins = matches!(starting.way, Way::Join(..));
-                    if let Way::Join(id, _) = &starting.way {
-                        self.id = Some(*id);
-                    }
+                    let starts = match &starting.way {
+                        Way::Join(id, _) => {
+                            self.id = Some(*id);
+                            Starts::Joins
+                        }
+                        Way::Resume(..) => Starts::Resumes,
+                        Way::Format(_) => Starts::Formats,
+                    };
                     let Window { before, timeout } = write.window;
                     let what = (write.offset, &write.bytes[..]);
-                    return env.write(index, Tag::Starting { joins }, 0, what, before, Some(timeout));
+                    return env.write(index, Tag::Starting(starts), 0, what, before, Some(timeout));
                 }
                 Effect::Wait(until) => return env.signal(index, until, Signal::Woke),
                 Effect::Done(got) => return self.got(env, got),
@@ -169,8 +190,8 @@ impl Host {
                 env.trace(|| format!("host {index} holds {me}"));
                 self.latest = Some(me);
                 let until = env.machines[index].clock.world(tenure.deadline());
-                env.check.joined(index, me, env.now, until);
-                let mut member = Member::new(index, env, *tenure);
+                env.check.joined(index, (me, self.nonce), env.now, until);
+                let mut member = Member::new(index, env, self.nonce, *tenure);
                 member.passes(index, env);
                 for area in env.areas() {
                     let rest =
@@ -182,7 +203,7 @@ impl Host {
             (Way::Resume(token, _), Got::Tenure(tenure)) => {
                 env.trace(|| format!("host {index} goes on with {}", token.me));
                 env.resumed = Some(token.me);
-                let mut member = Member::new(index, env, *tenure);
+                let mut member = Member::new(index, env, self.nonce, *tenure);
                 env.check.renewed(index, env.machines[index].clock.world(member.machine.tenure().deadline()));
                 member.passes(index, env);
                 for area in env.areas() {
@@ -204,7 +225,13 @@ impl Host {
                 self.token = (refusal == resumption::Refusal::Storage).then_some(token);
                 self.ended(env, End::Refused);
             }
-            (Way::Join(..), Got::NotResumed(_)) | (Way::Resume(..), Got::NotJoined(_)) => {}
+            (Way::Format(_), Got::Formatted(end)) => {
+                env.trace(|| format!("host {index} has formatted: {end:?}"));
+                env.check.counters.formats += u64::from(end.is_ok());
+                env.check.counters.not_formatted += u64::from(end.is_err());
+                self.ended(env, End::Refused);
+            }
+            (_, Got::Formatted(_) | Got::NotResumed(_) | Got::NotJoined(_) | Got::Tenure(_)) => {}
         }
     }
 
@@ -218,8 +245,8 @@ impl Host {
 }
 
 impl Member {
-    fn new(index: usize, env: &Env, tenure: Tenure) -> Member {
-        let (terms, now) = (terms(env.timeouts(index)), env.local(index));
+    fn new(index: usize, env: &Env, nonce: u32, tenure: Tenure) -> Member {
+        let (terms, now) = (terms(env.timeouts(index), nonce), env.local(index));
         let nothing = (Observer::new(env.options.timeouts), Coverage { highest: 0, since: None });
         let all = (env.ids(), env.options.disks);
         let listens = env.options.modes.received > 0;
@@ -254,7 +281,13 @@ impl Member {
         let me = self.machine.me();
         let blocks = offsets.iter().zip(&sectors).skip(1);
         let blocks = blocks.filter_map(|(at, sector)| Some((area.host_at(*at)?, readable(sector))));
-        let view = AreaView::decode(readable(&sectors[0]), blocks, area.offset(), Geometry::default(), NONCE);
+        let view = AreaView::decode(
+            readable(&sectors[0]),
+            blocks,
+            area.offset(),
+            Geometry::default(),
+            self.machine.terms().nonce,
+        );
         let Ok((standing, own)) = Standing::of(me, &view, listed) else {
             // The program is told that its lease is gone.
             env.check.of(area).stopped(index);
