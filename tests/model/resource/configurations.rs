@@ -267,7 +267,7 @@ fn larger_handovers() {
                 sights: &[Forced, TakenBack],
                 ..HANDING
             },
-            129_178,
+            129_412,
         ),
         (
             "a handover, two crashes, one starts anew",
