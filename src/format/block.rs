@@ -107,10 +107,14 @@ impl Block {
         Block { instance: version, extension, ..Block::default() }
     }
 
+    /// The nonce of the lockspace of which it is; `None`: it was written without an extension.
+    pub fn nonce(&self) -> Option<u32> {
+        Some(self.extension.as_ref()?.nonce)
+    }
+
     /// Whether its host has not used it: it says no more than [`Block::blank`], or nothing.
     pub fn is_blank(&self) -> bool {
-        let nonce = self.extension.as_ref().map(|extension| extension.nonce);
-        *self == nonce.map_or_else(Block::default, |nonce| Block::blank(nonce, self.instance))
+        *self == self.nonce().map_or_else(Block::default, |nonce| Block::blank(nonce, self.instance))
     }
 
     /// Reads a block from its sector, which stands at byte `at` of its device.

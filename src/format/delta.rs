@@ -132,6 +132,11 @@ impl DeltaRecord {
         self.is_free() && (self.generation == 0 || self.host_name == Name::EMPTY && !declared)
     }
 
+    /// The nonce of the lockspace of which it is; `None`: it was written without an extension.
+    pub fn nonce(&self) -> Option<u32> {
+        Some(self.extension.as_ref()?.nonce)
+    }
+
     /// Who holds the id, or held it last. `None` when it was never held.
     pub fn owner(&self) -> Option<Owner> {
         Some(Owner { host: HostId::new(self.owner_id)?, generation: Generation::new(self.generation)? })

@@ -104,6 +104,11 @@ impl Leader {
         self.timestamp == 0
     }
 
+    /// The nonce of the lockspace of which it is; `None`: it was written without an extension.
+    pub fn nonce(&self) -> Option<u32> {
+        Some(self.extension?.nonce)
+    }
+
     /// Whether every claim below its version was judged, and is over.
     pub fn is_judged(&self) -> bool {
         self.extension.is_some_and(|extension| extension.judged)

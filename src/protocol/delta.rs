@@ -146,7 +146,7 @@ const MAX_SKIP: u64 = 1_023;
 
 /// At least this is skipped beyond a record over which others may have stood, and at most so much more: as many
 /// holdings as nobody has while a write is in flight. A `u32` tells the distance.
-const JUMP: u64 = 1 << 20;
+pub(crate) const JUMP: u64 = 1 << 20;
 const MAX_JUMP_SKIP: u64 = (1 << 30) - 1;
 
 impl Acquire {

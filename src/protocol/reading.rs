@@ -15,8 +15,7 @@ use crate::types::{HostId, Version};
 pub fn record(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<DeltaRecord> {
     let read = || {
         let record = DeltaRecord::decode(sector?, at)?;
-        let shown = record.extension.as_ref().map(|extension| extension.nonce);
-        of_this_formatting(shown, nonce, record.generation).map(|()| record)
+        of_this_formatting(record.nonce(), nonce, record.generation).map(|()| record)
     };
     read().into()
 }
@@ -37,8 +36,7 @@ pub fn highest_used(records: &[(HostId, Seen<DeltaRecord>)]) -> u64 {
 pub fn leader(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<Leader> {
     let read = || {
         let leader = Leader::decode(sector?, at)?;
-        let shown = leader.extension.map(|extension| extension.nonce);
-        of_this_formatting(shown, nonce, leader.version.get()).map(|()| leader)
+        of_this_formatting(leader.nonce(), nonce, leader.version.get()).map(|()| leader)
     };
     read().into()
 }
@@ -47,8 +45,7 @@ pub fn leader(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<Leader
 pub fn block(sector: Result<&[u8], Defect>, at: u64, nonce: u32) -> Seen<Block> {
     let read = || {
         let block = Block::decode(sector?, at)?;
-        let shown = block.extension.as_ref().map(|extension| extension.nonce);
-        of_this_formatting(shown, nonce, block.instance.get())?;
+        of_this_formatting(block.nonce(), nonce, block.instance.get())?;
         Ok(if block == Block::blank(nonce, Version::default()) { Block::default() } else { block })
     };
     read().into()

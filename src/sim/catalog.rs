@@ -1,9 +1,9 @@
 //! A lockspace with an index: which resources are listed, and somebody who deletes one now and then.
 
-use super::env::{Env, lockspace, name};
+use super::env::{Env, name};
 use super::host::terms;
 use super::storage::{Area, SECTOR};
-use crate::format::{Geometry, IndexEntry, IndexHeader, Leader};
+use crate::format::{IndexEntry, IndexHeader, Leader};
 use crate::protocol::Seen;
 use crate::protocol::catalog::index::Index;
 use crate::types::{Name, Resource, Version};
@@ -41,9 +41,8 @@ impl Env {
 
     /// A leader that names nobody.
     fn lead(&mut self, area: Area, version: Version, deleted: Option<Name>) {
-        let (geometry, at) = (Geometry::default(), area.offset());
-        let name = deleted.unwrap_or(area.resource().name);
-        let leader = Leader::new_free(geometry, lockspace(), self.storage.nonce, name, geometry.max_hosts(), version);
+        let at = area.offset();
+        let leader = self.made_leader(deleted.unwrap_or(area.resource().name), version);
         self.storage.put(0, at, Leader { cleared: deleted.is_some(), ..leader }.encode(at).into());
     }
 

@@ -49,8 +49,6 @@ pub struct Counters {
     pub fenced: u64,
     /// Sectors that were wiped under those who hold a resource.
     pub wiped: u64,
-    /// Own blocks and leaders of what is held that were written again.
-    pub restored: u64,
     /// Leases handed over, as the source says.
     pub handed_over: u64,
     /// Leases that their new owner was handed.
@@ -94,7 +92,6 @@ impl std::ops::AddAssign for Counters {
         self.forced += other.forced;
         self.fenced += other.fenced;
         self.wiped += other.wiped;
-        self.restored += other.restored;
         self.handed_over += other.handed_over;
         self.received += other.received;
         self.made += other.made;

@@ -206,6 +206,15 @@ impl Env {
         self.queue.push(Due { at, sequence: self.sequence, event });
     }
 
+    /// So many times, at any moment before the faults are over.
+    pub(super) fn sometime(&mut self, times: u64, what: impl Fn(&mut Env) -> Event) {
+        for _ in 0..times {
+            let at = self.random.span(Duration::ZERO, self.options.duration);
+            let event = what(self);
+            self.at(Time::ZERO + at, event);
+        }
+    }
+
     /// Gives a signal to the process that runs now on `host`, when its clock shows `local`.
     pub(super) fn signal(&mut self, host: usize, local: Time, signal: Signal) {
         let at = self.machines[host].clock.world(local).max(self.now);
@@ -379,6 +388,12 @@ impl Env {
         shown.after(1) < self.check.of(area).latest_decided()
     }
 
+    /// The leader of a resource that is made at that version.
+    pub(super) fn made_leader(&self, name: Name, version: Version) -> Leader {
+        let geometry = Geometry::default();
+        Leader::new_free(geometry, lockspace(), self.storage.nonce, name, geometry.max_hosts(), version)
+    }
+
     pub(super) fn format(&mut self) {
         let geometry = Geometry::default();
         let record = DeltaRecord::free(geometry, lockspace(), NONCE, self.options.timeouts);
@@ -393,7 +408,7 @@ impl Env {
         }
         for area in (0..self.options.resources).map(Area::of_resource) {
             self.check.of(area).made(made);
-            let leader = Leader::new_free(geometry, lockspace(), NONCE, area.name(), geometry.max_hosts(), made);
+            let leader = self.made_leader(area.name(), made);
             for disk in 0..self.options.disks {
                 self.storage.put(disk, area.offset(), leader.encode(area.offset()).into());
             }

@@ -224,9 +224,9 @@ pub(super) fn readable(sector: &[u8]) -> Result<&[u8], Defect> {
 /// The nonce that the bytes of a sector at `offset` say, if they are a record, a leader or a block with one.
 pub(super) fn nonce_of(offset: u64, bytes: &[u8]) -> Option<u32> {
     match Area::at(offset) {
-        None => DeltaRecord::decode(bytes, offset).ok()?.extension.map(|extension| extension.nonce),
-        Some(area) if area.offset() == offset => Leader::decode(bytes, offset).ok()?.extension.map(|it| it.nonce),
-        Some(_) => Block::decode(bytes, offset).ok()?.extension.map(|extension| extension.nonce),
+        None => DeltaRecord::decode(bytes, offset).ok()?.nonce(),
+        Some(area) if area.offset() == offset => Leader::decode(bytes, offset).ok()?.nonce(),
+        Some(_) => Block::decode(bytes, offset).ok()?.nonce(),
     }
 }
 

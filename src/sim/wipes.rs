@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::env::{Env, Event, lockspace};
+use super::env::{Env, Event};
 use super::storage::{Area, Sector};
-use crate::format::{Geometry, Leader};
+use crate::format::Geometry;
 use crate::timeouts::{Timeouts, stretched};
 use crate::types::{Time, Version};
 
@@ -24,8 +24,7 @@ impl Env {
         // Of those who come since some have a version that is held.
         let versions = [found, Version::new(found.get().saturating_sub(1)), Version::default()];
         let version = versions[self.random.below(3) as usize];
-        let made =
-            Leader::new_free(geometry, lockspace(), self.storage.nonce, area.name(), geometry.max_hosts(), version);
+        let made = self.made_leader(area.name(), version);
         let empty: Sector = vec![0; geometry.sector_bytes()].into();
         let sets_back = self.random.chance(200);
         let leader = match self.random.chance(200) {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::Options;
 use super::counters::Counters;
 use super::env::{Due, Env, Event};
 use super::host::{Host, Signal};
 use super::storage::Area;
+use super::{Faults, Options};
 use crate::protocol::rules::in_force;
 use crate::types::Time;
 
@@ -29,25 +29,11 @@ impl World {
             }
         }
         env.upset_later();
-        for _ in 0..env.options.faults.rot {
-            let at = env.random.span(Duration::ZERO, env.options.duration);
-            let offset = env.any_sector();
-            env.at(Time::ZERO + at, Event::Rot { offset });
-        }
-        for _ in 0..env.options.faults.rot_leader {
-            let at = env.random.span(Duration::ZERO, env.options.duration);
-            let offset = env.any_area().offset();
-            env.at(Time::ZERO + at, Event::Rot { offset });
-        }
-        for _ in 0..env.options.faults.wipes {
-            let at = env.random.span(Duration::ZERO, env.options.duration);
-            let area = env.any_area();
-            env.at(Time::ZERO + at, Event::Wipe { area });
-        }
-        for _ in 0..env.options.faults.formats {
-            let at = env.random.span(Duration::ZERO, env.options.duration);
-            env.at(Time::ZERO + at, Event::Reformat);
-        }
+        let Faults { rot, rot_leader, wipes, formats, .. } = env.options.faults;
+        env.sometime(rot, |env| Event::Rot { offset: env.any_sector() });
+        env.sometime(rot_leader, |env| Event::Rot { offset: env.any_area().offset() });
+        env.sometime(wipes, |env| Event::Wipe { area: env.any_area() });
+        env.sometime(formats, |_| Event::Reformat);
         let quiet_at = Time::ZERO + env.options.duration;
         env.at(quiet_at, Event::Quiet);
         World { env, hosts: (0..count).map(Host::new).collect() }

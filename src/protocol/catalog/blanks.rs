@@ -12,8 +12,8 @@ use crate::types::{HostId, Version};
 /// Bytes, and where they belong.
 pub(super) type Piece = (u64, Vec<u8>);
 
-/// Bytes that a format writes at once.
-const CHUNK: usize = 1 << 20;
+/// Bytes that are written at once.
+pub(super) const CHUNK: usize = 1 << 20;
 
 /// Sectors of the area at byte `area`, none of them the first: the request asks for nothing, and the blocks are blank.
 /// Where there is no request at all a sanlock host can't ask for the resource.

@@ -29,9 +29,8 @@ use crate::types::{Name, Owner, Resource, Time, Version};
 
 type Effect = procedure::Effect<End>;
 
-/// At most so many leaders are looked at in one step, and so many bytes cleared by one write.
+/// At most so many leaders are looked at in one step.
 const LEADERS: usize = 256;
-const CHUNK: usize = 1 << 20;
 
 /// How a creation ended.
 pub type End = Result<Resource, Failure>;
@@ -262,7 +261,7 @@ impl Create {
         let sector = geometry.sector_bytes() as u64;
         let own = geometry.block_offset(self.order.me.host) / sector;
         let ranges = [1..own, own + 1..self.order.area_sectors];
-        let most = (CHUNK as u64 / sector).max(1);
+        let most = (blanks::CHUNK as u64 / sector).max(1);
         let extents = ranges.into_iter().filter(|_| site.ground.fresh).flat_map(|range| {
             let end = range.end;
             let chunks = range.step_by(most as usize);

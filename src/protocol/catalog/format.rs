@@ -137,6 +137,13 @@ struct Overwriting {
     read: Time,
 }
 
+impl Overwriting {
+    /// All of it: the stage that it belongs to is over.
+    fn take(&mut self) -> Overwriting {
+        Overwriting { image: std::mem::take(&mut self.image), piece: self.piece.clone(), read: self.read }
+    }
+}
+
 type Answer = Result<(), Refusal>;
 type Next = Result<Effect<Answer>, Refusal>;
 
@@ -237,26 +244,26 @@ impl Format {
         self.late = 0;
         match &mut self.stage {
             Stage::Overwriting(it) => {
-                let Overwriting { image, piece, read } = it.clone();
+                let Overwriting { image, piece, read } = it.take();
                 self.written = true;
                 self.known.overwrite(piece.clone(), &image[piece.clone()]);
                 let taken = span.ended.since(read);
                 let patience = self.former.as_ref().map_or(Duration::MAX, |former| former.io * 2);
                 self.slow |= taken > patience && in_force!(FormatIsPrompt);
                 if piece.start == 0 && self.former.is_some() && in_force!(VersionIsNoted) {
-                    self.stage = Stage::Noting(it.clone());
+                    self.stage = Stage::Noting(Overwriting { image, piece, read });
                     return Ok(self.look_again());
                 }
                 Ok(self.go_on(image, piece.end, span))
             }
-            Stage::Noting(Overwriting { image, piece, .. }) => {
-                let (image, end) = (std::mem::take(image), piece.end);
+            Stage::Noting(it) => {
+                let Overwriting { image, piece, .. } = it.take();
                 let (at, leader) = self.guard();
                 let place = at as usize..at as usize + leader.len();
                 if place.end <= self.known.len() {
                     self.known.overwrite(place, &leader);
                 }
-                Ok(self.go_on(image, end, span))
+                Ok(self.go_on(image, piece.end, span))
             }
             Stage::Making(pieces) => {
                 if let Some((at, bytes)) = pieces.pop_front().filter(|(at, _)| *at < self.known.len() as u64) {

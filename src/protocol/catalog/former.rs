@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::found::{DEFAULT_IO_TIMEOUT, Found};
 use crate::format::{Block, Geometry, Leader, numbers};
+use crate::protocol::declare::declared_by;
 use crate::protocol::delta::Terms;
 use crate::protocol::rules::in_force;
 use crate::types::{Generation, HostId, Owner, Version};
@@ -48,21 +49,15 @@ impl Former {
         let largest = reached().max().unwrap_or_default();
         // What an id had whose own record is lost may be beyond all that is shown.
         let generation = |host: HostId| {
-            let shown = found
-                .records
-                .get(&host)
-                .filter(|record| found.shows_generation(record))
-                .map(|record| record.generation)
-                .filter(|shown| numbers::is_reached(*shown));
+            let record = found.records.get(&host).filter(|record| found.shows_generation(record));
+            let shown = record.map(|record| record.generation).filter(|shown| numbers::is_reached(*shown));
             shown.unwrap_or(largest + LOST)
         };
         let generations = ids().map(|host| (host, generation(host))).filter(|(_, generation)| *generation != 0);
         let is_free = |host: HostId| {
-            found.records.get(&host).filter(|record| found.has(record)).is_some_and(|record| {
-                // A declaration may have landed over a later generation.
-                let declared = record.extension.as_ref().is_some_and(|extension| extension.declared_by.is_some());
-                record.is_free() && !declared
-            })
+            let record = found.records.get(&host).filter(|record| found.has(record));
+            // A declaration may have landed over a later generation.
+            record.is_some_and(|record| record.is_free() && declared_by(record).is_none())
         };
         Former {
             geometry,
@@ -102,7 +97,7 @@ impl Former {
         let first = sectors.first().map(|sector| Leader::decode(sector, at));
         let mut leads = false;
         if let Some(Ok(leader)) = first {
-            leads = leader.extension.is_some_and(|extension| extension.nonce == self.nonce);
+            leads = leader.nonce() == Some(self.nonce);
             self.shows(leader.version);
             self.owns(leader.owner);
             let writer = HostId::new(leader.writer.id).zip(Generation::new(leader.writer.generation));
@@ -119,7 +114,7 @@ impl Former {
                 strange = true;
                 continue;
             };
-            let nonce = block.extension.as_ref().map(|extension| extension.nonce);
+            let nonce = block.nonce();
             ours |= nonce == Some(self.nonce);
             strange |= nonce.is_some_and(|nonce| nonce != self.nonce);
             self.shows(block.instance);

@@ -32,11 +32,11 @@ impl Found {
         let sizes = [SectorSize::B512, SectorSize::B4096].into_iter();
         let mut records = sizes.map(|size| valid_records(bytes, size)).max_by_key(BTreeMap::len)?;
         let mut formattings: BTreeMap<u32, usize> = BTreeMap::new();
-        for nonce in records.values().filter_map(nonce_of) {
+        for nonce in records.values().filter_map(DeltaRecord::nonce) {
             *formattings.entry(nonce).or_default() += 1;
         }
         let nonce = formattings.iter().max_by_key(|(_, count)| **count).map(|(nonce, _)| *nonce);
-        let shows = |record: &&DeltaRecord| nonce_of(record) == nonce;
+        let shows = |record: &&DeltaRecord| record.nonce() == nonce;
         let any = records.values().find(shows)?;
         let terms = Terms {
             geometry: any.geometry,
@@ -52,7 +52,7 @@ impl Found {
             [_, Mark::Finished] | [Mark::Damaged, Mark::Damaged] => true,
             [_, _] => !in_force!(TwoRecordsCommit),
         };
-        let begun = match heads.each_ref().map(|head| head.unfinished.as_ref().and_then(nonce_of)) {
+        let begun = match heads.each_ref().map(|head| head.unfinished.as_ref().and_then(DeltaRecord::nonce)) {
             [Some(first), Some(second)] if first == second => Some(first),
             _ => None,
         };
@@ -62,12 +62,12 @@ impl Found {
 
     /// Whether a record is of this lockspace: what another formatting has written, or a host of that, says nothing.
     pub(super) fn has(&self, record: &DeltaRecord) -> bool {
-        nonce_of(record).is_none_or(|nonce| nonce == self.terms.nonce) || !in_force!(StrangerIsNotFree)
+        record.nonce().is_none_or(|nonce| nonce == self.terms.nonce) || !in_force!(StrangerIsNotFree)
     }
 
     /// Whether a record shows the generation of its id: it is of this lockspace, or goes on from what that showed.
     pub(super) fn shows_generation(&self, record: &DeltaRecord) -> bool {
-        self.has(record) || self.begun.is_some() && nonce_of(record) == self.begun
+        self.has(record) || self.begun.is_some() && record.nonce() == self.begun
     }
 }
 
@@ -104,7 +104,7 @@ impl Head {
         let shown = records.get(&host).or(unfinished.as_ref());
         // Taken away by whoever writes no extension. One that is zero altogether is damaged.
         let begun = sector.len() > 8 && sector[..4] == [0; 4] && sector[4..8] != [0; 4];
-        let mark = match shown.map(nonce_of) {
+        let mark = match shown.map(DeltaRecord::nonce) {
             Some(Some(shown)) if Some(shown) != nonce => Mark::Other,
             Some(_) if unfinished.is_some() => Mark::Unfinished,
             Some(_) => Mark::Finished,
@@ -113,10 +113,6 @@ impl Head {
         };
         Head { host, mark, unfinished }
     }
-}
-
-fn nonce_of(record: &DeltaRecord) -> Option<u32> {
-    record.extension.as_ref().map(|extension| extension.nonce)
 }
 
 fn valid_records(bytes: &[u8], size: SectorSize) -> BTreeMap<HostId, DeltaRecord> {

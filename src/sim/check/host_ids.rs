@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Checker, Right, Tenure};
+use crate::protocol::delta::JUMP;
 use crate::sim::host::Tag;
 use crate::sim::storage::is_of;
 use crate::types::{Generation, HostId, Owner, Time};
-
-/// At least so far beyond a record that was put back is the next generation.
-const JUMP: u64 = 1 << 20;
 
 impl Checker {
     /// A machine holds a host id, for now until `until`.
