@@ -76,6 +76,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::RivalEndsHold, Emphasis::Wiped),
     (Rule::HoldIsNotMadeUp, Emphasis::Wiped),
     (Rule::JudgedIsShown, Emphasis::Wiped),
+    (Rule::SanlockIsNotForced, Emphasis::BesideSanlock),
     (Rule::NonceIsChecked, Emphasis::Reformatted),
     (Rule::FormatWatches, Emphasis::Reformatted),
     (Rule::FormatReadsAllIds, Emphasis::Reformatted),
@@ -93,7 +94,6 @@ const RARE: &[(Rule, Emphasis)] = &[
 
 /// Rules whose violation no run of the simulator comes to, and the tests that see it without them.
 const ELSEWHERE: &[(Rule, &str)] = &[
-    (Rule::SanlockIsNotForced, "tests/mutants.rs: a_sanlock_owner_is_overridden"),
     (Rule::VersionIsNoted, "tests/scenarios/formatting.rs"),
     (Rule::DeclarationEndsOne, "tests/scenarios/declared.rs"),
     (Rule::DeclaredHostIsCounted, "tests/scenarios/declared.rs"),

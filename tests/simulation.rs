@@ -100,6 +100,13 @@ fn whoever_holds_what_is_wiped_learns_of_it() {
 }
 
 #[test]
+fn hosts_that_run_sanlock_share_a_lockspace_with_others() {
+    let sum = run_all(SEEDS / 2, |seed| Options::about(seed, Some(Emphasis::BesideSanlock)));
+    let both = sum.held_by_sanlock > 2_000 && sum.held - sum.held_by_sanlock > 2_000;
+    assert!(!is_default() || both && sum.forced > 5, "{sum:#?}");
+}
+
+#[test]
 fn copies_of_a_machine_and_containers_of_one_keep_their_host_ids_apart() {
     let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Clones)));
     assert!(!is_default() || sum.joins > 500 && sum.takeovers > 70, "{sum:#?}");

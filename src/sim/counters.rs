@@ -53,6 +53,10 @@ pub struct Counters {
     pub handed_over: u64,
     /// Leases that their new owner was handed.
     pub received: u64,
+    /// Leases that sanlock hosts acquired.
+    pub held_by_sanlock: u64,
+    /// Of those, with a version that the same host had released before.
+    pub used_again: u64,
     /// Resources made.
     pub made: u64,
     /// Resources deleted.
@@ -94,6 +98,8 @@ impl std::ops::AddAssign for Counters {
         self.wiped += other.wiped;
         self.handed_over += other.handed_over;
         self.received += other.received;
+        self.held_by_sanlock += other.held_by_sanlock;
+        self.used_again += other.used_again;
         self.made += other.made;
         self.deleted += other.deleted;
         self.formats += other.formats;

@@ -31,6 +31,11 @@ pub(super) enum Event {
         host: usize,
         pause: u64,
     },
+    /// The watchdog of a sanlock host fires, unless the process has renewed.
+    Watchdog {
+        host: usize,
+        epoch: u64,
+    },
     Upset,
     /// Most hosts are away at once, and one formats the device again.
     Reformat,
@@ -192,13 +197,18 @@ impl Env {
         self.options.ids + 1
     }
 
+    /// The largest host id, which may be a sanlock host's.
+    pub(super) fn highest_id(&self) -> u64 {
+        self.ids() + self.sanlock_hosts() as u64
+    }
+
     /// What a host joins with: every second one may be slower than the lockspace says.
     pub(super) fn timeouts(&self, host: usize) -> Timeouts {
         if host % 2 == 1 { self.options.slower } else { self.options.timeouts }
     }
 
     pub(super) fn known_ids(&self) -> impl Iterator<Item = HostId> + Clone + use<> {
-        (1..=self.ids()).filter_map(HostId::new)
+        (1..=self.highest_id()).filter_map(HostId::new)
     }
 
     pub(super) fn at(&mut self, at: Time, event: Event) {

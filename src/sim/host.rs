@@ -4,6 +4,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `formatting.rs` | finds out which lockspace there is, or formats the device |
+//! | `sanlock.rs` | a daemon that acts on disk as sanlock does |
 //! | `starting.rs` | gets a host id, or goes on with one |
 //! | `carrying.rs` | carries out what the membership wants done |
 //! | `program.rs` | what a program wants of it, as chance has it |
@@ -15,6 +16,7 @@ mod carrying;
 mod formatting;
 mod program;
 mod remembering;
+mod sanlock;
 mod starting;
 
 use std::rc::Rc;
@@ -29,6 +31,7 @@ use crate::protocol::rules::in_force;
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 use program::Program;
+use sanlock::Sanlock;
 use starting::{Starting, Token};
 
 /// What happens to a process.
@@ -42,6 +45,8 @@ pub(super) enum Signal {
     Tick,
     /// The program wants what comes next with a resource.
     Act { area: Area },
+    /// A pause of a sanlock daemon is over.
+    Sanlock(sanlock::Of),
     /// An I/O was completed, or timed out.
     Io(Completion),
 }
@@ -57,6 +62,8 @@ pub(super) enum Tag {
     Member { io: IoId, of: Whose },
     /// Looking for the lease that an earlier process had, as it is known to have held it.
     TakeUp { area: Area, listed: Option<(LeaseMode, Version)> },
+    /// A sanlock daemon.
+    Sanlock(sanlock::Of),
 }
 
 /// Whose sectors the I/O of a membership is about.
@@ -93,6 +100,16 @@ impl Tag {
     /// Whether it is a write to a sector of an id that its host does not hold: another one may, by the time it lands.
     pub(super) const fn strays(self) -> bool {
         matches!(self, Tag::Starting(Starts::Joins) | Tag::Member { of: Whose::Record | Whose::Area, .. })
+    }
+
+    /// Whether it is a sanlock daemon's: of a join, or another one.
+    pub(super) const fn is_sanlocks(self) -> bool {
+        matches!(self, Tag::Sanlock(_))
+    }
+
+    /// Whether its host has no host id yet.
+    pub(super) const fn is_before(self) -> bool {
+        matches!(self, Tag::Starting(_) | Tag::Sanlock(sanlock::Of::Joining))
     }
 
     /// Whether it is one that puts the name of its host's machine on the id.
@@ -144,6 +161,7 @@ enum Process {
     Opening,
     Starting(Box<Starting>),
     Member(Box<Member>),
+    Sanlock(Box<Sanlock>),
 }
 
 /// A process with a membership.
@@ -196,6 +214,11 @@ impl Host {
             }
             Process::Opening => self.opening(env, signal),
             Process::Starting(_) => self.starting(env, signal),
+            Process::Sanlock(daemon) => {
+                if let Some(end) = daemon.handle(self.index, env, signal) {
+                    self.ended(env, end);
+                }
+            }
             Process::Member(member) => {
                 member.handle(self.index, env, signal);
                 if let Some(end) = member.ended {
@@ -252,7 +275,7 @@ impl Member {
             Signal::Io(Completion { tag: Tag::TakeUp { area, listed }, started, answer, .. }) => {
                 self.take_up(index, env, (area, listed), started, answer);
             }
-            Signal::Start | Signal::Woke | Signal::Io(_) => {}
+            Signal::Start | Signal::Woke | Signal::Sanlock(_) | Signal::Io(_) => {}
         }
         // Whoever was not told of a loss goes on; the rules say that nothing comes of it.
         let stops = in_force!(DeadlineBeforeWrite) && in_force!(LostIsLatched);

@@ -105,7 +105,7 @@ impl Env {
             let completion = Completion { tag, started, late: false, answer: Answer::TooLate };
             let epoch = self.machines[host].epoch;
             self.at(self.now, Event::Signal { host, epoch, signal: Signal::Io(completion) });
-        } else if !matches!(tag, Tag::Starting(_)) {
+        } else if !tag.is_before() {
             self.check.writes(host, self.now);
         }
         open
@@ -292,7 +292,10 @@ impl Env {
                 self.check.raced(id);
             }
         }
-        self.check.landed(host, tag, offset, nonce, self.now);
+        // A sanlock host clears the block of a sharer that is dead, whoever has its host id by then.
+        if !tag.is_sanlocks() {
+            self.check.landed(host, tag, offset, nonce, self.now);
+        }
         if Area::at(offset).is_some_and(|area| offset > area.offset())
             && !self.quiet
             && self.random.chance(self.options.faults.rot_written)

@@ -20,6 +20,8 @@ pub enum Kind {
     Clone,
     /// A container with a network of its own, from an image that others have, too. All containers are on one machine.
     Container(Boot),
+    /// A machine that runs sanlock. It has a host id of its own, which no other host is configured with.
+    Sanlock,
     /// A container that was told an identity which no other host has. Its processes share a local lock.
     Named(Boot),
 }
@@ -49,7 +51,7 @@ impl Kind {
 
     const fn boot(self) -> Boot {
         match self {
-            Kind::Machine | Kind::Process | Kind::Clone => Boot::Kernels,
+            Kind::Machine | Kind::Process | Kind::Clone | Kind::Sanlock => Boot::Kernels,
             Kind::Container(boot) | Kind::Named(boot) => boot,
         }
     }
@@ -83,6 +85,17 @@ impl Env {
         };
         let others = (0..self.options.kinds.len()).filter(|other| *other == host || same(self.kind(*other)));
         if host < self.options.kinds.len() { others.collect() } else { vec![host] }
+    }
+
+    /// How many hosts run sanlock.
+    pub(super) fn sanlock_hosts(&self) -> usize {
+        self.options.kinds.iter().filter(|kind| **kind == Kind::Sanlock).count()
+    }
+
+    /// The host id of a host that runs sanlock: one beyond those that others choose from.
+    pub(super) fn sanlock_id(&self, host: usize) -> Option<HostId> {
+        let before = self.options.kinds.iter().take(host).filter(|kind| **kind == Kind::Sanlock).count();
+        if self.kind(host) == Kind::Sanlock { HostId::new(self.ids() + 1 + before as u64) } else { None }
     }
 
     /// Takes the local lock of a host id for the process that begins on `host`. It keeps it until it is gone and its

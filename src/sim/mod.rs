@@ -11,7 +11,7 @@
 //!   another one goes on with what it held; a machine reboots (each of its writes lands at that moment or never), a
 //!   host is paused with its clock going on, also between the check of its deadline and the submission of the write
 //!   that was checked. Clocks differ in rate by the bound that [`crate::stretched`] stands for, and in their zero.
-//!   Every second pause is a suspend: a boot-time clock goes on.
+//!   Every second pause is a suspend: a boot-time clock goes on. In some runs machines run sanlock.
 //! - **Areas**: in some runs somebody wipes the area of a resource, makes it again or sets it back, at any time, in
 //!   part, and while a write to it is on its way.
 //! - **Budget**: faults stop after [`Options::duration`]. From then on I/O is prompt, what was in flight ends within T,
@@ -176,6 +176,8 @@ emphases! {
     Catalog,
     /// Areas are wiped, made again or set back under those who hold the resource.
     Wiped,
+    /// Some hosts run sanlock.
+    BesideSanlock,
     /// The device is formatted again and again, while hosts are away or about to join, and their writes hang.
     Reformatted,
 }
@@ -444,6 +446,22 @@ impl Options {
                 let resources = if random.below(3) == 0 { 3 } else { 2 };
                 let resumes = if random.chance(300) { 700 } else { 0 };
                 Options { resources, resumes, modes, faults, ..self }
+            }
+            Emphasis::BesideSanlock => {
+                let mut kinds = vec![Kind::Machine, Kind::Sanlock];
+                kinds.extend((2..self.hosts).map(|_| if random.chance(600) { Kind::Machine } else { Kind::Sanlock }));
+                let timeouts = tight([2_000, 1_000, 8_000, 60_000, 68_000]);
+                let modes = match random.chance(600) {
+                    true => Modes { shared: 300, converts: 200, forced: 400, unchanged: 50, received: 250 },
+                    false => Modes::default(),
+                };
+                let upset = Duration::from_secs(10 + random.below(40));
+                // sanlock counts D without a margin for the rates of clocks.
+                let faults = Faults { slow: 60, hung: 20, eio: 20, stall: 10, upset, clock_ppm: 0, ..rates };
+                let (scan, rest) = (Duration::from_secs(1), Duration::from_secs(2));
+                let (duration, hosts) = (Duration::from_secs(300), kinds.len());
+                let times = Options { timeouts, slower: timeouts, scan, rest, duration, ..self };
+                Options { hosts, kinds, modes, faults, ..times }
             }
             Emphasis::Catalog => {
                 let faults = Faults { deletes: 400, rot_deleted: 100, slow: 80, hung: 60, eio: 20, stall: 30, ..rates };

@@ -48,9 +48,11 @@ impl World {
         let alone = if self.env.options.faults.formats > 0 { 20 } else { 4 };
         let spans = if self.env.options.lone_end { alone } else { 40 };
         let bound = Time::ZERO + self.env.options.duration + self.env.options.slower.dead() * spans;
-        let contenders = match self.env.options.lone_end {
-            true => self.env.options.hosts..self.env.options.hosts + 1,
-            false => 0..self.env.options.hosts,
+        let hosts = self.env.options.hosts;
+        // Of a sanlock host nothing is promised.
+        let contenders: Vec<usize> = match self.env.options.lone_end {
+            true => vec![hosts],
+            false => (0..hosts).filter(|host| self.env.sanlock_id(*host).is_none()).collect(),
         };
         while let Some(Due { at, event, .. }) = self.env.queue.pop() {
             self.env.now = at;
@@ -62,7 +64,7 @@ impl World {
             if let Some(failure) = self.env.check.take_failure() {
                 return Err(failure);
             }
-            if self.env.quiet && contenders.clone().all(|host| self.env.has_acquired(host)) {
+            if self.env.quiet && contenders.iter().all(|host| self.env.has_acquired(*host)) {
                 return Ok(self.env.check.counters());
             }
             if at > bound {
@@ -70,7 +72,7 @@ impl World {
             }
         }
         let name = if self.env.options.lone_end { "L1" } else { "L2" };
-        let stuck: Vec<usize> = contenders.filter(|host| !self.env.has_acquired(*host)).collect();
+        let stuck: Vec<usize> = contenders.into_iter().filter(|host| !self.env.has_acquired(*host)).collect();
         Err(format!("{name}: hosts {stuck:?} did not acquire after the faults"))
     }
 
@@ -92,6 +94,12 @@ impl World {
             }
             Event::Resume { host, pause } if pause == env.machines[host].pauses => self.resume(host),
             Event::Resume { .. } => {}
+            Event::Watchdog { host, epoch } => {
+                if env.machines[host].epoch == epoch && self.hosts[host].is_reset(env) {
+                    env.trace(|| format!("the watchdog of host {host} fires"));
+                    self.restart(host, true);
+                }
+            }
             Event::Upset => self.upset(),
             Event::Reformat => self.reformat(),
             Event::Rot { offset } => env.rot(offset),
@@ -188,6 +196,8 @@ impl World {
         let env = &mut self.env;
         // Where nobody resumes nothing is drawn for it: those runs stay what they are.
         let resumes = env.options.resumes;
+        // Where its daemon is gone, the watchdog of a sanlock host resets it.
+        let power = power || env.sanlock_id(host).is_some();
         let resumes = !power && resumes > 0 && env.random.chance(resumes) && self.hosts[host].leaves_token();
         let gone = if power { env.on_machine_of(host) } else { vec![host] };
         for host in gone {
@@ -219,12 +229,17 @@ impl World {
         for machine in &mut self.env.machines {
             machine.stale = None;
         }
-        if self.env.options.lone_end {
-            for host in 0..self.env.options.hosts {
+        // What a live sanlock host has left in its block of a ballot that it lost may be in the way for as long as it
+        // lives.
+        let lone_end = self.env.options.lone_end;
+        for host in 0..self.env.options.hosts {
+            if lone_end || self.env.sanlock_id(host).is_some() {
                 self.env.kill(host);
                 self.env.power_off(host);
                 self.hosts[host].process_is_gone();
             }
+        }
+        if lone_end {
             self.env.signal_after(self.env.options.hosts, Duration::ZERO, Signal::Start);
             return;
         }

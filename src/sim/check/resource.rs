@@ -10,7 +10,7 @@ use crate::format::{Block, Leader};
 use crate::protocol::area::claimed;
 use crate::sim::counters::Counters;
 use crate::sim::storage::{Area, Storage};
-use crate::types::{Owner, Time, Version};
+use crate::types::{LeaseMode, Owner, Time, Version};
 
 /// Watches a resource.
 pub(in crate::sim) struct Resource {
@@ -90,6 +90,22 @@ impl Resource {
     /// Whether anybody may act on a lease of it.
     pub(in crate::sim) fn is_held(&self, now: Time) -> bool {
         (0..self.leases.len()).any(|host| self.is_held_by(host, now))
+    }
+
+    /// What a sanlock host is about to hold may be a version of its own that it has released: nothing makes it keep its
+    /// released flag. Nor does anything tell it of owners that were passed over before and may still act: these, and
+    /// until when.
+    pub(in crate::sim) fn sanlock_holds(
+        &mut self,
+        me: Owner,
+        mode: LeaseMode,
+        version: Version,
+    ) -> BTreeMap<Owner, Time> {
+        if mode == LeaseMode::Exclusive && version == self.latest && self.decided.get(&version) == Some(&me) {
+            self.counters.used_again += 1;
+            self.latest = Version::new(version.get() - 1);
+        }
+        self.passed_over.iter().map(|(owner, (.., bound))| (*owner, *bound)).collect()
     }
 
     /// A machine is about to write its block.

@@ -52,7 +52,9 @@ enum Got {
 impl Host {
     pub(super) fn start(&mut self, env: &mut Env) {
         let index = self.index;
-        if env.storage.writing(index, |_, _| true) && in_force!(LocalLock) {
+        if let Some(host) = env.sanlock_id(index) {
+            self.start_sanlock(env, host);
+        } else if env.storage.writing(index, |_, _| true) && in_force!(LocalLock) {
             env.signal_after(index, Duration::from_millis(10), Signal::Start);
         } else if env.options.faults.formats > 0 {
             self.open(env);
@@ -69,6 +71,9 @@ impl Host {
             Some(id) => Some(id),
             // Any write of a format may land on its record.
             None if index == env.options.hosts && env.options.faults.formats == 0 => HostId::new(env.ids()),
+            // A record of a later generation, late or not, is the death of the one before it to a sanlock host. So each
+            // machine has an id of its own there.
+            None if env.sanlock_hosts() > 0 => HostId::new(index as u64 + 1),
             // Few enough that hosts meet.
             None => HostId::new(1 + env.random.below(env.ids() - 1)),
         };
@@ -248,7 +253,7 @@ impl Member {
     fn new(index: usize, env: &Env, nonce: u32, tenure: Tenure) -> Member {
         let (terms, now) = (terms(env.timeouts(index), nonce), env.local(index));
         let nothing = (Observer::new(env.options.timeouts), Coverage { highest: 0, since: None });
-        let all = (env.ids(), env.options.disks);
+        let all = (env.highest_id(), env.options.disks);
         let listens = env.options.modes.received > 0;
         let deadline = tenure.deadline();
         let machine = Machine::new(terms, tenure, all, listens, env.options.scan, nothing, now);
