@@ -100,6 +100,12 @@ fn whoever_holds_what_is_wiped_learns_of_it() {
 }
 
 #[test]
+fn values_requests_and_events_say_what_is_true() {
+    let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Messages)));
+    assert!(!is_default() || sum.newest > 200 && sum.requests > 150 && sum.events > 150, "{sum:#?}");
+}
+
+#[test]
 fn hosts_that_run_sanlock_share_a_lockspace_with_others() {
     let sum = run_all(SEEDS / 2, |seed| Options::about(seed, Some(Emphasis::BesideSanlock)));
     let both = sum.held_by_sanlock > 2_000 && sum.held - sum.held_by_sanlock > 2_000;

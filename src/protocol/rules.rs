@@ -88,6 +88,14 @@ mod switch {
         /// What an owner's own block says it gave up is free, whatever the leader says.
         ReleasedFlagFrees,
 
+        // Values, requests and events.
+        /// A resource is given up or shared when no write of its value is in flight.
+        ValueIsSettled,
+        /// A request for a version that is not larger than what is held says nothing.
+        RequestIsLater,
+        /// An event for another generation of the host is not told.
+        EventIsForUs,
+
         // Shared holds.
         /// Who wants a resource alone is refused while somebody shares it.
         SharersCount,

@@ -2,6 +2,7 @@
 
 mod host_ids;
 mod leases;
+mod messages;
 mod resource;
 mod shown;
 mod wiped;
@@ -12,6 +13,7 @@ use super::counters::Counters;
 use super::env::NONCE;
 use super::storage::Area;
 use crate::types::{HostId, Name, Time};
+use messages::Messages;
 use resource::Resource;
 
 /// A right of a machine that ends at a moment of the world's time.
@@ -46,6 +48,8 @@ pub(super) struct Checker {
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
     resources: BTreeMap<Area, Resource>,
+    /// What hosts say to each other.
+    pub(super) messages: Messages,
     /// What each machine called what it held last in an area.
     names: BTreeMap<(Area, usize), Name>,
 }
@@ -63,6 +67,7 @@ impl Checker {
             jumped: BTreeSet::new(),
             raced: BTreeSet::new(),
             resources: BTreeMap::new(),
+            messages: Messages::default(),
             names: BTreeMap::new(),
         }
     }

@@ -57,6 +57,14 @@ pub struct Counters {
     pub held_by_sanlock: u64,
     /// Of those, with a version that the same host had released before.
     pub used_again: u64,
+    /// Values that were written.
+    pub values: u64,
+    /// Values that were read and were surely the newest.
+    pub newest: u64,
+    /// Requests that an owner was told.
+    pub requests: u64,
+    /// Events that a host was told.
+    pub events: u64,
     /// Resources made.
     pub made: u64,
     /// Resources deleted.
@@ -100,6 +108,10 @@ impl std::ops::AddAssign for Counters {
         self.received += other.received;
         self.held_by_sanlock += other.held_by_sanlock;
         self.used_again += other.used_again;
+        self.values += other.values;
+        self.newest += other.newest;
+        self.requests += other.requests;
+        self.events += other.events;
         self.made += other.made;
         self.deleted += other.deleted;
         self.formats += other.formats;

@@ -378,7 +378,7 @@ impl Env {
 
     /// Something else stands in the sector at `offset`.
     pub(super) fn changed(&mut self, offset: u64) {
-        if let Some(area) = Area::at(offset) {
+        if let Some(area) = Area::at(offset).filter(|area| area.decides(offset)) {
             self.check.of(area).changed(&self.storage, offset, self.now);
             if self.check.of(area).misjudges() {
                 self.is_in_doubt(area, true);

@@ -8,12 +8,14 @@
 //! | `starting.rs` | gets a host id, or goes on with one |
 //! | `carrying.rs` | carries out what the membership wants done |
 //! | `program.rs` | what a program wants of it, as chance has it |
+//! | `messages.rs` | values, requests and events |
 //! | `remembering.rs` | what it keeps for the next process of its machine |
 //! | `answers.rs` | what a program is told, and what the checker makes of that |
 
 mod answers;
 mod carrying;
 mod formatting;
+mod messages;
 mod program;
 mod remembering;
 mod sanlock;
@@ -62,6 +64,9 @@ pub(super) enum Tag {
     Member { io: IoId, of: Whose },
     /// Looking for the lease that an earlier process had, as it is known to have held it.
     TakeUp { area: Area, listed: Option<(LeaseMode, Version)> },
+    /// Reading the value of what is held at that version; the newest one of which it was known then that it was
+    /// written.
+    Value { area: Area, version: Version, confirmed: Option<(Version, u64)> },
     /// A sanlock daemon.
     Sanlock(sanlock::Of),
 }
@@ -274,6 +279,9 @@ impl Member {
             }
             Signal::Io(Completion { tag: Tag::TakeUp { area, listed }, started, answer, .. }) => {
                 self.take_up(index, env, (area, listed), started, answer);
+            }
+            Signal::Io(Completion { tag: Tag::Value { area, version, confirmed }, answer, .. }) => {
+                self.value_read(index, env, (area, version), confirmed, answer);
             }
             Signal::Start | Signal::Woke | Signal::Sanlock(_) | Signal::Io(_) => {}
         }

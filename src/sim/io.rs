@@ -296,7 +296,7 @@ impl Env {
         if !tag.is_sanlocks() {
             self.check.landed(host, tag, offset, nonce, self.now);
         }
-        if Area::at(offset).is_some_and(|area| offset > area.offset())
+        if Area::at(offset).is_some_and(|area| offset > area.offset() && area.decides(offset))
             && !self.quiet
             && self.random.chance(self.options.faults.rot_written)
         {
@@ -321,8 +321,9 @@ impl Env {
         {
             self.check.set_back(after.owner());
         }
-        let hides = area.is_some_and(|area| self.check.of(area).hides(host, offset));
-        if let Some(area) = area {
+        let decides = area.filter(|area| area.decides(offset));
+        let hides = decides.is_some_and(|area| self.check.of(area).hides(host, offset));
+        if let Some(area) = decides {
             if hides {
                 // Those who have come since saw nothing of a claim that lands now.
                 self.is_in_doubt(area, leads.is_none());

@@ -33,6 +33,10 @@
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
 //!
 //!   Where an area was wiped, S1, S2 and S4 hold but for what `check/wiped.rs` says.
+//! - **V** Whoever gave a resource up, or shares it, has no write of its value in flight. A value that is said to be
+//!   surely the newest is: none that was written after it was confirmed before it was read.
+//! - **N** A host is told of requests and events that somebody sent, and of none that is not for it or for what it
+//!   holds. When a call is said to stand, it does.
 //! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id,
 //!   releases the id only when all are over, and none of them lands in a sector of an id that another machine holds;
 //!   unless a late write of a join that failed had put that machine's name on the id before. A declaration, or a record
@@ -96,6 +100,9 @@ pub struct Options {
     pub leaves: u64,
     /// Of 1000 processes that are killed, how many have a successor that goes on with what they had.
     pub resumes: u64,
+    /// Of 1000 times that a host has something to do with a resource, how often it writes or reads the value, asks for
+    /// what another one owns, or sends an event.
+    pub messages: u64,
     /// How long faults go on.
     pub duration: Duration,
     /// How the run ends: with one new host alone, or with all hosts running.
@@ -176,6 +183,8 @@ emphases! {
     Catalog,
     /// Areas are wiped, made again or set back under those who hold the resource.
     Wiped,
+    /// Hosts write and read values, ask for what others own, and send events, while writes hang.
+    Messages,
     /// Some hosts run sanlock.
     BesideSanlock,
     /// The device is formatted again and again, while hosts are away or about to join, and their writes hang.
@@ -319,6 +328,7 @@ impl Options {
             rest: Duration::from_millis(50),
             leaves: 50,
             resumes: 0,
+            messages: 0,
             kinds: Vec::new(),
             duration: Duration::from_secs(6),
             lone_end: random.chance(300) || faults.bad_sector,
@@ -447,6 +457,15 @@ impl Options {
                 let resumes = if random.chance(300) { 700 } else { 0 };
                 Options { resources, resumes, modes, faults, ..self }
             }
+            Emphasis::Messages => {
+                let modes = match random.chance(500) {
+                    true => Modes { shared: 200, converts: 200, forced: 200, unchanged: 0, received: 100 },
+                    false => Modes::default(),
+                };
+                let faults = Faults { slow: 80, hung: 120, eio: 20, stall: 20, upset: upset * 4, ..rates };
+                let resumes = if random.chance(300) { 700 } else { 0 };
+                Options { messages: 700, resumes, modes, faults, duration: self.duration * 2, ..self }
+            }
             Emphasis::BesideSanlock => {
                 let mut kinds = vec![Kind::Machine, Kind::Sanlock];
                 kinds.extend((2..self.hosts).map(|_| if random.chance(600) { Kind::Machine } else { Kind::Sanlock }));
@@ -499,6 +518,7 @@ impl Options {
             rest: timeouts.dead() * 4,
             leaves: 10,
             resumes: 0,
+            messages: 0,
             kinds: Vec::new(),
             duration,
             lone_end: true,

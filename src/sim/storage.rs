@@ -51,6 +51,21 @@ impl Area {
         self.offset() + Geometry::default().block_offset(host)
     }
 
+    /// Where its request stands.
+    pub(super) fn request_at(self) -> u64 {
+        self.offset() + Geometry::default().request_offset()
+    }
+
+    /// Where its value stands.
+    pub(super) fn value_at(self) -> u64 {
+        self.offset() + Geometry::default().value_offset().unwrap_or_default()
+    }
+
+    /// Whether the sector at `offset` is one that ownership follows from: the leader, or a block.
+    pub(super) fn decides(self, offset: u64) -> bool {
+        offset != self.request_at() && offset != self.value_at()
+    }
+
     /// Where its leader and the blocks of these hosts stand.
     pub(super) fn offsets(self, hosts: impl IntoIterator<Item = HostId>) -> Vec<u64> {
         let blocks = hosts.into_iter().map(|host| self.block_at(host));

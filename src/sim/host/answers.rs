@@ -41,6 +41,7 @@ impl Member {
                 let rest = env.random.span(Duration::ZERO, env.options.rest);
                 self.act_later(index, env, Area::GUARD, rest);
             }
+            (Asked::Message(area, message), answer) => self.message_ended(index, env, area, message, &answer),
             (Asked::Close, Answer::Closed(Ok(()))) => {
                 self.ask(index, env, Asked::Finish, Command::Finish(Finish::Release));
             }
@@ -86,6 +87,11 @@ impl Member {
         self.program.finds_leader_damaged(area, damaged);
         if let (Outcome::Blocked(blocker), Some(ordered)) = (&over.outcome, self.program.ordered_at(area)) {
             env.check.of(area).blocked(me, blocker, ordered);
+        }
+        let gives_up = matches!(over.outcome, Outcome::Released | Outcome::HandedOver(_))
+            || matches!((&over.outcome, order), (Outcome::Held(_), Order::Convert { to: LeaseMode::Shared, .. }));
+        if gives_up {
+            env.value_is_settled(index, area);
         }
         match (&over.outcome, order) {
             (Outcome::Held(version), _) => return Some(self.holds(index, env, area, order, (*version, &over))),

@@ -2,7 +2,7 @@
 
 use super::{Answer, End, Member, Tag, Whose};
 use crate::format::{Block, DeltaRecord, Geometry};
-use crate::protocol::member::{Effect, Event, IoId, Key, Loss, Notice};
+use crate::protocol::member::{Effect, Event, IoId, Key, Loss};
 use crate::protocol::procedure::{Extent, Sectors};
 use crate::protocol::{Written, reading};
 use crate::sim::env::Env;
@@ -68,23 +68,25 @@ impl Member {
             }
             Effect::Write { io, disk, offset, bytes, before, .. } => {
                 self.is_about_to_write(index, env, offset, &bytes);
-                let of = self.whose(offset);
+                let of = self.whose(offset, bytes.len() as u64);
                 env.write(index, Tag::Member { io, of }, disk, (offset, &bytes), before, None);
             }
             Effect::Answer(command, answer) => self.answered(index, env, command, answer),
-            Effect::Tell(Notice::HandoverAsked { from, resource, .. }) => self.program.is_asked(resource, from),
-            Effect::Tell(_) | Effect::Renewed(_) => {}
+            Effect::Tell(notice) => self.is_told(index, env, notice),
+            Effect::Renewed(_) => {}
             Effect::LetGo => self.program.let_go = true,
         }
         None
     }
 
-    fn whose(&self, offset: u64) -> Whose {
+    fn whose(&self, offset: u64, len: u64) -> Whose {
         let me = self.machine.me().host;
         match Area::at(offset) {
             None if offset == delta_at(me) => Whose::Ours,
             None => Whose::Record,
             Some(Area::INDEX) => Whose::Ours,
+            // A request is anybody's, a value the owner's.
+            Some(area) if len == SECTOR && !area.decides(offset) => Whose::Ours,
             Some(area) if offset == area.offset() || offset == area.block_at(me) => Whose::Ours,
             Some(_) => Whose::Area,
         }
@@ -104,6 +106,9 @@ impl Member {
             return;
         }
         let Some(area) = Area::at(offset) else { return };
+        if offset == area.value_at() {
+            return self.is_about_to_write_value(index, env, area);
+        }
         let block = Some(bytes).filter(|_| offset == area.block_at(me.host));
         let block = block.and_then(|bytes| Block::decode(bytes, offset).ok());
         let of_held = block.as_ref().filter(|_| self.program.held_at(area).is_some());

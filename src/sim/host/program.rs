@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::messages::Message;
 use super::{Member, Signal};
 use crate::protocol::catalog::index::Index;
 use crate::protocol::member::{Command, CommandId, Event, Order};
@@ -33,6 +34,7 @@ pub(super) enum Asked {
     Operation(Area, Order),
     Declaration,
     Creation,
+    Message(Area, Message),
     Close,
     Finish,
 }
@@ -53,6 +55,8 @@ struct Use {
     rebuilds: bool,
     /// Who asked for what is held.
     asked: Option<Owner>,
+    /// Another host asked to be let have it.
+    yields: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -146,6 +150,27 @@ impl Program {
         }
     }
 
+    pub(super) fn yields(&mut self, resource: Name) {
+        if let Some((_, it)) = self.uses.iter_mut().find(|(_, it)| it.resource.is_some_and(|it| it.name == resource)) {
+            it.yields = true;
+        }
+    }
+
+    /// What is done with the resource has begun, and nothing else is until it is over.
+    pub(super) fn begins(&mut self, area: Area) {
+        self.of(area).busy = true;
+    }
+
+    pub(super) fn is_over(&mut self, area: Area) {
+        self.of(area).busy = false;
+    }
+
+    /// What is held alone and was not lost.
+    pub(super) fn owned_at(&self, area: Area) -> Option<Version> {
+        let held = self.uses.get(&area)?.held.filter(|held| !held.lost && held.mode == LeaseMode::Exclusive)?;
+        Some(held.version)
+    }
+
     pub(super) fn finds_leader_damaged(&mut self, area: Area, damaged: bool) {
         self.of(area).rebuilds = damaged;
     }
@@ -153,7 +178,7 @@ impl Program {
     pub(super) fn answered(&mut self, command: CommandId) -> Option<Asked> {
         let asked = self.commands.remove(&command);
         match &asked {
-            Some(Asked::Operation(area, _)) => self.of(*area).busy = false,
+            Some(Asked::Operation(area, _) | Asked::Message(area, _)) => self.of(*area).busy = false,
             Some(Asked::Creation) => self.of(Area::GUARD).busy = false,
             _ => {}
         }
@@ -189,6 +214,9 @@ impl Member {
         if area == Area::GUARD {
             return self.make(index, env);
         }
+        if self.has_message(index, env, area) {
+            return;
+        }
         let timeouts = self.machine.terms().timeouts;
         let modes = env.options.modes;
         let wait = env.quiet || env.random.chance(700);
@@ -203,11 +231,13 @@ impl Member {
         let (held, rebuilds) = (self.program.of(area).held, self.program.of(area).rebuilds);
         let order = match held {
             Some(held) => {
+                let yields = std::mem::take(&mut self.program.of(area).yields);
                 if let Some(to) = self.hands_over(env, area, &held) {
                     Order::HandOver { held: held.version, to, deadline }
                 } else if !env.quiet
                     && !held.lost
                     && !leaving
+                    && !yields
                     && modes.converts > 0
                     && env.random.chance(modes.converts)
                 {
@@ -307,7 +337,7 @@ impl Member {
         Some(to)
     }
 
-    fn somebody(&mut self, env: &mut Env) -> Option<Owner> {
+    pub(super) fn somebody(&mut self, env: &mut Env) -> Option<Owner> {
         let host = HostId::new(1 + env.random.below(env.ids())).filter(|host| *host != self.machine.me().host)?;
         let record = self.machine.observer().record(host)?.good()?;
         Some(Owner { host, generation: Generation::new(record.generation)? })

@@ -254,7 +254,7 @@ impl Member {
         let (terms, now) = (terms(env.timeouts(index), nonce), env.local(index));
         let nothing = (Observer::new(env.options.timeouts), Coverage { highest: 0, since: None });
         let all = (env.highest_id(), env.options.disks);
-        let listens = env.options.modes.received > 0;
+        let listens = env.options.modes.received + env.options.messages > 0;
         let deadline = tenure.deadline();
         let machine = Machine::new(terms, tenure, all, listens, env.options.scan, nothing, now);
         let mut member =

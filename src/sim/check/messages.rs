@@ -1,0 +1,85 @@
+//! What hosts leave for each other beside their ballots (V, N): values, requests and events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Checker;
+use crate::format::HostEvent;
+use crate::sim::storage::Area;
+use crate::types::{HostId, Owner, Version};
+
+/// What was written and sent.
+#[derive(Default)]
+pub(in crate::sim) struct Messages {
+    /// The numbers that are the data of values, of each resource and version: those whose write was confirmed.
+    values: BTreeMap<Area, BTreeSet<(Version, u64)>>,
+    requests: BTreeSet<(Area, Version)>,
+    /// By the number that is its data, who sent it.
+    events: BTreeMap<u64, HostId>,
+    count: u64,
+}
+
+impl Messages {
+    /// A number that no other message has.
+    pub(in crate::sim) fn number(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    /// What may already have been confirmed.
+    pub(in crate::sim) fn newest(&self, area: Area) -> Option<(Version, u64)> {
+        self.values.get(&area)?.last().copied()
+    }
+
+    /// Somebody asks for that version.
+    pub(in crate::sim) fn asks(&mut self, area: Area, version: Version) {
+        self.requests.insert((area, version));
+    }
+
+    /// `from` sends an event.
+    pub(in crate::sim) fn sends(&mut self, from: HostId, event: &HostEvent) {
+        self.events.insert(event.data, from);
+    }
+}
+
+impl Checker {
+    /// A value was written, as its owner is told.
+    pub(in crate::sim) fn wrote_value(&mut self, area: Area, version: Version, number: u64) {
+        self.counters.values += 1;
+        self.messages.values.entry(area).or_default().insert((version, number));
+    }
+
+    /// A machine says of the value that it read that it is surely the newest; `confirmed` was when it began to read.
+    pub(in crate::sim) fn read_newest(
+        &mut self,
+        me: Owner,
+        (version, number): (Version, u64),
+        confirmed: Option<(Version, u64)>,
+    ) {
+        self.counters.newest += 1;
+        if let Some(later) = confirmed.filter(|confirmed| *confirmed > (version, number)) {
+            self.fail(format!("V: {me} takes value {number} of version {version} for the newest, not {later:?}"));
+        }
+    }
+
+    /// A machine is told of a request for `version`.
+    pub(in crate::sim) fn told_request(&mut self, me: Owner, area: Area, held: Version, version: Version) {
+        self.counters.requests += 1;
+        if !self.messages.requests.contains(&(area, version)) {
+            self.fail(format!("N: {me} is told of a request for version {version}, which nobody made"));
+        }
+        if version <= held {
+            self.fail(format!("N: {me} holds version {held}, and is asked for version {version}"));
+        }
+    }
+
+    /// A machine is told of an event.
+    pub(in crate::sim) fn told_event(&mut self, me: Owner, from: HostId, event: &HostEvent) {
+        self.counters.events += 1;
+        if self.messages.events.get(&event.data) != Some(&from) {
+            self.fail(format!("N: {me} is told that {from} sent {event:?}"));
+        }
+        if event.generation != 0 && event.generation != me.generation.get() {
+            self.fail(format!("N: {me} is told {event:?}, which is not for it"));
+        }
+    }
+}
