@@ -45,6 +45,8 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::DeclaredIdIsNamed, Emphasis::Declared),
     (Rule::DeclaredIsWatched, Emphasis::Declared),
     (Rule::GenerationsJump, Emphasis::Declared),
+    (Rule::DeclarationEndsOne, Emphasis::Declared),
+    (Rule::DeclaredHostIsCounted, Emphasis::Declared),
     (Rule::MendedIsDeclared, Emphasis::Declared),
     (Rule::ResumeInTime, Emphasis::Restarts),
     (Rule::UnconfirmedGivesNothing, Emphasis::Restarts),
@@ -96,12 +98,7 @@ const RARE: &[(Rule, Emphasis)] = &[
 ];
 
 /// Rules whose violation no run of the simulator comes to, and the tests that see it without them.
-const ELSEWHERE: &[(Rule, &str)] = &[
-    (Rule::VersionIsNoted, "tests/scenarios/formatting.rs"),
-    (Rule::DeclarationEndsOne, "tests/scenarios/declared.rs"),
-    (Rule::DeclaredHostIsCounted, "tests/scenarios/declared.rs"),
-    (Rule::LostIsPassedOver, "tests/scenarios/formatting.rs"),
-];
+const ELSEWHERE: &[(Rule, &str)] = &[(Rule::VersionIsNoted, "tests/scenarios/formatting.rs")];
 
 fn options(rule: Rule, seed: u64) -> Options {
     match RARE.iter().find(|(rare, _)| *rare == rule) {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::check::Checker;
 use super::host::Signal;
-use super::io::Submission;
+use super::io::{Landing, Submission};
 use super::random::{Clock, Random};
 use super::storage::{Action, Area, SECTOR, Sector, Storage, delta_at};
 use super::{Kind, Options};
-use crate::format::{DeltaRecord, Geometry, Leader};
+use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::sightings::Sightings;
 use crate::timeouts::Timeouts;
 use crate::types::{HostId, MachineId, Name, Owner, Time, Version};
@@ -37,6 +37,11 @@ pub(super) enum Event {
         epoch: u64,
     },
     Upset,
+    /// An operator has a machine fenced whose join hung, and hit the record of who holds that id.
+    Fence {
+        host: usize,
+        hit: HostId,
+    },
     /// Most hosts are away at once, and one formats the device again.
     Reformat,
     Rot {
@@ -259,10 +264,11 @@ impl Env {
         let gone: Vec<u64> = self.storage.ios.iter().filter(|(_, io)| io.host == host).map(|(id, _)| *id).collect();
         for id in gone {
             let Some(io) = self.storage.ios.remove(&id) else { continue };
+            let landing = Landing::of(&io);
             let Action::Write { offset, parts } = io.action else { continue };
             for (at, part) in (offset..).step_by(SECTOR as usize).zip(parts) {
                 if part.lands && self.random.chance(500) {
-                    self.lands(host, io.disk, at, part.bytes, io.late);
+                    self.part_lands(landing, at, part.bytes);
                 }
             }
         }
@@ -411,8 +417,10 @@ impl Env {
             let at = delta_at(id);
             self.storage.put(0, at, record.encode(at).into());
         }
-        // A resource whose leader may be lost is one that was made where there had been another.
-        let made = Version::new(if self.options.faults.rot_leader > 0 { 1_000 } else { 0 });
+        // A resource whose leader may be lost is one that was made where there had been another; or it is the one that a
+        // format makes, of which blocks show the version, too.
+        let faults = &self.options.faults;
+        let made = Version::new(if faults.rot_leader > 0 && faults.formats == 0 { 1_000 } else { 0 });
         if self.has_index() {
             self.format_index();
         }
@@ -421,6 +429,10 @@ impl Env {
             let leader = self.made_leader(area.name(), made);
             for disk in 0..self.options.disks {
                 self.storage.put(disk, area.offset(), leader.encode(area.offset()).into());
+            }
+            let blanks = self.known_ids().filter(|_| self.options.faults.formats > 0);
+            for at in blanks.map(|id| area.block_at(id)) {
+                self.storage.put(0, at, Block::blank(NONCE, made).encode(geometry, at).into());
             }
         }
     }

@@ -27,12 +27,18 @@ pub(super) struct Submission {
 
 /// Where a write lands from.
 #[derive(Clone, Copy)]
-struct Landing {
+pub(super) struct Landing {
     host: usize,
     disk: usize,
     tag: Tag,
     started: Time,
     late: bool,
+}
+
+impl Landing {
+    pub(super) const fn of(io: &Io) -> Landing {
+        Landing { host: io.host, disk: io.disk, tag: io.tag, started: io.started, late: io.late }
+    }
 }
 
 impl Env {
@@ -131,6 +137,7 @@ impl Env {
             let (slow, hung, eio) = (faults.slow, faults.hung, faults.eio);
             let (hung, spans) = match tag {
                 tag if tag.is_for_another() && faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
+                tag if tag.races() && faults.hung_joins > 0 => (hung.max(faults.hung_joins), 3),
                 // Beyond a format, which watches for D.
                 _ if faults.formats > 0 => (hung, 6),
                 _ => (hung, 3),
@@ -220,7 +227,7 @@ impl Env {
 
     pub(super) fn takes(&mut self, id: u64) {
         let Some(mut io) = self.storage.ios.remove(&id) else { return };
-        let mut random = self.random.clone();
+        let (mut random, landing) = (self.random.clone(), Landing::of(&io));
         match &mut io.action {
             Action::Read { offsets, sectors } => {
                 let stale = self.machines[io.host].stale.as_deref().filter(|_| is_scan(offsets));
@@ -242,7 +249,6 @@ impl Env {
             }
             Action::Write { offset, parts } => {
                 let is_first = std::mem::take(&mut io.is_whole);
-                let landing = Landing { host: io.host, disk: io.disk, tag: io.tag, started: io.started, late: io.late };
                 for (at, part) in (*offset..).step_by(SECTOR as usize).zip(parts) {
                     if part.lands && (!is_first || self.random.chance(500)) {
                         part.lands = false;
@@ -254,7 +260,7 @@ impl Env {
         self.storage.ios.insert(id, io);
     }
 
-    fn part_lands(&mut self, landing: Landing, offset: u64, bytes: Sector) {
+    pub(super) fn part_lands(&mut self, landing: Landing, offset: u64, bytes: Sector) {
         let Landing { host, disk, tag, started, late } = landing;
         self.check.counters.late_landings += u64::from(late);
         if tag == Tag::Starting(Starts::Formats) {
@@ -294,7 +300,14 @@ impl Env {
         }
         // A sanlock host clears the block of a sharer that is dead, whoever has its host id by then.
         if !tag.is_sanlocks() {
-            self.check.landed(host, tag, offset, nonce, self.now);
+            let fences = self.options.faults.fences;
+            if let Some(hit) = self.check.landed(host, tag, offset, nonce, self.now)
+                && !self.quiet
+                && fences > 0
+                && self.random.chance(fences)
+            {
+                self.at(self.now, Event::Fence { host, hit });
+            }
         }
         if Area::at(offset).is_some_and(|area| offset > area.offset() && area.decides(offset))
             && !self.quiet
@@ -305,7 +318,7 @@ impl Env {
         }
     }
 
-    pub(super) fn lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, late: bool) {
+    fn lands(&mut self, host: usize, disk: usize, offset: u64, bytes: Sector, late: bool) {
         if self.storage.is_bad(disk, offset) {
             return;
         }

@@ -217,6 +217,8 @@ pub struct Faults {
     pub hung: u64,
     /// Of 1000 that declare a host dead, or mend its record, how many take up to 6 D, or at least as many as of others.
     pub hung_words: u64,
+    /// Of 1000 writes of a join, how many take up to 3 D, or at least as many as of others.
+    pub hung_joins: u64,
     /// Of 1000 I/Os, how many fail.
     pub eio: u64,
     /// Of 1000 writes, before how many the host is paused after the deadline was checked.
@@ -237,6 +239,8 @@ pub struct Faults {
     /// Who is there it doesn't hide: while the copy is younger than the own last renewal nothing tells that it is
     /// stale.
     pub stale: u64,
+    /// Of 1000 joins whose write lands on an id that another machine holds, how many machines are fenced for that.
+    pub fences: u64,
     /// Of 1000 scans of a host, before how many it declares one dead that was without power since.
     pub declares: u64,
     /// Of 1000 upsets, how many delete a resource with which nobody has anything to do.
@@ -293,6 +297,7 @@ impl Options {
             slow: rate(40),
             hung: rate(25),
             hung_words: 0,
+            hung_joins: 0,
             eio: rate(30),
             stall: rate(15),
             upset: Duration::from_millis(rate(1_500)),
@@ -302,6 +307,7 @@ impl Options {
             rot_leader: 0,
             rot_record: 0,
             stale: 0,
+            fences: 0,
             declares: 0,
             deletes: 0,
             rot_deleted: 0,
@@ -392,13 +398,23 @@ impl Options {
                 let faults = Faults { slow: 100, hung: 150, stall: 30, ..words };
                 let (hosts, duration) = (self.hosts as u64, self.duration * 2);
                 let roomy = Options { ids: hosts + 1, duration, faults, ..self };
-                match random.chance(600) {
+                match random.below(10) {
+                    // A join that lands late hits whoever holds the id for long before that one sees it.
+                    0..3 => {
+                        let timeouts = tight([450, 60, 900, 1, 901]);
+                        let hangs = Faults { hung: 0, hung_joins: 500, stall: 0, slow: 20, ..roomy.faults };
+                        let rot = Faults { rot_record: 0, rot_killed: 700, ..hangs };
+                        let faults = Faults { declares: 1_000, fences: 900, upset: upset * 8, ..rot };
+                        let times = Options { timeouts, slower: timeouts, scan: Duration::from_millis(10), ..roomy };
+                        let modes = Modes { shared: random.below(1_000), ..Modes::default() };
+                        Options { hosts: 4, ids: 3, leaves: 200, lone_end: true, modes, faults, ..times }
+                    }
                     // Who has no id tries all of them.
-                    true => {
+                    3..7 => {
                         let faults = Faults { rot_written: 60, ..roomy.faults };
                         Options { ids: hosts, leaves: 300, lone_end: true, faults, ..roomy }
                     }
-                    false => roomy,
+                    _ => roomy,
                 }
             }
             Emphasis::LostLeader => {

@@ -8,7 +8,7 @@ use super::host::{Host, Signal};
 use super::storage::Area;
 use super::{Faults, Options};
 use crate::protocol::rules::in_force;
-use crate::types::Time;
+use crate::types::{HostId, Time};
 
 /// A run.
 pub(super) struct World {
@@ -101,6 +101,7 @@ impl World {
                 }
             }
             Event::Upset => self.upset(),
+            Event::Fence { host, hit } => self.fence(host, hit),
             Event::Reformat => self.reformat(),
             Event::Rot { offset } => env.rot(offset),
             Event::Wipe { area } => env.wipe(area),
@@ -190,6 +191,16 @@ impl World {
         self.hosts[operator].process_is_gone();
         self.hosts[operator].formats_next();
         env.signal_after(operator, Duration::ZERO, Signal::Start);
+    }
+
+    /// What made a write hang damages what it hit as often as what its machine wrote.
+    fn fence(&mut self, host: usize, hit: HostId) {
+        self.env.trace(|| format!("host {host} is fenced, whose join has hit {hit}"));
+        if self.env.random.chance(self.env.options.faults.rot_killed) {
+            let offset = self.env.any_area().block_at(hit);
+            self.env.rot(offset);
+        }
+        self.restart(host, true);
     }
 
     fn restart(&mut self, host: usize, power: bool) {

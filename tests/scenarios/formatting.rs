@@ -9,7 +9,7 @@ use leasehold::protocol::delta::{self, Acquire, Bid, Identity, Terms};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::procedure::{Effect, Event, Extent, Procedure, Sectors};
 use leasehold::protocol::record::{self, RecordProcedure};
-use leasehold::protocol::resource::{self, Outcome, Refusal};
+use leasehold::protocol::resource::{self, Operation, Outcome, Refusal};
 use leasehold::protocol::{Defect, Seen, Span, Written, reading};
 use leasehold::{BootId, MachineId, Time, Version, stretched};
 
@@ -123,7 +123,7 @@ struct Device {
 
 /// A format, and what it waits for.
 #[derive(Clone)]
-struct Run {
+struct Formatting {
     format: Format,
     /// The size of one.
     sector: usize,
@@ -163,7 +163,7 @@ impl Device {
     }
 
     /// Begins to format it as `nonce`.
-    fn formats(&self, nonce: u32, force: bool) -> Run {
+    fn formats(&self, nonce: u32, force: bool) -> Formatting {
         self.plans(Plan {
             terms: Terms { nonce, ..terms() },
             index: None,
@@ -176,7 +176,7 @@ impl Device {
     }
 
     /// The same, with these sizes and all ids.
-    fn format_to(&self, geometry: Geometry, nonce: u32, force: bool) -> Run {
+    fn format_to(&self, geometry: Geometry, nonce: u32, force: bool) -> Formatting {
         self.plans(Plan {
             terms: Terms { geometry, nonce, ..terms() },
             index: None,
@@ -188,15 +188,15 @@ impl Device {
         })
     }
 
-    fn plans(&self, plan: Plan) -> Run {
+    fn plans(&self, plan: Plan) -> Formatting {
         let sector = plan.terms.geometry.sector_bytes();
         let mut format = Format::new(plan);
         let effect = format.step(Event::Begun(self.now), &mut Observer::new(timeouts()));
-        Run { format, sector, effect }
+        Formatting { format, sector, effect }
     }
 
     /// Carries out the effect that `run` waits for.
-    fn step(&mut self, run: &mut Run) {
+    fn step(&mut self, run: &mut Formatting) {
         let started = self.now;
         self.now = self.now + Duration::from_millis(1);
         let event = match run.effect.clone() {
@@ -222,7 +222,7 @@ impl Device {
     }
 
     /// Goes on until what is to be done next is `wanted`.
-    fn until(&mut self, run: &mut Run, wanted: impl Fn(&Effect<Result<(), Refused>>) -> bool) {
+    fn until(&mut self, run: &mut Formatting, wanted: impl Fn(&Effect<Result<(), Refused>>) -> bool) {
         while !wanted(&run.effect) {
             assert!(!matches!(run.effect, Effect::Done(_)), "{:?}", run.effect);
             self.step(run);
@@ -230,7 +230,7 @@ impl Device {
     }
 
     /// Goes on until so many writes are over, or the format is.
-    fn after(&mut self, run: &mut Run, writes: usize) {
+    fn after(&mut self, run: &mut Formatting, writes: usize) {
         for _ in 0..writes {
             while !matches!(run.effect, Effect::Write(_) | Effect::Done(_)) {
                 self.step(run);
@@ -242,7 +242,7 @@ impl Device {
         }
     }
 
-    fn finish(&mut self, mut run: Run) -> Result<(), Refused> {
+    fn finish(&mut self, mut run: Formatting) -> Result<(), Refused> {
         loop {
             if let Effect::Done(answer) = run.effect {
                 return answer;
@@ -365,6 +365,22 @@ fn scenario_54_an_interrupted_format_is_followed_only_by_one_that_watches() {
     device.until(&mut interrupted, |effect| matches!(effect, Effect::Done(_)));
     assert!(matches!(interrupted.effect, Effect::Done(Err(Refused::Overtaken(_)))), "it comes too late, and sees it");
     assert_eq!(device.found().terms.nonce, NEW + 1);
+}
+
+/// Its last write of records took long, and hit a host that had joined meanwhile. It would have waited for that one.
+#[test]
+fn scenario_54_a_format_that_wrote_all_records_and_went_no_further_is_followed_by_one_that_watches() {
+    let mut device = Device::new();
+    let mut interrupted = device.formats(NEW, true);
+    device.until(&mut interrupted, writes_at((IDS - 1) * 512));
+    device.step(&mut interrupted);
+    let found = device.found();
+    assert!(!found.complete && found.records.values().all(DeltaRecord::is_free), "nothing shows that anybody lives");
+    let begun = device.now;
+    let mut again = device.formats(NEW + 1, true);
+    device.until(&mut again, writes_at(0));
+    assert!(device.now.since(begun) >= stretched(timeouts().dead()));
+    assert_eq!(device.finish(again), Ok(()));
 }
 
 /// It is paused between two of its writes, while another one formats the device and hosts join.
@@ -498,6 +514,35 @@ fn scenario_55_a_version_that_nothing_shows_any_more_is_not_used_again() {
     let run = device.formats(NEW, true);
     assert_eq!(device.finish(run), Ok(()));
     assert!(device.guard().version >= Version::new(9), "{}", device.guard().version);
+}
+
+/// An interrupted format has written the leader, which was damaged then; the blocks are of the lockspace before it.
+#[test]
+fn scenario_55_a_version_that_a_damaged_leader_showed_is_not_used_again() {
+    let mut device = Device::new();
+    let at = GUARD + Geometry::default().block_offset(id(B));
+    device.write(at, &Block::blank(FORMER, Version::new(8)).encode(Geometry::default(), at));
+    device.write(GUARD, &[0xa5; 512]);
+    let run = device.formats(NEW, true);
+    assert_eq!(device.finish(run), Ok(()));
+    assert!(device.guard().version >= Version::new(10), "{}", device.guard().version);
+}
+
+/// A late leader of the former lockspace and late blocks of a format that died are all that shows the versions.
+#[test]
+fn scenario_55_what_is_rebuilt_goes_on_from_what_late_writes_of_other_formattings_show() {
+    let mut world = World::new();
+    let former = Some(LeaderExtension { nonce: FORMER, judged: false });
+    world.leader = Leader { extension: former, version: Version::new(9), timestamp: 0, ..world.leader.clone() };
+    let held = Version::new(3 << 40);
+    world.edit_block(A, |block| *block = Block::blank(FORMER, held));
+    let me = world.present(C);
+    world.dies(A);
+    let (operation, effect) = Operation::rebuild(World::subject(me), None, None, world.now);
+    match world.finish(Run { me, operation, effect }) {
+        Outcome::Held(version) => assert!(version > held, "{version}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The records of the former lockspace went on to where the areas of the new one are, and the other way round: what

@@ -64,7 +64,9 @@ impl Former {
             renewal: timeouts().map(|timeouts| timeouts.renewal()).min().unwrap_or_default(),
             io: longest(|timeouts| timeouts.io()),
             dead: longest(|timeouts| timeouts.dead()),
-            is_free: ids().all(is_free),
+            // Who has left it unfinished may have hit a host that joined while it was slow, and did not wait for that
+            // one.
+            is_free: found.complete && ids().all(is_free),
             generations: generations.collect(),
             version: Version::default(),
             nonce: found.terms.nonce,
@@ -95,7 +97,7 @@ impl Former {
     pub(super) fn take_in(&mut self, at: u64, bytes: &[u8], terms: &Terms) {
         let sectors: Vec<&[u8]> = bytes.chunks_exact(self.geometry.sector_bytes()).collect();
         let first = sectors.first().map(|sector| Leader::decode(sector, at));
-        let mut leads = false;
+        let (mut leads, is_led) = (false, matches!(first, Some(Ok(_))));
         if let Some(Ok(leader)) = first {
             leads = leader.nonce() == Some(self.nonce);
             self.shows(leader.version);
@@ -107,7 +109,7 @@ impl Former {
                 self.lookalikes.push((at, leader));
             }
         }
-        let (mut ours, mut strange) = (false, false);
+        let (mut ours, mut others, mut strange) = (false, false, false);
         let hosts = (1..=HostId::MAX).filter_map(HostId::new);
         for (host, sector) in hosts.zip(sectors.into_iter().skip(2)) {
             let Ok(block) = Block::decode(sector, at + self.geometry.block_offset(host)) else {
@@ -116,7 +118,7 @@ impl Former {
             };
             let nonce = block.nonce();
             ours |= nonce == Some(self.nonce);
-            strange |= nonce.is_some_and(|nonce| nonce != self.nonce);
+            others |= nonce.is_some_and(|nonce| nonce != self.nonce);
             self.shows(block.instance);
             self.owns(block.inp);
             let wrote = block.extension.as_ref().and_then(|extension| Generation::new(extension.generation));
@@ -124,8 +126,9 @@ impl Former {
                 self.owns(Some(Owner { host, generation }));
             }
         }
-        // What a former lockspace has left is all strange.
-        self.lost |= if leads { strange } else { ours };
+        // What a lockspace before this one has left is led by a leader of its own. Where there is none, it was damaged:
+        // also the one that an interrupted format wrote over it.
+        self.lost |= ours && !leads || (leads || !is_led) && others || leads && strange;
     }
 
     /// The version after which those of the new lockspace come.

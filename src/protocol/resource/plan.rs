@@ -72,7 +72,8 @@ impl Operation {
         let damaged: BTreeSet<HostId> = view.bad_blocks().filter(|host| *host != self.subject.me.host).collect();
         let own_is_lost = view.block(self.subject.me.host).is_none() && self.own.is_none();
         let seen = match self.leader_is_lost(view) && in_force!(RebuildSkipsVersions) {
-            true => latest.after(REBUILD_DISTANCE),
+            // Late writes of other formattings may be all that shows the versions that there were.
+            true => latest.max(view.latest_shown()).after(REBUILD_DISTANCE),
             false => latest.max(leader.version),
         };
         if own_is_lost {

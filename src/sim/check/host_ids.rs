@@ -92,16 +92,26 @@ impl Checker {
     }
 
     /// A write of a join or a declaration, or by the right of a host id, reaches the disk. It says that nonce: what is
-    /// of another formatting says nothing in this one.
-    pub(in crate::sim) fn landed(&mut self, host: usize, tag: Tag, offset: u64, nonce: Option<u32>, now: Time) {
-        let Some((other, tenure)) = self.hit(host, offset, now) else { return };
+    /// of another formatting says nothing in this one. The id that another machine holds, if it is of
+    /// a join.
+    pub(in crate::sim) fn landed(
+        &mut self,
+        host: usize,
+        tag: Tag,
+        offset: u64,
+        nonce: Option<u32>,
+        now: Time,
+    ) -> Option<HostId> {
+        let (other, tenure) = self.hit(host, offset, now)?;
         if nonce.is_some_and(|nonce| nonce != tenure.nonce) {
             self.counters.strangers += 1;
         } else if tag.races() {
             self.raced(tenure.id);
+            return Some(tenure.id);
         } else if !tag.strays() && !self.raced.contains(&tenure.id) {
             self.fail(format!("W: a write of machine {host} lands in a sector of machine {other}"));
         }
+        None
     }
 
     /// A write of a format reaches the disk.

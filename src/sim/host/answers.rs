@@ -67,6 +67,7 @@ impl Member {
         match operated {
             Operated::Over(over) => self.over(index, env, area, order, *over).unwrap_or(short),
             Operated::Lost(_) => {
+                self.observe(index, env);
                 self.program.loses(area);
                 short
             }
