@@ -94,6 +94,12 @@ fn what_is_handed_over_has_one_owner_all_along() {
 }
 
 #[test]
+fn a_join_that_lands_on_a_holder_and_is_declared_dead_ends_only_itself() {
+    let sum = run_all(SEEDS / 2, |seed| Options::about(seed, Some(Emphasis::FencedJoins)));
+    assert!(!is_default() || sum.declared > 100 && sum.joins > 1_000, "{sum:#?}");
+}
+
+#[test]
 fn whoever_holds_what_is_wiped_learns_of_it() {
     let sum = run_all(SEEDS / 4, |seed| Options::about(seed, Some(Emphasis::Wiped)));
     assert!(!is_default() || sum.wiped > 2_000 && sum.fenced > 100, "{sum:#?}");

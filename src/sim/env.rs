@@ -417,8 +417,8 @@ impl Env {
             let at = delta_at(id);
             self.storage.put(0, at, record.encode(at).into());
         }
-        // A resource whose leader may be lost is one that was made where there had been another; or it is the one that a
-        // format makes, of which blocks show the version, too.
+        // A resource whose leader may be lost is one that was made where there had been another; or it is the one that
+        // a format makes, of which blocks show the version, too.
         let faults = &self.options.faults;
         let made = Version::new(if faults.rot_leader > 0 && faults.formats == 0 { 1_000 } else { 0 });
         if self.has_index() {

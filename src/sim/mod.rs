@@ -165,6 +165,8 @@ emphases! {
     LongLife,
     /// Hosts that lost their power are declared dead, some of them after they came back.
     Declared,
+    /// Joins that hang land on those who hold the id by then. Their machines are fenced for it, and declared dead.
+    FencedJoins,
     /// The leader rots.
     LostLeader,
     /// There are three disks.
@@ -398,24 +400,24 @@ impl Options {
                 let faults = Faults { slow: 100, hung: 150, stall: 30, ..words };
                 let (hosts, duration) = (self.hosts as u64, self.duration * 2);
                 let roomy = Options { ids: hosts + 1, duration, faults, ..self };
-                match random.below(10) {
-                    // A join that lands late hits whoever holds the id for long before that one sees it.
-                    0..3 => {
-                        let timeouts = tight([450, 60, 900, 1, 901]);
-                        let hangs = Faults { hung: 0, hung_joins: 500, stall: 0, slow: 20, ..roomy.faults };
-                        let rot = Faults { rot_record: 0, rot_killed: 700, ..hangs };
-                        let faults = Faults { declares: 1_000, fences: 900, upset: upset * 8, ..rot };
-                        let times = Options { timeouts, slower: timeouts, scan: Duration::from_millis(10), ..roomy };
-                        let modes = Modes { shared: random.below(1_000), ..Modes::default() };
-                        Options { hosts: 4, ids: 3, leaves: 200, lone_end: true, modes, faults, ..times }
-                    }
+                match random.chance(600) {
                     // Who has no id tries all of them.
-                    3..7 => {
+                    true => {
                         let faults = Faults { rot_written: 60, ..roomy.faults };
                         Options { ids: hosts, leaves: 300, lone_end: true, faults, ..roomy }
                     }
-                    _ => roomy,
+                    false => roomy,
                 }
+            }
+            Emphasis::FencedJoins => {
+                // Whoever is hit does not see it for long, and is in the way of others.
+                let timeouts = tight([450, 60, 900, 1, 901]);
+                let faults = Faults { slow: 20, hung: 0, stall: 0, hung_joins: 500, fences: 900, ..rates };
+                let words = Faults { declares: 1_000, hung_words: 500, rot_killed: 700, upset: upset * 8, ..faults };
+                let (scan, duration) = (Duration::from_millis(10), self.duration * 2);
+                let modes = Modes { shared: random.below(1_000), ..Modes::default() };
+                let times = Options { timeouts, slower: timeouts, scan, duration, ..self };
+                Options { hosts: 4, ids: 3, leaves: 200, lone_end: true, modes, faults: words, ..times }
             }
             Emphasis::LostLeader => {
                 let faults = Faults { rot_leader: 30, slow: 60, hung: 15, upset: upset * 2, ..rates };
