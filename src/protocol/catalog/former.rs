@@ -22,7 +22,7 @@ pub(super) struct Former {
     pub(super) renewal: Duration,
     pub(super) io: Duration,
     pub(super) dead: Duration,
-    /// Whether every id is known to be free: nobody has to be watched.
+    /// Whether it is complete, and every id is known to be free: nobody has to be watched.
     pub(super) is_free: bool,
     /// Of the ids in use: the largest generation that anything on the device shows, of those that hosts reach; far
     /// beyond all where the record is damaged, or one of another formatting.
@@ -96,10 +96,9 @@ impl Former {
     /// Takes in what the area at byte `at` shows. `terms` are those of the new lockspace.
     pub(super) fn take_in(&mut self, at: u64, bytes: &[u8], terms: &Terms) {
         let sectors: Vec<&[u8]> = bytes.chunks_exact(self.geometry.sector_bytes()).collect();
-        let first = sectors.first().map(|sector| Leader::decode(sector, at));
-        let (mut leads, is_led) = (false, matches!(first, Some(Ok(_))));
-        if let Some(Ok(leader)) = first {
-            leads = leader.nonce() == Some(self.nonce);
+        let leader = sectors.first().and_then(|sector| Leader::decode(sector, at).ok());
+        let is_ours = leader.as_ref().map(|leader| leader.nonce() == Some(self.nonce));
+        if let Some(leader) = leader {
             self.shows(leader.version);
             self.owns(leader.owner);
             let writer = HostId::new(leader.writer.id).zip(Generation::new(leader.writer.generation));
@@ -109,11 +108,11 @@ impl Former {
                 self.lookalikes.push((at, leader));
             }
         }
-        let (mut ours, mut others, mut strange) = (false, false, false);
+        let (mut ours, mut others, mut damaged) = (false, false, false);
         let hosts = (1..=HostId::MAX).filter_map(HostId::new);
         for (host, sector) in hosts.zip(sectors.into_iter().skip(2)) {
             let Ok(block) = Block::decode(sector, at + self.geometry.block_offset(host)) else {
-                strange = true;
+                damaged = true;
                 continue;
             };
             let nonce = block.nonce();
@@ -126,9 +125,13 @@ impl Former {
                 self.owns(Some(Owner { host, generation }));
             }
         }
-        // What a lockspace before this one has left is led by a leader of its own. Where there is none, it was damaged:
-        // also the one that an interrupted format wrote over it.
-        self.lost |= ours && !leads || (leads || !is_led) && others || leads && strange;
+        self.lost |= match is_ours {
+            Some(true) => others || damaged,
+            // What a lockspace before this one has left.
+            Some(false) => ours,
+            // It was a leader, perhaps one that an interrupted format wrote over what others had left.
+            None => ours || others,
+        };
     }
 
     /// The version after which those of the new lockspace come.
