@@ -57,6 +57,8 @@ pub struct Counters {
     pub held_by_sanlock: u64,
     /// Of those, with a version that the same host had released before.
     pub used_again: u64,
+    /// Writes that landed on the block of another holder of the same host id.
+    pub met: u64,
     /// Values that were written.
     pub values: u64,
     /// Values that were read and were surely the newest.
@@ -108,6 +110,7 @@ impl std::ops::AddAssign for Counters {
         self.received += other.received;
         self.held_by_sanlock += other.held_by_sanlock;
         self.used_again += other.used_again;
+        self.met += other.met;
         self.values += other.values;
         self.newest += other.newest;
         self.requests += other.requests;

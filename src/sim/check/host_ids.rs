@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Checker, Right, Tenure};
 use crate::protocol::delta::JUMP;
 use crate::sim::host::Tag;
-use crate::sim::storage::is_of;
+use crate::sim::storage::{Area, is_of};
 use crate::types::{Generation, HostId, Owner, Time};
 
 impl Checker {
@@ -110,6 +110,10 @@ impl Checker {
             return Some(tenure.id);
         } else if !tag.strays() && !self.raced.contains(&tenure.id) {
             self.fail(format!("W: a write of machine {host} lands in a sector of machine {other}"));
+        } else if !tag.strays()
+            && let Some(area) = Area::at(offset)
+        {
+            self.of(area).meets();
         }
         None
     }

@@ -56,11 +56,17 @@ impl Resource {
         }
     }
 
-    /// What nobody can know while leases may be active that are of before a wipe is no failure.
+    /// What nobody can know while leases may be active that are of before a wipe is no failure. Nor is what follows from
+    /// a block that was lost where two held one host id.
     pub(super) fn fail(&mut self, what: String) {
-        if !self.wiped.is_in_doubt() {
+        if !self.wiped.is_in_doubt() && self.counters.met == 0 {
             self.fail_anyway(what);
         }
+    }
+
+    /// A write of an earlier holder of a host id lands on the block of who took that as the id of its own failed join.
+    pub(super) fn meets(&mut self) {
+        self.counters.met += 1;
     }
 
     /// What holds all along has failed.
