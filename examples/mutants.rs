@@ -94,6 +94,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::BlankHasVersion, Emphasis::Reformatted),
     (Rule::PiecesAreSmall, Emphasis::Reformatted),
     (Rule::StrangerIsNotFree, Emphasis::Reformatted),
+    (Rule::LostIsPassedOver, Emphasis::Reformatted),
     (Rule::TwoRecordsCommit, Emphasis::Reformatted),
 ];
 

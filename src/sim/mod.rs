@@ -461,6 +461,9 @@ impl Options {
             Emphasis::Reformatted => {
                 let timeouts = tight([100, 60, 400, 50, 450]);
                 let faults = Faults { formats: 4, slow: 60, hung: 60, eio: 5, stall: 20, upset: upset * 6, ..rates };
+                // The latest version may be lost with the leader and the block of its owner.
+                let rot = if random.chance(300) { 300 } else { 0 };
+                let faults = Faults { rot_leader: rot / 10, rot_killed: rot, rot_written: rot / 10, ..faults };
                 let (ids, duration) = (self.hosts as u64 + 5, self.duration * 2);
                 let times = Options { timeouts, slower: timeouts, duration, ..self };
                 // A format that a live host ended leaves a lockspace that nobody else can join before that has left.

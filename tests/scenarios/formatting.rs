@@ -535,9 +535,8 @@ fn scenario_55_what_is_rebuilt_goes_on_from_what_late_writes_of_other_formatting
     let former = Some(LeaderExtension { nonce: FORMER, judged: false });
     world.leader = Leader { extension: former, version: Version::new(9), timestamp: 0, ..world.leader.clone() };
     let held = Version::new(3 << 40);
-    world.edit_block(A, |block| *block = Block::blank(FORMER, held));
     let me = world.present(C);
-    world.dies(A);
+    world.edit_block(C, |block| *block = Block::blank(FORMER, held));
     let (operation, effect) = Operation::rebuild(World::subject(me), None, None, world.now);
     match world.finish(Run { me, operation, effect }) {
         Outcome::Held(version) => assert!(version > held, "{version}"),
