@@ -56,8 +56,8 @@ impl Resource {
         }
     }
 
-    /// What nobody can know while leases may be active that are of before a wipe is no failure. Nor is what follows from
-    /// a block that was lost where two held one host id.
+    /// What nobody can know while leases may be active that are of before a wipe is no failure. Nor is what follows
+    /// from a block that was lost where two held one host id.
     pub(super) fn fail(&mut self, what: String) {
         if !self.wiped.is_in_doubt() && self.counters.met == 0 {
             self.fail_anyway(what);
