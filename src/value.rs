@@ -55,8 +55,7 @@ impl Lease {
         if let Status::Lost { reason } = self.status() {
             return Err(ValueError::Lost(reason));
         }
-        let overwritten = |value: &Value| !value.is_latest(self.version());
-        if member.has_written(resource, self.version()) && value.as_ref().is_none_or(overwritten) {
+        if member.is_overwritten(resource, self.version(), value.as_ref()) {
             return Err(ValueError::Overwritten { resource: resource.name, found: value });
         }
         Ok(value)

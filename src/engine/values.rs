@@ -2,7 +2,7 @@
 
 use super::member::Member;
 use crate::error::{DiskCause, DiskError, LossReason};
-use crate::format::Request;
+use crate::format::{Request, Value};
 use crate::protocol::member::{Answer, Command, Key, Loss, Unwritten};
 use crate::types::{Resource, Version};
 
@@ -59,8 +59,8 @@ impl Member {
         }
     }
 
-    /// Whether the holder of that version has written a value.
-    pub(crate) fn has_written(&self, resource: &Resource, version: Version) -> bool {
-        self.pulse.with_machine(|machine| machine.has_written(resource, version))
+    /// Whether what the holder of that version has written is not what it has read now.
+    pub(crate) fn is_overwritten(&self, resource: &Resource, version: Version, read: Option<&Value>) -> bool {
+        self.pulse.with_machine(|machine| machine.is_overwritten(resource, version, read))
     }
 }

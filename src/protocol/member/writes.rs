@@ -5,7 +5,7 @@ use super::command::{Answer, CommandId, Unwritten};
 use super::effect::Effect;
 use super::leases::Key;
 use super::{Happened, JobId, Loss, Member, Submitted};
-use crate::format::Request;
+use crate::format::{Request, Value};
 use crate::protocol::Written;
 use crate::protocol::procedure::Extent;
 use crate::types::{Resource, Version};
@@ -63,9 +63,11 @@ impl Member {
         self.effects.push(Effect::Answer(command, Answer::Wrote(Err(why))));
     }
 
-    /// Whether the holder of that version has written a value.
-    pub fn has_written(&self, resource: &Resource, version: Version) -> bool {
-        self.values.get(&resource.offset) == Some(&version)
+    /// Whether what the holder of that version has written is not what it has read now: a late write of an earlier
+    /// owner has landed over it.
+    pub fn is_overwritten(&self, resource: &Resource, version: Version, read: Option<&Value>) -> bool {
+        let has_written = self.values.get(&resource.offset) == Some(&version);
+        has_written && !read.is_some_and(|value| value.is_latest(version))
     }
 }
 

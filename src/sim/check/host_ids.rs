@@ -92,8 +92,8 @@ impl Checker {
     }
 
     /// A write of a join or a declaration, or by the right of a host id, reaches the disk. It says that nonce: what is
-    /// of another formatting says nothing in this one. The id that another machine holds, if it is of
-    /// a join.
+    /// of another formatting says nothing in this one. Answers which id was hit, where it is of a join and another
+    /// machine holds that.
     pub(in crate::sim) fn landed(
         &mut self,
         host: usize,

@@ -83,13 +83,15 @@ impl Member {
         if self.program.owned_at(area) != Some(version) {
             return;
         }
-        let wrote = self.machine.has_written(&area.resource(), version);
-        let last = if wrote { version } else { Version::new(version.get() - 1) };
-        let newest = value.as_ref().filter(|value| value.is_latest(last));
-        let number = newest.and_then(|value| Some(u64::from_be_bytes(value.data.as_slice().try_into().ok()?)));
-        let origin = newest.map(|value| value.origin);
+        if self.machine.is_overwritten(&area.resource(), version, value.as_ref()) {
+            return;
+        }
+        // Whoever has not written yet goes by the version before.
+        let newest = value.filter(|value| value.is_latest(Version::new(version.get() - 1)));
+        let number = |value: &Value| Some(u64::from_be_bytes(value.data.as_slice().try_into().ok()?));
+        let read = newest.and_then(|value| Some((value.origin, number(&value)?)));
         // Else nobody vouches for it, or a late write of an earlier owner has put an old one back.
-        if let (Some(ValueOrigin::Lease { version, .. }), Some(number)) = (origin, number) {
+        if let Some((ValueOrigin::Lease { version, .. }, number)) = read {
             env.check.read_newest(me, (version, number), confirmed);
         }
     }

@@ -144,14 +144,18 @@ impl Program {
         self.of(area).sought = sought;
     }
 
+    fn named(&mut self, resource: Name) -> Option<&mut Use> {
+        self.uses.values_mut().find(|it| it.resource.is_some_and(|it| it.name == resource))
+    }
+
     pub(super) fn is_asked(&mut self, resource: Name, from: Owner) {
-        if let Some((_, it)) = self.uses.iter_mut().find(|(_, it)| it.resource.is_some_and(|it| it.name == resource)) {
+        if let Some(it) = self.named(resource) {
             it.asked = Some(from);
         }
     }
 
     pub(super) fn yields(&mut self, resource: Name) {
-        if let Some((_, it)) = self.uses.iter_mut().find(|(_, it)| it.resource.is_some_and(|it| it.name == resource)) {
+        if let Some(it) = self.named(resource) {
             it.yields = true;
         }
     }
@@ -178,8 +182,8 @@ impl Program {
     pub(super) fn answered(&mut self, command: CommandId) -> Option<Asked> {
         let asked = self.commands.remove(&command);
         match &asked {
-            Some(Asked::Operation(area, _) | Asked::Message(area, _)) => self.of(*area).busy = false,
-            Some(Asked::Creation) => self.of(Area::GUARD).busy = false,
+            Some(Asked::Operation(area, _) | Asked::Message(area, _)) => self.is_over(*area),
+            Some(Asked::Creation) => self.is_over(Area::GUARD),
             _ => {}
         }
         asked
@@ -311,7 +315,7 @@ impl Member {
             return;
         };
         if let (Some(name), Some(read), false) = (self.program.makes.take(), self.program.index.take(), held.lost) {
-            self.program.of(Area::GUARD).busy = true;
+            self.program.begins(Area::GUARD);
             let (guard, device_bytes) = ((Area::GUARD.resource(), held.version), env.device_bytes());
             let command = Command::Create { name, guard, index: *read, device_bytes };
             return self.ask(index, env, Asked::Creation, command);
