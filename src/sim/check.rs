@@ -39,6 +39,8 @@ pub(super) struct Checker {
     tenures: Vec<Option<Right<Tenure>>>,
     /// Of the lockspace that there is.
     nonce: u32,
+    /// When that was formatted to the end, where all records were of it.
+    complete: Option<Time>,
     /// The latest of each host id, and all there were.
     generations: BTreeMap<HostId, (u64, BTreeSet<u64>)>,
     /// The generation that the next one exceeds at least, of ids whose record was set back.
@@ -62,6 +64,7 @@ impl Checker {
             machines,
             tenures: vec![None; machines],
             nonce: NONCE,
+            complete: None,
             generations: BTreeMap::new(),
             put_back: BTreeMap::new(),
             jumped: BTreeSet::new(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::env::{Env, Event, Stalled};
 use super::host::{Answer, Completion, Signal, Starts, Tag};
-use super::storage::{Action, Area, Io, SECTOR, Sector, Storage, delta_at, is_of, nonce_of, readable};
+use super::storage::{Action, Area, Io, SECTOR, Sector, Storage, begun_record, delta_at, is_of, nonce_of, readable};
 use crate::format::DeltaRecord;
 use crate::protocol::declare::declared_by;
 use crate::protocol::procedure::{Window, Write};
@@ -265,16 +265,26 @@ impl Env {
         self.check.counters.late_landings += u64::from(late);
         if tag == Tag::Starting(Starts::Formats) {
             let in_time = self.local(host).since(started) <= self.options.timeouts.io();
+            let record = begun_record(offset, &bytes);
+            let formatting = record.as_ref().and_then(DeltaRecord::nonce);
             if !in_time
-                && let Some(after) =
-                    DeltaRecord::decode(&bytes, offset).ok().or_else(|| DeltaRecord::unfinished(&bytes, offset))
+                && let Some(after) = record
                 && let Ok(before) = DeltaRecord::decode(&self.storage.sector(disk, offset), offset)
                 && let Some(id) = HostId::new(before.owner_id).filter(|_| after.generation < before.generation)
             {
                 self.check.forgotten(id, after.generation);
             }
             self.lands(host, disk, offset, bytes, late);
-            return self.check.overwritten(host, offset, in_time, self.now);
+            if self.check.is_complete_since(self.machines[host].clock.world(started)) {
+                self.outlasts(formatting);
+            }
+            // Its operator sees that something is wrong.
+            let again = self.check.overwritten(host, offset, in_time, self.now) && !self.quiet;
+            if again && self.random.chance(self.options.faults.reformats) {
+                let later = self.random.span(Duration::ZERO, self.options.timeouts.io());
+                self.at(self.now + later, Event::Reformat);
+            }
+            return;
         }
         if tag.is_for_another()
             && let (Seen::Good(before), Seen::Good(after)) =

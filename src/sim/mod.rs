@@ -256,6 +256,8 @@ pub struct Faults {
     pub wipes_written: u64,
     /// How often the device is formatted again, while hosts are stopped, dead, or about to join.
     pub formats: u64,
+    /// Of 1000 late writes of a format that hit a host, after how many somebody formats the device again.
+    pub reformats: u64,
     /// Whether those sectors that rot are bad for good, and neither readable nor writable.
     pub bad_sector: bool,
     /// Bound on the rate error of clocks, in parts per million.
@@ -317,6 +319,7 @@ impl Options {
             wipes: 0,
             wipes_written: 0,
             formats: 0,
+            reformats: 0,
             bad_sector: rate(3) == 3,
             clock_ppm: rate(crate::timeouts::CLOCK_RATE_ERROR_PPM),
         };
@@ -460,7 +463,16 @@ impl Options {
             }
             Emphasis::Reformatted => {
                 let timeouts = tight([100, 60, 400, 50, 450]);
-                let faults = Faults { formats: 4, slow: 60, hung: 60, eio: 5, stall: 20, upset: upset * 6, ..rates };
+                let faults = Faults {
+                    formats: 4,
+                    reformats: 500,
+                    slow: 60,
+                    hung: 60,
+                    eio: 5,
+                    stall: 20,
+                    upset: upset * 6,
+                    ..rates
+                };
                 // The latest version may be lost with the leader and the block of its owner.
                 let rot = if random.chance(300) { 300 } else { 0 };
                 let faults = Faults { rot_leader: rot / 10, rot_killed: rot, rot_written: rot / 10, ..faults };

@@ -245,6 +245,11 @@ pub(super) fn nonce_of(offset: u64, bytes: &[u8]) -> Option<u32> {
     }
 }
 
+/// The host record in a sector, also one that a format has begun and not finished.
+pub(super) fn begun_record(offset: u64, bytes: &[u8]) -> Option<DeltaRecord> {
+    DeltaRecord::decode(bytes, offset).ok().or_else(|| DeltaRecord::unfinished(bytes, offset))
+}
+
 /// Whether the sector at `offset` is the record or a block of `host`.
 pub(super) fn is_of(host: HostId, offset: u64) -> bool {
     offset == Area::at(offset).map_or_else(|| delta_at(host), |area| area.block_at(host))

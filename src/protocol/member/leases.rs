@@ -261,7 +261,7 @@ impl Leases {
 
     /// What is known of a lease.
     pub(super) fn holding_at(&self, key: Key) -> Option<&Holding> {
-        self.holds.range(from(key)).next().map(|(_, hold)| &hold.holding)
+        self.find(key).map(|hold| &hold.holding)
     }
 
     /// Since when a lease is known to be lost alone, and why.
@@ -288,7 +288,7 @@ impl Leases {
 
     /// The version at which the lease began that is known by this one.
     pub fn began(&self, key: Key) -> Version {
-        self.holds.range(from(key)).next().map_or(key.1, |(_, hold)| hold.began)
+        self.find(key).map_or(key.1, |hold| hold.began)
     }
 
     /// The lease that began like this, as it is known now, if it is answered for.
@@ -317,8 +317,13 @@ impl Leases {
         untold.filter_map(tell).collect()
     }
 
+    /// Where the area was made again a later version may be that of a lease which began before.
+    fn find(&self, key: Key) -> Option<&Hold> {
+        self.holds.range(from(key)).map(|(_, hold)| hold).find(|hold| hold.began <= key.1)
+    }
+
     fn find_mut(&mut self, key: Key) -> Option<&mut Hold> {
-        self.holds.range_mut(from(key)).next().map(|(_, hold)| hold)
+        self.holds.range_mut(from(key)).map(|(_, hold)| hold).find(|hold| hold.began <= key.1)
     }
 }
 
@@ -348,4 +353,44 @@ impl Place {
 /// Where a lease stands among what is held.
 fn from((offset, version): Key) -> RangeInclusive<Key> {
     (offset, version)..=(offset, Version::new(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::format::Geometry;
+    use crate::protocol::resource::Subject;
+    use crate::timeouts::Profile;
+    use crate::types::{Generation, HostId};
+
+    const OFFSET: u64 = 3 << 20;
+
+    fn version(number: u64) -> Key {
+        (OFFSET, Version::new(number))
+    }
+
+    /// The area was wiped under a lease at version 8, and made again: what began at version 1 is not that one.
+    #[test]
+    fn a_lease_is_not_taken_for_one_that_began_at_a_later_version() {
+        let name = Name::resource("db").expect("short");
+        let owner = Owner { host: HostId::FIRST, generation: Generation::new(1).expect("not 0") };
+        let (geometry, timeouts) = (Geometry::default(), Profile::Fast.timeouts());
+        let subject = Subject { me: owner, geometry, lockspace: name, nonce: 1, resource: name, timeouts, disks: 1 };
+        let holding = |looked| Holding::new(&subject, Time::ZERO + looked, BTreeSet::new());
+        let [before, after] = [1, 2].map(std::time::Duration::from_secs);
+        let resource = Resource { name, offset: OFFSET };
+        let mut leases = Leases::default();
+        leases.hold(&resource, Version::new(8), Version::new(8), holding(before));
+        leases.hold(&resource, Version::new(1), Version::new(1), holding(after));
+        leases.hold_on(&resource, Version::new(1), Version::new(3), holding(after));
+        // Its holder does not know yet that it was converted.
+        assert_eq!(leases.looked(version(1)), Some(Time::ZERO + after));
+        assert_eq!(leases.began(version(3)), Version::new(1));
+        assert_eq!(leases.looked(version(8)), Some(Time::ZERO + before));
+        leases.let_go(version(3));
+        assert!(leases.holding_at(version(3)).is_none() && leases.holding(version(1)).is_none());
+        assert!(leases.holding_at(version(8)).is_some());
+    }
 }

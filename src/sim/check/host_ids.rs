@@ -36,9 +36,10 @@ impl Checker {
         self.tenures[host] = Some(Right { what: Tenure { id: me.host, nonce }, until });
     }
 
-    /// There is another lockspace: nobody holds an id of the former one.
-    pub(in crate::sim) fn replaced(&mut self, nonce: u32, now: Time) {
+    /// There is another lockspace: nobody holds an id of the former one. `all`: all records are of this one.
+    pub(in crate::sim) fn replaced(&mut self, nonce: u32, all: bool, now: Time) {
         self.nonce = nonce;
+        self.complete = Some(now).filter(|_| all);
         // Generations go on beyond all of these.
         self.put_back.clear();
         self.raced.clear();
@@ -46,6 +47,11 @@ impl Checker {
         if let Some(other) = self.tenures.iter().position(former) {
             self.fail(format!("S3: machine {other} holds an id of the lockspace that was formatted over"));
         }
+    }
+
+    /// Whether the lockspace that there is was complete after `started`, and all records were of it.
+    pub(in crate::sim) fn is_complete_since(&self, started: Time) -> bool {
+        self.complete.is_some_and(|complete| started < complete)
     }
 
     /// The latest generation that held a host id.
@@ -118,14 +124,15 @@ impl Checker {
         None
     }
 
-    /// A write of a format reaches the disk.
-    pub(in crate::sim) fn overwritten(&mut self, host: usize, offset: u64, in_time: bool, now: Time) {
-        let Some((other, tenure)) = self.hit(host, offset, now) else { return };
+    /// A write of a format reaches the disk. Whether it has hit a host.
+    pub(in crate::sim) fn overwritten(&mut self, host: usize, offset: u64, in_time: bool, now: Time) -> bool {
+        let Some((other, tenure)) = self.hit(host, offset, now) else { return false };
         self.counters.strangers += 1;
         // What takes longer is late for a host that joins meanwhile.
         if in_time {
             self.fail(format!("W: machine {host} formats a sector of id {}, which machine {other} holds", tenure.id));
         }
+        true
     }
 
     /// A late write of a format has put that generation over the record of a later one, which nobody sees any more. Its

@@ -64,6 +64,9 @@ impl Member {
         let me = self.machine.me();
         env.trace(|| format!("host {index}: {me} is answered {operated:?}"));
         let short = env.random.span(Duration::ZERO, env.options.rest);
+        if let Order::Release { held, .. } = order {
+            self.machine.let_go((area.offset(), *held));
+        }
         match operated {
             Operated::Over(over) => self.over(index, env, area, order, *over).unwrap_or(short),
             Operated::Lost(_) => {

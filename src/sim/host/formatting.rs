@@ -7,7 +7,7 @@ use super::{Answer, Completion, End, Host, Process, Signal, Tag, terms};
 use crate::protocol::catalog::Found;
 use crate::protocol::catalog::format::{Format, Plan};
 use crate::sim::env::Env;
-use crate::sim::storage::{Area, SECTOR, Sector, delta_at};
+use crate::sim::storage::{Area, SECTOR, Sector, begun_record, delta_at};
 
 impl Host {
     /// The next process of the machine formats the device.
@@ -66,14 +66,37 @@ fn found(sectors: &[Sector]) -> Option<Found> {
 }
 
 impl Env {
+    /// A write of a format has landed that began before the lockspace was complete. It alone does not do away with
+    /// that.
+    pub(in crate::sim) fn outlasts(&mut self, late: Option<u32>) {
+        let (nonce, sectors) = (self.storage.nonce, self.records());
+        // Others have hit it, too, or it is being replaced.
+        if late.is_none() || self.formattings(&sectors).any(|shown| shown != late && shown != Some(nonce)) {
+            return;
+        }
+        if found(&sectors).filter(|found| found.complete).is_none_or(|found| found.terms.nonce != nonce) {
+            self.check.fail(format!("W: a late write of a format does away with the lockspace {nonce:#x}"));
+        }
+    }
+
+    /// What the records show, also those that are not finished.
+    fn formattings(&self, records: &[Sector]) -> impl Iterator<Item = Option<u32>> {
+        self.known_ids().zip(records).map(|(id, sector)| begun_record(delta_at(id), sector)?.nonce())
+    }
+
+    fn records(&self) -> Vec<Sector> {
+        self.known_ids().map(|id| self.storage.sector(0, delta_at(id))).collect()
+    }
+
     /// A host record has changed: perhaps that was the last part of a format, and there is another lockspace now.
     pub(in crate::sim) fn look_for_lockspace(&mut self) {
-        let sectors: Vec<Sector> = self.known_ids().map(|id| self.storage.sector(0, delta_at(id))).collect();
+        let sectors = self.records();
         let nonce = found(&sectors).filter(|found| found.complete).map(|found| found.terms.nonce);
         let Some(nonce) = nonce.filter(|nonce| *nonce != self.storage.nonce) else { return };
         self.trace(|| format!("the lockspace is {nonce:#x} now"));
         self.storage.nonce = nonce;
-        self.check.replaced(nonce, self.now);
+        let all = self.formattings(&sectors).all(|shown| shown == Some(nonce));
+        self.check.replaced(nonce, all, self.now);
         for area in self.areas() {
             area.offsets(self.known_ids()).into_iter().for_each(|at| self.changed(at));
         }
