@@ -46,6 +46,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::DeclaredIsWatched, Emphasis::Declared),
     (Rule::GenerationsJump, Emphasis::Declared),
     (Rule::DeclarationEndsOne, Emphasis::FencedJoins),
+    (Rule::FailedJoinIsCounted, Emphasis::FencedJoins),
     (Rule::DeclaredHostIsCounted, Emphasis::FencedJoins),
     (Rule::MendedIsDeclared, Emphasis::Declared),
     (Rule::ResumeInTime, Emphasis::Restarts),

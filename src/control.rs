@@ -89,8 +89,9 @@ pub enum DeclareError {
 }
 
 impl Membership {
-    /// Declares a generation of another host dead: what it holds is free at once instead of after D. Its host id may be
-    /// taken again by a join that [names] it, after D; no other join takes it, also not on the same machine.
+    /// Declares a generation of another host dead: what it holds is free at once instead of after D, if it has renewed
+    /// its host id at least once; it does so right after the join. Its host id may be taken again by a join that
+    /// [names] it, after D; no other join takes it, also not on the same machine.
     ///
     /// **The caller vouches** that it was fenced by other means, such as a power cut or the removal of its reservation:
     /// that nothing which its leases protected acts any more, and that no write of it will reach the device. Where that

@@ -8,6 +8,7 @@
 //! - A host whose record changes while it is watched, for R + T of its own, was not fenced: it is left alone.
 //! - A write that lands late, over the record of a later generation, ends only the one that was named: who takes the id
 //!   then waits for D ([`delta`](super::delta)), and others judge by the exact generation.
+//! - What a join has left that was never renewed may be over a holder of the same generation: that is counted.
 //! - The write is justified by a read that started less than T before it.
 
 use std::time::Duration;
@@ -110,6 +111,8 @@ impl Declaration {
         let Terms { geometry, lockspace, nonce, timeouts } = self.terms;
         let none = DeltaRecord::free(geometry, lockspace, nonce, record.timeouts(timeouts.io())).extension;
         let declared_by = Some(self.by);
+        // It can't say whether it was renewed.
+        let none = none.map(|none| DeltaExtension { confirmed: true, ..none });
         let extension = record.extension.or(none);
         let extension = extension.map(|extension| DeltaExtension { session: 0, declared_by, ..extension });
         DeltaRecord { timestamp: 0, extension, ..record }
@@ -166,4 +169,14 @@ fn refuse(refusal: Refusal) -> Effect<Result<Declared, Refusal>> {
 /// By whose word `record` is free: the host that declared its holder dead, or that mended it as free.
 pub fn declared_by(record: &DeltaRecord) -> Option<HostId> {
     record.extension.as_ref()?.declared_by
+}
+
+/// Whether `record` shows that its generation is over: released, or by somebody's word. The word on what a join has
+/// left that was never renewed says nothing: it may have landed late, over a holder that has the same generation by
+/// chance.
+pub fn is_over(record: &DeltaRecord) -> bool {
+    let counts = |extension: &DeltaExtension| {
+        extension.declared_by.is_none() || extension.confirmed || !in_force!(FailedJoinIsCounted)
+    };
+    record.is_free() && record.extension.as_ref().is_none_or(counts)
 }

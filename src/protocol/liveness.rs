@@ -15,7 +15,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::declare::declared_by;
+use super::declare::{declared_by, is_over};
 use super::rules::in_force;
 use super::sightings::Sightings;
 use super::{Seen, Span};
@@ -199,7 +199,7 @@ impl Observer {
         let spans = self.spans_of(record);
         // Somebody's word is for one generation. One before it may live: a join that failed may have landed over it.
         let ends_all = declared_by(record).is_none() || !in_force!(DeclarationEndsOne);
-        if record.is_free() && (record.generation == asked || record.generation > asked && ends_all) {
+        if record.generation == asked && is_over(record) || record.generation > asked && record.is_free() && ends_all {
             return Verdict::Over;
         }
         if !in_force!(NoRemoteTime) && now.as_timestamp() > record.timestamp + spans.dead.as_secs() {
@@ -209,6 +209,8 @@ impl Observer {
             if !in_force!(ConfirmedByLaterRead) && now >= view.first_seen + stretched(spans.dead) {
                 return Verdict::Dead;
             }
+            // Whoever was hit may be slower.
+            let spans = if declared_by(record).is_some() { largest } else { spans };
             return counted(view.first_seen, view.confirmed, spans);
         }
         if record.generation > asked {
@@ -242,7 +244,7 @@ impl Observer {
         let record = self.record(owner.host).and_then(Seen::good);
         record.is_some_and(|record| match record.generation.cmp(&owner.generation.get()) {
             Ordering::Less => false,
-            Ordering::Equal => record.is_free(),
+            Ordering::Equal => is_over(record),
             Ordering::Greater => true,
         })
     }

@@ -198,7 +198,11 @@ impl Damaged {
             host_name: self.rest.as_ref().map_or(Name::EMPTY, |rest| rest.host_name),
             // When it was renewed last nobody knows, and nobody asks.
             timestamp: if free { 0 } else { 1 },
-            extension: never_held.extension.map(|extension| DeltaExtension { declared_by, ..extension }),
+            // The word is for whoever held the id.
+            extension: never_held.extension.map(|extension| {
+                let confirmed = declared_by.is_some();
+                DeltaExtension { declared_by, confirmed, ..extension }
+            }),
             ..never_held
         }
     }

@@ -218,6 +218,9 @@ mod switch {
         DeclarationNamesGeneration,
         /// A record that is free by somebody's word ends the generation that it shows, and none before it.
         DeclarationEndsOne,
+        /// A generation whose record was never renewed is counted, though it is free by somebody's word: a join that
+        /// failed may have landed over a holder of the same generation.
+        FailedJoinIsCounted,
         /// A host whose record is free by somebody's word is counted where its generation is not known.
         DeclaredHostIsCounted,
 

@@ -244,6 +244,8 @@ pub struct Faults {
     pub stale: u64,
     /// Of 1000 joins whose write lands on an id that another machine holds, how many machines are fenced for that.
     pub fences: u64,
+    /// Of 1000 joins, how many skip no generation: those that go on from one record may come to the same one.
+    pub alike: u64,
     /// Of 1000 scans of a host, before how many it declares one dead that was without power since.
     pub declares: u64,
     /// Of 1000 upsets, how many delete a resource with which nobody has anything to do.
@@ -313,6 +315,7 @@ impl Options {
             rot_record: 0,
             stale: 0,
             fences: 0,
+            alike: 0,
             declares: 0,
             deletes: 0,
             rot_deleted: 0,
@@ -418,10 +421,11 @@ impl Options {
                 let timeouts = tight([450, 60, 900, 1, 901]);
                 let faults = Faults { slow: 20, hung: 0, stall: 0, hung_joins: 500, fences: 900, ..rates };
                 let words = Faults { declares: 1_000, hung_words: 500, rot_killed: 700, upset: upset * 8, ..faults };
+                let faults = Faults { alike: 900, ..words };
                 let (scan, duration) = (Duration::from_millis(10), self.duration * 2);
                 let modes = Modes { shared: random.below(1_000), ..Modes::default() };
                 let times = Options { timeouts, slower: timeouts, scan, duration, ..self };
-                Options { hosts: 4, ids: 3, leaves: 200, lone_end: true, modes, faults: words, ..times }
+                Options { hosts: 4, ids: 3, leaves: 200, lone_end: true, modes, faults, ..times }
             }
             Emphasis::LostLeader => {
                 let faults = Faults { rot_leader: 30, slow: 60, hung: 15, upset: upset * 2, ..rates };

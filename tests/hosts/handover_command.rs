@@ -58,12 +58,10 @@ fn a_command_that_succeeds_hands_over_to_who_asks() {
     let second = asking(&scene, 3, "touch ran");
     let of_other = receiver(&scene, 4, "other", "echo $LEASEHOLD_RESOURCE", || asks(&scene, "other") == [4]);
     // Each by its name, where the source has read its record by then.
-    let told = |to: &str, resource: &str| {
-        let said = source.complained();
-        said.lines()
-            .any(|line| line.contains(to) && line.contains(&format!("asks to be handed {resource}, held at version 1")))
-    };
-    until("the source is told", || told("host 2 ", "db") && told("host 4 ", "other"));
+    let told = |to: &str, what: &str| source.complained().lines().any(|line| line.contains(to) && line.contains(what));
+    until("the source is told", || {
+        told("host 2 ", "asks to be handed db, held at version 1") && told("host 4 ", "asks to be handed other")
+    });
     let shown = scene.run(&["status", "disk", "--watch-for", "0s"]).expect(0, &[]).out;
     assert!(shown.contains("HANDOVER TO") && shown.contains("host 2 (host2) generation"), "{shown}");
     assert!(!scene.path("log").exists());

@@ -197,6 +197,36 @@ fn scenario_52_a_word_ends_one_generation() {
     }
 }
 
+/// A join that failed has landed over a holder that has the same generation by chance, and its machine was fenced. Rule
+/// `FailedJoinIsCounted`.
+#[test]
+fn scenario_52_a_word_does_not_end_what_a_join_left_that_was_never_renewed() {
+    let mut observer = Observer::new(timeouts());
+    observer.observe(id(B), at(start()), Some(start()), Seen::Good(record(owner(B, 7), timeouts())));
+    let landed = start() + timeouts().renewal();
+    let mut left = declared().0;
+    left.extension.as_mut().unwrap().confirmed = false;
+    observer.observe(id(B), at(landed), Some(landed), Seen::Good(left.clone()));
+    assert!(matches!(observer.judge(owner(B, 7), landed), Verdict::Active { dead_at: Some(_) }));
+    assert!(!observer.has_ended(owner(B, 7)));
+    let late = landed + stretched(timeouts().dead());
+    observer.observe(id(B), at(late), Some(late), Seen::Good(left));
+    assert_eq!(observer.judge(owner(B, 7), late), Verdict::Dead);
+}
+
+/// The record of a sanlock host does not say whether it was renewed: the word counts.
+#[test]
+fn a_word_ends_a_sanlock_host() {
+    let dead = DeltaRecord { extension: None, ..record(owner(B, 7), timeouts()) };
+    let mut declaration = Declaration::new(id(A), owner(B, 7), terms(), Some((dead.clone(), Time::ZERO)));
+    let Effect::Write(free, _) = declaration.step(Event::Read(at(start()), Seen::Good(dead))) else {
+        panic!("it was watched for long enough");
+    };
+    let mut observer = Observer::new(timeouts());
+    observer.observe(id(B), at(start()), Some(start()), Seen::Good(free));
+    assert_eq!(observer.judge(owner(B, 7), start()), Verdict::Over);
+}
+
 /// Generation 8 holds a lease, and its block is damaged. Rule `DeclaredHostIsCounted`.
 #[test]
 fn scenario_52_whoever_holds_the_id_is_counted_where_its_block_is_damaged() {

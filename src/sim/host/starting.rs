@@ -101,7 +101,11 @@ impl Host {
                 let bid = if vouches { bid.vouched() } else { bid };
                 let word = env.storage.delta(delta_at(id)).good().and_then(declared_by);
                 env.check.counters.vouched += u64::from(vouches && word.is_some());
-                let acquire = Acquire::new(bid, identity, terms, env.random.next()).by_boot_time();
+                let alike = env.options.faults.alike;
+                let alike = alike > 0 && env.random.chance(alike);
+                // The low bits say how much a join passes over.
+                let random = if alike { env.random.next() << 10 } else { env.random.next() };
+                let acquire = Acquire::new(bid, identity, terms, random).by_boot_time();
                 Way::Join(id, Box::new(acquire))
             }
         };
