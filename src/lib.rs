@@ -37,6 +37,7 @@
 //! Where to look: [`Lockspace`] opens a device, lists its hosts and resources, and [goes on](Lockspace::resume) with
 //! what a process held that was restarted; [`Watching`] goes on looking; [`Membership`] acquires and creates; [`Lease`]
 //! is what is held. [`Protected`] programs end when it does, and a [`Watchdog`] is for when nobody can end them.
+//! What went wrong has a kind, [`ErrorKind`], whichever call it was.
 //! [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk, [`protocol`] the pure state
 //! machines.
 
@@ -53,6 +54,7 @@ mod formatting;
 mod handover;
 mod index;
 mod join;
+mod kind;
 mod lease;
 mod lease_state;
 mod lockspace;
@@ -82,6 +84,7 @@ pub use error::{
 pub use formatting::{FormatOptions, format};
 pub use handover::{Handover, HandoverError, PrepareError};
 pub use join::{JoinOptions, Joining};
+pub use kind::ErrorKind;
 pub use lease::Lease;
 pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};

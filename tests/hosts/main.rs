@@ -33,6 +33,7 @@ mod handover;
 mod handover_command;
 #[cfg(feature = "cli")]
 mod identity;
+mod kinds;
 mod lifecycle;
 mod looks;
 #[cfg(feature = "cli")]

@@ -9,7 +9,7 @@ use leasehold::disk::Access;
 use leasehold::{DeclareError, Declared, Generation, HostId};
 
 use crate::args::host_id;
-use crate::failure::{DATA, Failure, HELD, IO, LOST, REFUSED, USAGE};
+use crate::failure::Failure;
 use crate::output::written;
 use crate::prepare::open;
 use crate::session::{Identity, Machine, with_membership};
@@ -60,15 +60,13 @@ pub(crate) fn declare_dead(args: &DeclareDeadArgs) -> Result<ExitCode, Failure> 
 
 impl From<DeclareError> for Failure {
     fn from(error: DeclareError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match &error {
-            DeclareError::Own { .. } | DeclareError::TooLarge { .. } => Failure::of(USAGE, &error),
-            DeclareError::Generation { .. } => Failure::of(REFUSED, &error).hint("`leasehold status` shows the hosts"),
-            DeclareError::Live { .. } => Failure::of(HELD, &error).hint("fence it first"),
-            DeclareError::Damaged(_) => Failure::of(DATA, &error).hint("`leasehold repair --host` mends it"),
-            DeclareError::Foreign { .. } => Failure::of(DATA, &error),
-            DeclareError::Unknown { .. } => Failure::of(IO, &error).hint("doing it again is safe"),
-            DeclareError::Lost(_) => Failure::of(LOST, &error),
-            _ => Failure::of(IO, &error),
+            DeclareError::Generation { .. } => failure.hint("`leasehold status` shows the hosts"),
+            DeclareError::Live { .. } => failure.hint("fence it first"),
+            DeclareError::Damaged(_) => failure.hint("`leasehold repair --host` mends it"),
+            DeclareError::Unknown { .. } => failure.hint("doing it again is safe"),
+            _ => failure,
         }
     }
 }

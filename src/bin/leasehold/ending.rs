@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::channel::{Answer, Asker, Holding};
 use crate::descendants::Outcome;
-use crate::failure::{Failure, HELD, IO, LOST, REFUSED};
+use crate::failure::{Failure, REFUSED};
 use crate::output::tell;
 
 /// A handover that another command has ordered: the command of this `run` was asked to end for it.
@@ -148,21 +148,17 @@ fn patience(timeouts: &Timeouts) -> Duration {
 }
 
 fn explain(error: &HandoverError) -> Failure {
+    let failure = Failure::of(error.kind(), error);
     match error {
-        HandoverError::NotAsked { .. } | HandoverError::TakenBack { .. } => Failure::of(HELD, error),
-        HandoverError::Shared { .. } => Failure::of(REFUSED, error),
-        HandoverError::Lost(_) => Failure::of(LOST, error),
         HandoverError::NotTakenBack { .. } | HandoverError::Passed { .. } => {
-            Failure::of(HELD, error).hint("nothing is held here any more")
+            failure.hint("nothing is held here any more")
         }
-        HandoverError::Unconfirmed { handover } | HandoverError::Disk { handover, .. } => {
-            Failure::of(IO, error).hint(format!(
-                "{} is or may become the owner of {}; if it is dead others can take over from it as ever",
-                handover.destination(),
-                handover.resource().name()
-            ))
-        }
-        _ => Failure::of(IO, error),
+        HandoverError::Unconfirmed { handover } | HandoverError::Disk { handover, .. } => failure.hint(format!(
+            "{} is or may become the owner of {}; if it is dead others can take over from it as ever",
+            handover.destination(),
+            handover.resource().name()
+        )),
+        _ => failure,
     }
 }
 

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt;
 
 use leasehold::{
-    AcquireError, ConvertError, CreateError, DiskError, FindError, FormatError, JoinError, LossReason, OpenError,
-    PrepareError, ReleaseError, RequestError, ValueError, WatchdogError, disk,
+    AcquireError, ConvertError, CreateError, DiskError, ErrorKind, FindError, FormatError, JoinError, LossReason,
+    OpenError, PrepareError, ReleaseError, RequestError, ValueError, WatchdogError, disk,
 };
 
 /// An argument is wrong.
@@ -34,13 +34,26 @@ pub(crate) struct Failure {
     hint: Option<String>,
 }
 
+/// The exit code of a command that failed so.
+const fn exit_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::InvalidArgument => USAGE,
+        ErrorKind::Corrupt => DATA,
+        ErrorKind::NotFound => NO_RESOURCE,
+        ErrorKind::Lost => LOST,
+        ErrorKind::Refused => REFUSED,
+        ErrorKind::Held | ErrorKind::TimedOut | ErrorKind::Cancelled => HELD,
+        _ => IO,
+    }
+}
+
 impl Failure {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Failure {
         Failure { code, message: message.into(), hint: None }
     }
 
-    /// With an error and all its sources.
-    pub(crate) fn of(code: u8, error: &dyn Error) -> Failure {
+    /// With an error of that kind, and all its sources.
+    pub(crate) fn of(kind: ErrorKind, error: &dyn Error) -> Failure {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {
@@ -51,7 +64,7 @@ impl Failure {
             }
             source = error.source();
         }
-        Failure::new(code, message)
+        Failure::new(exit_code(kind), message)
     }
 
     /// Says before it what it happened in.
@@ -97,7 +110,7 @@ impl fmt::Display for Failure {
 
 impl From<disk::OpenError> for Failure {
     fn from(error: disk::OpenError) -> Failure {
-        let failure = Failure::of(IO, &error);
+        let failure = Failure::of(error.kind(), &error);
         match error {
             disk::OpenError::NotFound { path } => {
                 failure.hint(format!("for a file: truncate -s 64M {}", path.display()))
@@ -112,50 +125,44 @@ impl From<disk::OpenError> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match &error {
-            OpenError::Disk(_) => Failure::of(IO, &error),
             OpenError::NotALockspace { device, .. } => {
-                Failure::of(DATA, &error).hint(format!("to make it one: leasehold format {device}"))
+                failure.hint(format!("to make it one: leasehold format {device}"))
             }
-            OpenError::Incomplete { device } => {
-                Failure::of(DATA, &error).hint(format!("do it again: leasehold format {device}"))
-            }
-            _ => Failure::of(DATA, &error),
+            OpenError::Incomplete { device } => failure.hint(format!("do it again: leasehold format {device}")),
+            _ => failure,
         }
     }
 }
 
 impl From<DiskError> for Failure {
     fn from(error: DiskError) -> Failure {
-        Failure::of(IO, &error)
+        Failure::of(error.kind(), &error)
     }
 }
 
 impl From<FormatError> for Failure {
     fn from(error: FormatError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match &error {
-            FormatError::Exists { .. } => {
-                Failure::of(REFUSED, &error).hint("--force overwrites it, if no host is live in it")
-            }
-            FormatError::InUse { .. } => Failure::of(REFUSED, &error).hint("stop that host first"),
-            FormatError::TooSmall { .. } => Failure::of(REFUSED, &error),
-            FormatError::Disk(_) | FormatError::Overtaken { .. } | FormatError::Slow { .. } => Failure::of(IO, &error),
-            _ => Failure::of(USAGE, &error),
+            FormatError::Exists { .. } => failure.hint("--force overwrites it, if no host is live in it"),
+            FormatError::InUse { .. } => failure.hint("stop that host first"),
+            _ => failure,
         }
     }
 }
 
 impl From<FindError> for Failure {
     fn from(error: FindError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match &error {
-            FindError::NotFound { name, known, .. } => {
-                Failure::of(NO_RESOURCE, &error).hint(similar(&name.to_string(), known))
+            FindError::NotFound { name, known, .. } => failure.hint(similar(&name.to_string(), known)),
+            FindError::NoIndex { .. } => {
+                failure.hint("name it with its offset: NAME@OFFSET; `leasehold status` lists what it finds")
             }
-            FindError::NoIndex { .. } => Failure::of(NO_RESOURCE, &error)
-                .hint("name it with its offset: NAME@OFFSET; `leasehold status` lists what it finds"),
-            FindError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
-            FindError::Disk(_) => Failure::of(IO, &error),
-            _ => Failure::of(USAGE, &error),
+            FindError::Damaged(_) => failure.hint(REPAIR),
+            _ => failure,
         }
     }
 }
@@ -180,157 +187,145 @@ fn similar(name: &str, known: &[leasehold::Name]) -> String {
 
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
-        match &error {
+        let failure = Failure::of(error.kind(), &error);
+        match error {
             JoinError::HeldHere { .. } | JoinError::Live { .. } => {
-                Failure::of(HELD, &error).hint("take another host id, or leave the choice to leasehold")
+                failure.hint("take another host id, or leave the choice to leasehold")
             }
-            JoinError::NotReleased { unidentified: Some(_), .. } => Failure::of(HELD, &error)
-                .hint("--machine or LEASEHOLD_MACHINE says which machine this is; or take another host id"),
-            JoinError::NotReleased { .. } => {
-                Failure::of(HELD, &error).hint(
-                    "take another host id; only that machine may take this one again, or who names it after `leasehold declare-dead`",
-                )
+            JoinError::NotReleased { unidentified: Some(_), .. } => {
+                failure.hint("--machine or LEASEHOLD_MACHINE says which machine this is; or take another host id")
             }
+            JoinError::NotReleased { .. } => failure.hint(
+                "take another host id; only that machine may take this one again, or who names it after `leasehold declare-dead`",
+            ),
             JoinError::Declared { .. } => {
-                Failure::of(HELD, &error).hint("--host-id takes it, and vouches that its earlier holders write nothing")
+                failure.hint("--host-id takes it, and vouches that its earlier holders write nothing")
             }
-            JoinError::NoneFree { .. } => Failure::of(HELD, &error)
-                .hint("--host-id takes one of a host that will not come back, after `leasehold declare-dead`"),
-            JoinError::Attempt { .. } | JoinError::Cancelled => Failure::of(HELD, &error),
-            JoinError::Damaged(_) => Failure::of(DATA, &error).hint(REPAIR),
-            JoinError::Foreign { .. } => Failure::of(DATA, &error),
-            JoinError::TooLarge { .. } | JoinError::Name(_) => Failure::of(USAGE, &error),
-            JoinError::Watchdog(error) => error.clone().into(),
-            _ => Failure::of(IO, &error),
+            JoinError::NoneFree { .. } => {
+                failure.hint("--host-id takes one of a host that will not come back, after `leasehold declare-dead`")
+            }
+            JoinError::Damaged(_) => failure.hint(REPAIR),
+            JoinError::Watchdog(error) => error.into(),
+            _ => failure,
         }
     }
 }
 
 impl From<WatchdogError> for Failure {
     fn from(error: WatchdogError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match &error {
-            WatchdogError::TooCoarse { .. } => Failure::of(USAGE, &error)
-                .hint("format the lockspace with a longer fence timeout, or take the watchdog `self`"),
-            WatchdogError::InUse { .. } => {
-                Failure::of(HELD, &error).hint("one process at a time can have it: wdmd and systemd may, too")
+            WatchdogError::TooCoarse { .. } => {
+                failure.hint("format the lockspace with a longer fence timeout, or take the watchdog `self`")
             }
-            WatchdogError::ResetPending { mark, .. } => Failure::of(REFUSED, &error).hint(format!(
+            WatchdogError::InUse { .. } => failure.hint("one process at a time can have it: wdmd and systemd may, too"),
+            WatchdogError::ResetPending { mark, .. } => failure.hint(format!(
                 "reset the machine; or, if it doesn't count and nothing of that process is left, remove {}",
                 mark.display()
             )),
-            WatchdogError::NoWayOut { .. } => Failure::of(REFUSED, &error).hint("load its module with nowayout=0"),
-            _ => Failure::of(IO, &error),
+            WatchdogError::NoWayOut { .. } => failure.hint("load its module with nowayout=0"),
+            _ => failure,
         }
     }
 }
 
 impl From<AcquireError> for Failure {
     fn from(error: AcquireError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match &error {
-            AcquireError::Held { holder, .. } => {
-                let failure = Failure::of(HELD, &error);
-                match holder.takeover_in {
-                    Some(span) => failure.hint(format!(
-                        "if that host shows no further life it can be taken over in {} ms; --wait waits for it",
-                        span.as_millis()
-                    )),
-                    None => failure.hint("--wait waits for it"),
-                }
+            AcquireError::Held { holder, .. } => match holder.takeover_in {
+                Some(span) => failure.hint(format!(
+                    "if that host shows no further life it can be taken over in {} ms; --wait waits for it",
+                    span.as_millis()
+                )),
+                None => failure.hint("--wait waits for it"),
+            },
+            AcquireError::Shared { .. } => failure.hint("--wait waits until none of them shares it"),
+            AcquireError::VersionChanged { .. } => failure.hint("it has had another owner since; nothing was written"),
+            AcquireError::NotHandedOver { .. } => failure.hint("`leasehold run` without --receive acquires it"),
+            AcquireError::NotForced { .. } => {
+                failure.hint("stop that host by other means, then `leasehold declare-dead` frees what it holds")
             }
-            AcquireError::Shared { .. } => Failure::of(HELD, &error).hint("--wait waits until none of them shares it"),
-            AcquireError::VersionChanged { .. } => {
-                Failure::of(HELD, &error).hint("it has had another owner since; nothing was written")
-            }
-            AcquireError::NotHandedOver { .. } => {
-                Failure::of(HELD, &error).hint("`leasehold run` without --receive acquires it")
-            }
-            AcquireError::NotForced { .. } => Failure::of(HELD, &error)
-                .hint("stop that host by other means, then `leasehold declare-dead` frees what it holds"),
-            AcquireError::WouldDeadlock { .. } | AcquireError::Overtaken { .. } => Failure::of(HELD, &error),
-            AcquireError::TimedOut { source: None, .. } => Failure::of(HELD, &error),
             AcquireError::BlockDamaged { .. } | AcquireError::Damaged(_) | AcquireError::Exhausted { .. } => {
-                Failure::of(DATA, &error).hint(REPAIR)
+                failure.hint(REPAIR)
             }
-            AcquireError::BlockChanged { .. } => Failure::of(DATA, &error),
-            AcquireError::Deleted { .. } | AcquireError::Foreign { .. } => Failure::of(NO_RESOURCE, &error),
-            AcquireError::AlreadyHeld { .. } | AcquireError::HostIdTooLarge { .. } => Failure::of(USAGE, &error),
-            AcquireError::Lost(_) => Failure::of(LOST, &error),
-            _ => Failure::of(IO, &error),
+            _ => failure,
         }
     }
 }
 
 impl From<ConvertError> for Failure {
     fn from(error: ConvertError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match error {
             ConvertError::NotAcquired(error) => error.into(),
             ConvertError::Lost(reason) => Failure::from(reason).within("the lease was lost"),
-            ConvertError::HandoverBegun { .. } => Failure::of(REFUSED, &error),
-            error => Failure::of(IO, &error).hint("doing it again is safe"),
+            ConvertError::ValueInFlight { .. } | ConvertError::Unknown { .. } => failure.hint("doing it again is safe"),
+            _ => failure,
         }
     }
 }
 
 impl From<PrepareError> for Failure {
     fn from(error: PrepareError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match error {
             PrepareError::NotAsked { .. } => {
-                Failure::of(HELD, &error).hint("`leasehold run --receive` asks, on that host; --wait waits for it")
+                failure.hint("`leasehold run --receive` asks, on that host; --wait waits for it")
             }
             PrepareError::Shared { .. } => {
-                Failure::of(REFUSED, &error).hint("`leasehold convert --to exclusive` has one host hold it alone")
+                failure.hint("`leasehold convert --to exclusive` has one host hold it alone")
             }
             PrepareError::Lost(reason) => Failure::from(reason).within("the lease was lost"),
-            error => Failure::of(IO, &error),
+            _ => failure,
         }
     }
 }
 
 impl From<CreateError> for Failure {
     fn from(error: CreateError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match error {
             CreateError::Guard(error) => Failure::from(error).within("the index is busy"),
-            CreateError::Index(error @ FindError::NoIndex { .. }) => Failure::of(REFUSED, &error)
-                .hint("sanlock makes one: sanlock client format -x LOCKSPACE:DEVICE:OFFSET, at the second area"),
+            CreateError::Index(FindError::NoIndex { .. }) => {
+                failure.hint("sanlock makes one: sanlock client format -x LOCKSPACE:DEVICE:OFFSET, at the second area")
+            }
             CreateError::Index(error) => error.into(),
-            CreateError::Disk(error) => error.into(),
-            CreateError::Lost(_) => Failure::of(LOST, &error),
-            error => Failure::of(REFUSED, &error),
+            _ => failure,
         }
     }
 }
 
 impl From<ReleaseError> for Failure {
     fn from(error: ReleaseError) -> Failure {
-        match &error {
-            ReleaseError::Lost(_) => Failure::of(LOST, &error),
-            _ => Failure::of(IO, &error),
-        }
+        Failure::of(error.kind(), &error)
     }
 }
 
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Failure {
-        match &error {
-            RequestError::HeldHere { .. } => Failure::of(HELD, &error),
-            RequestError::Damaged(_) => Failure::of(DATA, &error),
-            _ => Failure::of(IO, &error),
+        let failure = Failure::of(error.kind(), &error);
+        match error {
+            // Nothing is held that it would protect.
+            RequestError::Lost(_) => failure.with_code(IO),
+            _ => failure,
         }
     }
 }
 
 impl From<ValueError> for Failure {
     fn from(error: ValueError) -> Failure {
-        match &error {
-            ValueError::NoRoom { .. } | ValueError::TooLong { .. } => Failure::of(REFUSED, &error),
-            ValueError::Damaged(_) | ValueError::Overwritten { .. } => Failure::of(DATA, &error),
-            _ => Failure::of(IO, &error),
+        let failure = Failure::of(error.kind(), &error);
+        match error {
+            // Nothing is held any more that it would protect.
+            ValueError::Lost(_) => failure.with_code(IO),
+            _ => failure,
         }
     }
 }
 
 impl From<LossReason> for Failure {
     fn from(reason: LossReason) -> Failure {
-        Failure::of(LOST, &reason)
+        Failure::of(ErrorKind::Lost, &reason)
     }
 }

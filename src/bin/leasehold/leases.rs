@@ -12,7 +12,7 @@ use crate::args::Patience;
 use crate::channel::{Answer, Holding, Request};
 use crate::descendants::Outcome;
 use crate::ending::{self, Order};
-use crate::failure::{Failure, HELD, IO, REFUSED};
+use crate::failure::{Failure, IO, REFUSED};
 use crate::output::tell;
 
 /// How resources are to be held.
@@ -194,7 +194,7 @@ fn refused(error: AcquireError, how: How) -> Failure {
             Failure::from(reason).within("the membership was lost while acquiring").with_code(IO)
         }
         (error @ AcquireError::Held { .. }, How::Received) => {
-            Failure::of(HELD, &error).hint("without --wait it waits until that host hands it over")
+            Failure::of(error.kind(), &error).hint("without --wait it waits until that host hands it over")
         }
         (error, _) => error.into(),
     }

@@ -10,7 +10,7 @@ use leasehold::{Finding, HostId, Lockspace, Membership, RepairError, RepairOptio
 use serde_json::{Value, json};
 
 use crate::args::{Target, host_id};
-use crate::failure::{DATA, Failure, HELD, IO, LOST};
+use crate::failure::{DATA, Failure, IO};
 use crate::output::{tell, written};
 use crate::prepare::{index_patience, open};
 use crate::session::{Identity, Interrupted, Machine, with_membership};
@@ -189,24 +189,19 @@ impl Report {
 
 impl From<RepairError> for Failure {
     fn from(error: RepairError) -> Failure {
+        let failure = Failure::of(error.kind(), &error);
         match error {
-            RepairError::MayLive { gone_in, .. } => {
-                let failure = Failure::of(HELD, &error);
-                match gone_in {
-                    Some(span) => {
-                        failure.hint(format!("if it shows no life it counts as dead in {} ms", span.as_millis()))
-                    }
-                    None => failure,
-                }
+            RepairError::MayLive { gone_in: Some(span), .. } => {
+                failure.hint(format!("if it shows no life it counts as dead in {} ms", span.as_millis()))
             }
             RepairError::Acquire(error) => error.into(),
             RepairError::Own { .. } | RepairError::OtherHost { .. } => {
-                Failure::of(HELD, &error).hint("do it again: this host joins with another host id then")
+                failure.hint("do it again: this host joins with another host id then")
             }
-            RepairError::Damaged(_) => Failure::of(DATA, &error)
-                .hint("where an entry and its area are damaged: repair --resource NAME@OFFSET first"),
-            RepairError::Lost(_) => Failure::of(LOST, &error),
-            error => Failure::of(IO, &error),
+            RepairError::Damaged(_) => {
+                failure.hint("where an entry and its area are damaged: repair --resource NAME@OFFSET first")
+            }
+            _ => failure,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use leasehold::{HostId, HostInfo, Lockspace, Owner, Resource};
 
 use super::{Action, Answer, Connection, Request};
-use crate::failure::{DATA, Failure, HELD, REFUSED, REPAIR, USAGE};
+use crate::failure::{Failure, HELD, REFUSED, REPAIR, USAGE};
 
 /// Who holds a resource.
 pub(crate) struct Holders<'run> {
@@ -31,7 +31,7 @@ impl<'run> Holders<'run> {
         only: Option<HostId>,
     ) -> Result<Holders<'run>, Failure> {
         let info = lockspace.resource_info(&resource);
-        let ownership = info.ownership.map_err(|damage| Failure::of(DATA, &damage).hint(REPAIR))?;
+        let ownership = info.ownership.map_err(|damage| Failure::of(damage.kind(), &damage).hint(REPAIR))?;
         let hosts = lockspace.hosts(Duration::ZERO)?;
         // Who was killed still holds it; who has left, or joined anew, does not.
         let holds = |owner: &Owner| {
