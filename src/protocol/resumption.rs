@@ -226,7 +226,9 @@ impl Standing {
             (Some(version), false) => Standing::alone(me, view, version, listed),
             (claims, true) => {
                 let version = listed.filter(|(mode, _)| *mode == LeaseMode::Shared).map(|(_, version)| version);
-                match (claims.is_some() || waits, version) {
+                // A block that has the flag says that it is there to share, but for one that a ballot has begun in.
+                let begun = mine.is_some_and(|extension| !extension.shares);
+                match (claims.is_some() || waits || begun, version) {
                     // It shared before it began to change that, so its flag was looked after.
                     (true, version) => Standing::Upgrading(version.unwrap_or(own.instance)),
                     (false, Some(version)) if version == own.instance => Standing::Held(LeaseMode::Shared, version),

@@ -9,7 +9,7 @@ use leasehold::protocol::delta::{Identity, Loss, Tenure};
 use leasehold::protocol::liveness::Observer;
 use leasehold::protocol::record::{Effect, Event, RecordProcedure};
 use leasehold::protocol::resumption::{Refusal, Resume, Standing};
-use leasehold::protocol::{Seen, Span, Written};
+use leasehold::protocol::{Defect, Seen, Span, Written};
 use leasehold::{BootId, LeaseMode, MachineId, Owner, Time, Version};
 
 use crate::host_ids;
@@ -259,4 +259,16 @@ fn a_shared_lease_is_taken_up_when_it_is_known_that_its_flag_was_in_time() {
     assert_eq!(with(later, Some((LeaseMode::Exclusive, n))), unknown, "nor that it was changed to shared");
     let claims = Block { bal: 1, released: false, ..own.clone() };
     assert_eq!(standing(Seen::Good(leader), &claims, None), Standing::Upgrading(n));
+}
+
+/// Its block is at the version that it wants, of which it has not accepted anything. Another host's is damaged.
+#[test]
+fn a_shared_lease_is_taken_up_though_a_change_to_exclusive_was_cut_short_before_it_claimed_anything() {
+    let (me, n) = (owner(A, 3), Version::new(7));
+    let leader = Leader::new_free(Geometry::default(), name("ls"), NONCE, name("res"), 2_000, n);
+    let extension = Some(BlockExtension { generation: 3, ..BlockExtension::default() });
+    let own = Block { mbal: 1, instance: n.after(2), shared: Some(me.generation), extension, ..Block::default() };
+    let blocks = [(id(A), Seen::Good(own)), (id(B), Seen::Bad(Defect::Unreadable))];
+    let view = AreaView { leader: Seen::Good(leader), blocks: blocks.into() };
+    assert_eq!(found(me, &view, Some((LeaseMode::Shared, n))), Standing::Upgrading(n));
 }

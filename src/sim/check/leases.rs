@@ -223,6 +223,10 @@ impl Resource {
         let grew = until > right.until;
         right.until = until;
         match right.what.taken {
+            // Who took it shares it by now, and so does its owner, who may go on beside that one.
+            Some(told) if until > told.until && lease.mode == LeaseMode::Shared && others == 0 => {
+                right.what.taken = None;
+            }
             Some(told) if until > told.until => {
                 self.fail(format!("S1: machine {host} renews a lease beyond what was told of it"));
             }
