@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::disk::{BootClock, Disk, Lane};
+use crate::disk::{BootClock, Disk, Fault, Lane};
+use crate::engine::blank::{Something, first_thing};
 use crate::engine::hosts::Hosts;
 use crate::engine::io::Io;
 use crate::engine::procedure::Driver;
@@ -32,8 +33,9 @@ pub struct FormatOptions {
     pub area_size: Option<AreaSize>,
     /// How many entries the index has. `None`: 4096.
     pub max_resources: Option<u32>,
-    /// Overwrite a lockspace that is there, if no host is live in it. Takes the longest D of its hosts if any host id
-    /// in it was not released, as does formatting again what was not formatted to the end; else twice its I/O timeout.
+    /// Overwrite whatever is there; a lockspace only if no host is live in it. Takes the longest D of its hosts if any
+    /// host id in it was not released, as does formatting again what was not formatted to the end; else twice its I/O
+    /// timeout.
     pub force: bool,
 }
 
@@ -51,6 +53,10 @@ impl Default for FormatOptions {
 }
 
 /// Formats the device: a lockspace, an empty resource index, and the lease that guards it, three areas in all.
+///
+/// Without [`FormatOptions::force`] a device that is not blank is refused: as far as can be seen from its first
+/// mebibytes, the start of each area, and its last mebibyte. A block device that is mounted, swapped to, or part of an
+/// array or a volume is refused always; it is claimed against that until this returns.
 ///
 /// With [`FormatOptions::force`] a lockspace that is there is replaced. Its hosts are watched first, and the new one
 /// goes on from its generations and versions. What its hosts write later counts for nothing.
@@ -72,6 +78,16 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     if len < needed {
         return Err(FormatError::TooSmall { device, len, needed });
     }
+    let _claim = disk.claim().map_err(|fault| match fault {
+        Fault::InUse => FormatError::Busy { device: device.clone() },
+        source => FormatError::Claim { device: device.clone(), source },
+    })?;
+    if !options.force
+        && !has_lockspace(&disk)?
+        && let Some(Something { offset, what }) = first_thing(&io, needed)?
+    {
+        return Err(FormatError::NotBlank { device, offset, what });
+    }
     let plan = Plan {
         terms: Terms { geometry, lockspace: name, nonce: rand::random(), timeouts: options.timeouts },
         index: Some(IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace: name }),
@@ -90,6 +106,15 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
         OpenError::Disk(error) => error.into(),
         other => FormatError::Geometry(format!("what was written to {device} does not read back: {other}")),
     })
+}
+
+/// Whether there is a lockspace, finished or not: what becomes of that the format itself decides.
+fn has_lockspace(disk: &Arc<dyn Disk>) -> Result<bool, DiskError> {
+    match Lockspace::open(disk.clone()) {
+        Ok(_) | Err(OpenError::Incomplete { .. } | OpenError::SectorSize { .. }) => Ok(true),
+        Err(OpenError::Disk(error)) => Err(error),
+        Err(_) => Ok(false),
+    }
 }
 
 fn explain(io: &Io, refusal: Refusal, trouble: Option<DiskError>) -> FormatError {

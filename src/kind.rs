@@ -106,11 +106,15 @@ kinds! {
 
     // Lockspaces and resources.
     FormatError: error => match error {
-        FormatError::Exists { .. } | FormatError::InUse { .. } | FormatError::TooSmall { .. } => Refused,
+        FormatError::Exists { .. }
+        | FormatError::NotBlank { .. }
+        | FormatError::Busy { .. }
+        | FormatError::InUse { .. }
+        | FormatError::TooSmall { .. } => Refused,
         FormatError::Geometry(_) | FormatError::MaxResources { .. } => InvalidArgument,
         FormatError::Timeouts(error) => error.kind(),
         FormatError::Name(error) => error.kind(),
-        FormatError::Overtaken { .. } | FormatError::Slow { .. } | FormatError::Disk(_) => Io,
+        FormatError::Claim { .. } | FormatError::Overtaken { .. } | FormatError::Slow { .. } | FormatError::Disk(_) => Io,
     };
     OpenError: error => match error {
         OpenError::NotALockspace { .. }

@@ -106,7 +106,8 @@ impl Lockspace {
                 Err(reason) => reason,
                 Ok(record) => Corrupt::OwnerId { found: record.owner_id },
             };
-            return Err(OpenError::NotALockspace { device, reason });
+            let blank = bytes.iter().all(|byte| *byte == 0);
+            return Err(OpenError::NotALockspace { device, reason, blank });
         };
         if !complete {
             return Err(OpenError::Incomplete { device });

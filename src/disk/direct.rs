@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::pool::{Buffer, Job, Pool, Refused};
-use super::{Disk, Fault, LockOutcome, Op, Process, Reply, Request};
+use super::{Claim, Disk, Fault, LockOutcome, Op, Process, Reply, Request};
 use crate::format::SectorSize;
 
 /// The most bytes moved by one system call: bounds what a worker's buffer keeps.
@@ -181,6 +181,10 @@ impl Disk for DirectDisk {
     fn unlock(&self, offset: u64, len: u64) -> Result<(), Fault> {
         self.medium.fcntl_lock(libc::F_UNLCK, offset, len).map(|_| ())
     }
+
+    fn claim(&self) -> Result<Claim, Fault> {
+        self.medium.claim()
+    }
 }
 
 impl Drop for DirectDisk {
@@ -285,6 +289,27 @@ impl Medium {
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(LockOutcome::HeldByAnother),
             Err(Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => Ok(LockOutcome::Unsupported),
             Err(errno) => Err(Fault::os("locking", errno)),
+        }
+    }
+
+    /// Opens a block device once more, exclusively.
+    fn claim(&self) -> Result<Claim, Fault> {
+        if self.process.is_parent() {
+            return Err(Fault::Forked);
+        }
+        if self.sector_size.is_none() {
+            return Ok(Claim::default());
+        }
+        let os = |errno: Errno| match errno {
+            Errno::BUSY => Fault::InUse,
+            errno => Fault::os("claiming", errno),
+        };
+        let flags = OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let claimed = retry_on_intr(|| rustix::fs::open(&self.path, flags, Mode::empty())).map_err(os)?;
+        let device = |file: &OwnedFd| rustix::fs::fstat(file).map(|stat| stat.st_rdev).map_err(os);
+        match device(&claimed)? == device(&self.file)? {
+            true => Ok(Claim { _held: Some(claimed) }),
+            false => Err(Fault::Gone),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Disk, Fault, LockOutcome, Reply, Request, channel_with};
+use super::{Claim, Disk, Fault, LockOutcome, Reply, Request, channel_with};
 use crate::format::SectorSize;
 
 /// What becomes of a request to a [`FaultDisk`].
@@ -155,6 +155,10 @@ impl Disk for FaultDisk {
 
     fn unlock(&self, offset: u64, len: u64) -> Result<(), Fault> {
         self.disk.unlock(offset, len)
+    }
+
+    fn claim(&self) -> Result<Claim, Fault> {
+        self.disk.claim()
     }
 }
 

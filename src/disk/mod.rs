@@ -22,6 +22,7 @@ mod reply;
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::format::SectorSize;
@@ -78,11 +79,29 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// [`Fault::ReadOnly`] when the disk is open for reading only, [`Fault::Os`] for what the system reports.
     fn lock(&self, offset: u64, len: u64) -> Result<LockOutcome, Fault>;
 
+    /// Claims the medium against whatever on this machine would have it for itself: until the claim is dropped nothing
+    /// mounts it, swaps to it, or makes it part of an array or a volume. It keeps no other host and no reader away.
+    /// Where the system knows no such claims, as for regular files and memory, there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Fault::InUse`] when something has it, [`Fault::Os`] for what the system reports.
+    fn claim(&self) -> Result<Claim, Fault> {
+        Ok(Claim::default())
+    }
+
     /// Gives up the lock on a range, or on a part of one. A range that is not locked is no error.
     ///
     /// # Errors
     /// As for [`Disk::lock`].
     fn unlock(&self, offset: u64, len: u64) -> Result<(), Fault>;
+}
+
+/// What [`Disk::claim`] has claimed, for as long as it is kept.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Claim {
+    /// A description of a block device that was opened exclusively.
+    _held: Option<OwnedFd>,
 }
 
 /// One read or write.
@@ -217,6 +236,10 @@ pub enum Fault {
     /// open the path find another file or none. Nothing was done.
     #[error("it was deleted, or another file has taken its place")]
     Gone,
+    /// Something on this machine has the device for itself: it is mounted, swapped to, or part of an array or a volume.
+    /// Nothing was done.
+    #[error("it is in use on this machine: mounted, swapped to, or part of an array or a volume")]
+    InUse,
     /// This process was forked from the one that opened the disk. Nothing was done.
     #[error("this process was forked from the one that opened the disk")]
     Forked,

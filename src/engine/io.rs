@@ -123,6 +123,38 @@ impl Io {
         }
     }
 
+    /// Reads at several places at once: at each so many bytes. Nothing comes of what can't be read.
+    ///
+    /// # Errors
+    /// When not all has ended in time.
+    pub(crate) fn read_at_once(
+        &self,
+        lane: Lane,
+        places: &[(u64, usize)],
+        timeout: Duration,
+    ) -> Result<Vec<Vec<u8>>, DiskError> {
+        let started = self.now();
+        let mut reads = Vec::new();
+        for (offset, len) in places.iter().copied() {
+            self.own(offset, len, false)?;
+            let (reply, pending) = channel();
+            self.disk.submit(Request { offset, lane, op: Op::Read { len } }, reply);
+            reads.push((offset, len, pending));
+        }
+        let read = |(offset, len, pending): (u64, usize, Pending)| {
+            let left = timeout.saturating_sub(self.now().since(started));
+            match pending.wait(left) {
+                Some(Ok(bytes)) => Ok(bytes),
+                Some(Err(fault)) => match self.error(offset, len, false, fault.into()) {
+                    error if error.is_of_medium() => Ok(Vec::new()),
+                    error => Err(error),
+                },
+                None => Err(self.error(offset, len, false, DiskCause::TimedOut(timeout))),
+            }
+        };
+        reads.into_iter().map(read).collect()
+    }
+
     /// Reads whole sectors. One read that takes too long is followed by another: a disk, or this machine, may stall for
     /// a moment. When the disk can't read all of them, each is read alone: one that can't be read doesn't keep the
     /// others from being seen.

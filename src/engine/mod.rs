@@ -21,6 +21,7 @@
 //! the disk's own threads. Callers wait for an answer.
 
 pub(crate) mod areas;
+pub(crate) mod blank;
 pub(crate) mod calls;
 mod carrier;
 mod control;

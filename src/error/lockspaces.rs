@@ -1,6 +1,7 @@
 //! Formatting and opening a lockspace, finding and creating resources.
 
 use super::{AcquireError, Damage, DiskError, LossReason};
+use crate::disk::Fault;
 use crate::format::Corrupt;
 use crate::timeouts::TimeoutsError;
 use crate::types::{HostId, Name, NameError};
@@ -16,6 +17,33 @@ pub enum FormatError {
         device: String,
         /// The name of the lockspace that is there.
         lockspace: Name,
+    },
+    /// There is something on the device that is no lockspace, and overwriting it was not asked for. Nothing was
+    /// written.
+    #[error("{device} is not blank: there is {} at offset {offset}", what.unwrap_or("something"))]
+    NotBlank {
+        /// Path of the device.
+        device: String,
+        /// Where the first byte stands that is not zero, of those that were looked at.
+        offset: u64,
+        /// What it is, if it is known: what is left of a lockspace, or a lease.
+        what: Option<&'static str>,
+    },
+    /// Something on this machine has the device for itself: it is mounted, swapped to, or part of an array or a volume.
+    /// Nothing was written, also where overwriting was asked for.
+    #[error("{device} is in use on this machine: mounted, swapped to, or part of an array or a volume")]
+    Busy {
+        /// Path of the device.
+        device: String,
+    },
+    /// The system refused to say whether the device is in use on this machine. Nothing was written.
+    #[error("{device} can't be claimed")]
+    Claim {
+        /// Path of the device.
+        device: String,
+        /// Why.
+        #[source]
+        source: Fault,
     },
     /// A host uses the lockspace that is there. Nothing was written.
     #[error("host {host} ({name}) is live in the lockspace on {device}")]
@@ -87,6 +115,8 @@ pub enum OpenError {
         /// What is wrong with its first sector.
         #[source]
         reason: Corrupt,
+        /// Whether all that was read of it is zero: what there is elsewhere is not known.
+        blank: bool,
     },
     /// Formatting was begun and not completed.
     #[error("the lockspace on {device} was not completely formatted")]

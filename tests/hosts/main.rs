@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod blank;
 #[cfg(feature = "cli")]
 mod channel;
 #[cfg(feature = "cli")]

@@ -2,11 +2,14 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 
 use leasehold::{
     AcquireError, ConvertError, CreateError, DiskError, ErrorKind, FindError, FormatError, JoinError, LossReason,
     OpenError, PrepareError, ReleaseError, RequestError, ValueError, WatchdogError, disk,
 };
+
+use crate::prober::held_by;
 
 /// An argument is wrong.
 pub(crate) const USAGE: u8 = 64;
@@ -112,6 +115,9 @@ impl From<disk::OpenError> for Failure {
     fn from(error: disk::OpenError) -> Failure {
         let failure = Failure::of(error.kind(), &error);
         match error {
+            disk::OpenError::NotFound { path } if path.starts_with("/dev") => {
+                failure.hint("is the device there, and is its volume active?")
+            }
             disk::OpenError::NotFound { path } => {
                 failure.hint(format!("for a file: truncate -s 64M {}", path.display()))
             }
@@ -127,9 +133,13 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let failure = Failure::of(error.kind(), &error);
         match &error {
-            OpenError::NotALockspace { device, .. } => {
+            OpenError::NotALockspace { device, blank: true, .. } => {
                 failure.hint(format!("to make it one: leasehold format {device}"))
             }
+            OpenError::NotALockspace { device, .. } => match held_by(Path::new(device)) {
+                Some(what) => failure.hint(format!("it holds {what}")),
+                None => failure.hint("it is not blank either: is it the right device?"),
+            },
             OpenError::Incomplete { device } => failure.hint(format!("do it again: leasehold format {device}")),
             _ => failure,
         }
@@ -147,6 +157,11 @@ impl From<FormatError> for Failure {
         let failure = Failure::of(error.kind(), &error);
         match &error {
             FormatError::Exists { .. } => failure.hint("--force overwrites it, if no host is live in it"),
+            FormatError::NotBlank { device, .. } => {
+                let what = held_by(Path::new(device)).map_or_else(String::new, |what| format!("it holds {what}; "));
+                failure.hint(format!("{what}is it the right device? --force overwrites it"))
+            }
+            FormatError::Busy { .. } => failure.hint("nothing overwrites it before that has given it up"),
             FormatError::InUse { .. } => failure.hint("stop that host first"),
             _ => failure,
         }

@@ -21,7 +21,9 @@ Examples:
   truncate -s 64M test.img && leasehold format test.img --lockspace test
   leasehold format /dev/vg/leases --profile sanlock --io-timeout 5s
 
-Refuses (exit code 73) to overwrite a lockspace without --force, and with it while a host is live in it. With \
+Refuses (exit code 73) to overwrite anything without --force: a lockspace, leases, a file system, whatever is not \
+zero at the start of the device, at the start of an area, or at its end. With it, a lockspace in which a host is live, \
+and a device that is mounted, swapped to, or part of an array or a volume, are refused still. With \
 --force it watches the hosts that did not leave for as long as it takes to be sure that they are dead.")]
 pub(crate) struct FormatArgs {
     /// Block device or regular file; it must exist
@@ -44,7 +46,7 @@ pub(crate) struct FormatArgs {
     /// How many resources the index has room for
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub(crate) max_resources: u32,
-    /// Overwrite a lockspace that is there
+    /// Overwrite what is there
     #[arg(long)]
     pub(crate) force: bool,
 }

@@ -21,6 +21,7 @@ mod look;
 mod output;
 mod picture;
 mod prepare;
+mod prober;
 mod repair;
 mod request;
 mod run;

@@ -1,0 +1,67 @@
+//! Whether a device is blank, as far as that can be seen without reading all of it.
+
+use std::time::Duration;
+
+use super::io::Io;
+use crate::disk::Lane;
+use crate::error::DiskError;
+use crate::format::{DeltaRecord, IndexHeader, Leader, SectorSize};
+use crate::protocol::catalog::format::LARGEST_AREA;
+
+/// How long a read may take: nothing has a deadline here.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What is read at once, and the smallest area: at each multiple of it a resource may begin. What is left of partition
+/// tables, arrays and pools at the end of a device is in the last one.
+const PIECE: u64 = 1 << 20;
+/// How many of these are looked at.
+const PIECES: u64 = 1 << 16;
+/// How many reads wait for the device at once.
+const AT_ONCE: usize = 32;
+/// A sector of any device.
+const SECTOR: u64 = SectorSize::B4096.bytes() as u64;
+
+/// Something on a device.
+pub(crate) struct Something {
+    /// Where its first byte stands that is not zero.
+    pub(crate) offset: u64,
+    /// What it is, where that is one of ours or of sanlock's.
+    pub(crate) what: Option<&'static str>,
+}
+
+/// The first thing that stands on the device: in its first bytes, `written` of them at least, at the start of any area,
+/// or at its end. What can't be read is nothing.
+pub(crate) fn first_thing(io: &Io, written: u64) -> Result<Option<Something>, DiskError> {
+    let len = io.disk().len() / SECTOR * SECTOR;
+    let start = written.max(LARGEST_AREA).next_multiple_of(PIECE).min(len);
+    let starts = (0..start).step_by(PIECE as usize).map(|offset| (offset, PIECE.min(start - offset)));
+    let heads = (start..len).step_by(PIECE as usize).take(PIECES as usize).map(|offset| (offset, SECTOR));
+    let tail = len.saturating_sub(PIECE).max(start);
+    let mut reads = starts.chain(heads).chain((tail < len).then_some((tail, len - tail)));
+    loop {
+        let some: Vec<(u64, usize)> = reads.by_ref().take(AT_ONCE).map(|(at, bytes)| (at, bytes as usize)).collect();
+        if some.is_empty() {
+            return Ok(None);
+        }
+        for ((at, _), bytes) in some.iter().zip(io.read_at_once(Lane::General, &some, PATIENCE)?) {
+            if let Some(first) = bytes.iter().position(|byte| *byte != 0) {
+                let sector = first / SECTOR as usize * SECTOR as usize;
+                return Ok(Some(Something {
+                    offset: at + first as u64,
+                    what: known(&bytes[sector..], at + sector as u64),
+                }));
+            }
+        }
+    }
+}
+
+/// What begins with `bytes`, which stand at byte `at` of the device.
+fn known(bytes: &[u8], at: u64) -> Option<&'static str> {
+    let sizes = [SectorSize::B512, SectorSize::B4096];
+    let mut sectors = sizes.into_iter().filter_map(|size| bytes.get(..size.bytes()));
+    sectors.find_map(|sector| {
+        let leader = Leader::decode(sector, at).is_ok().then_some("the lease of a resource");
+        let index = || IndexHeader::decode(sector, at).is_ok().then_some("the index of a lockspace");
+        let record = || DeltaRecord::decode(sector, at).is_ok().then_some("a lockspace");
+        leader.or_else(index).or_else(record)
+    })
+}

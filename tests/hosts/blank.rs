@@ -1,0 +1,160 @@
+//! A device is formatted only where nothing is destroyed by it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use leasehold::disk::{Access, DirectDisk, Disk, MemoryDisk};
+use leasehold::{ErrorKind, FormatError, FormatOptions, format};
+
+use crate::common::devices::{Loop, file, run, text};
+use crate::common::memory::{steady, with_resource};
+
+const MIB: usize = 1 << 20;
+const LEN: usize = 40 * MIB;
+
+/// The offset and the name that the refusal says of a device with these bytes, which are not changed.
+#[track_caller]
+fn refused(bytes: Vec<u8>) -> (u64, Option<&'static str>) {
+    let disk = MemoryDisk::with_bytes(bytes.clone(), None);
+    let refusal = format(Arc::new(disk.reopen()), &FormatOptions::default()).unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Refused);
+    assert!(disk.bytes() == bytes, "it was written to");
+    let FormatError::NotBlank { offset, what, .. } = refusal else { panic!("{refusal:?}") };
+    let force = FormatOptions { force: true, ..FormatOptions::default() };
+    format(Arc::new(disk), &force).unwrap();
+    (offset, what)
+}
+
+/// What each writes where, by its own description.
+#[test]
+fn what_holds_something_else_is_not_formatted() {
+    let signs: [(&str, usize, &[u8]); 12] = [
+        ("ext4", 0x438, &[0x53, 0xef]),
+        ("xfs", 0, b"XFSB"),
+        ("btrfs", 0x1_0040, b"_BHRfS_M"),
+        ("swap", 4086, b"SWAPSPACE2"),
+        ("GPT", 512, b"EFI PART"),
+        ("what is left of a GPT at the end", LEN - 512, b"EFI PART"),
+        ("MBR", 510, &[0x55, 0xaa]),
+        ("an LVM volume", 512, b"LABELONE"),
+        ("LUKS", 0, b"LUKS\xba\xbe"),
+        ("an array of md at the start", 4096, &[0xfc, 0x4e, 0x2b, 0xa9]),
+        ("an array of md at the end", LEN - 8192, &[0xfc, 0x4e, 0x2b, 0xa9]),
+        ("zfs", 0x2_1000, &[0x0c, 0xb1, 0xba, 0x00]),
+    ];
+    for (name, at, sign) in signs {
+        let mut bytes = vec![0; LEN];
+        bytes[at..at + sign.len()].copy_from_slice(sign);
+        assert_eq!(refused(bytes), (at as u64, None), "{name}");
+    }
+    assert_eq!(refused(vec![7; LEN]), (0, None), "random data");
+}
+
+/// As `sanlock` leaves leases on devices without a lockspace, or where that was wiped.
+#[test]
+fn what_is_left_of_a_lockspace_is_not_formatted() {
+    let (disk, demo) = with_resource(steady());
+    let mut bytes = disk.bytes();
+    bytes.resize(LEN, 0);
+    bytes[..MIB].fill(0);
+    assert_eq!(refused(bytes.clone()), (MIB as u64, Some("the index of a lockspace")));
+    bytes[MIB..2 * MIB].fill(0);
+    assert_eq!(refused(bytes.clone()), (2 * MIB as u64, Some("the lease of a resource")));
+    bytes[2 * MIB..3 * MIB].fill(0);
+    assert_eq!(refused(bytes.clone()), (demo.offset(), Some("the lease of a resource")));
+    // One that says it stands elsewhere is no lease, but it is something.
+    let area = bytes[demo.offset() as usize..][..MIB].to_vec();
+    bytes.fill(0);
+    bytes[30 * MIB..31 * MIB].copy_from_slice(&area);
+    assert_eq!(refused(bytes), (30 * MIB as u64, None));
+}
+
+#[track_caller]
+fn is_busy(node: &Path) {
+    for force in [false, true] {
+        let disk = Arc::new(DirectDisk::open(node, Access::ReadWrite).unwrap());
+        let refusal = format(disk, &FormatOptions { force, ..FormatOptions::default() }).unwrap_err();
+        assert!(matches!(refusal, FormatError::Busy { .. }), "force {force}: {refusal:?}");
+        assert_eq!(refusal.kind(), ErrorKind::Refused);
+    }
+}
+
+#[test]
+fn a_device_that_is_mounted_is_not_formatted() {
+    let (folder, image) = file(64 << 20);
+    let node = Loop::new(&image, &[]);
+    run("mkfs.ext4", &["-q", text(&node.0)]);
+    let point = folder.path().join("mounted");
+    fs::create_dir(&point).unwrap();
+    run("mount", &[text(&node.0), text(&point)]);
+    fs::write(point.join("kept"), "kept").unwrap();
+    is_busy(&node.0);
+    run("umount", &[text(&point)]);
+    run("mount", &[text(&node.0), text(&point)]);
+    assert_eq!(fs::read_to_string(point.join("kept")).unwrap(), "kept");
+    run("umount", &[text(&point)]);
+    let disk = || Arc::new(DirectDisk::open(&node.0, Access::ReadWrite).unwrap());
+    let refusal = format(disk(), &FormatOptions::default()).unwrap_err();
+    assert!(matches!(refusal, FormatError::NotBlank { .. }), "{refusal:?}");
+    // It is claimed no longer than it takes.
+    let lockspace = format(disk(), &FormatOptions { force: true, ..FormatOptions::default() }).unwrap();
+    disk().claim().unwrap();
+    drop(lockspace);
+}
+
+#[test]
+fn a_device_that_is_swapped_to_is_not_formatted() {
+    let (_folder, image) = file(64 << 20);
+    let node = Loop::new(&image, &[]);
+    run("mkswap", &[text(&node.0)]);
+    run("swapon", &[text(&node.0)]);
+    let outcome = std::panic::catch_unwind(|| is_busy(&node.0));
+    run("swapoff", &[text(&node.0)]);
+    outcome.unwrap();
+}
+
+#[cfg(feature = "cli")]
+mod command {
+    use std::fs;
+
+    use crate::common::devices::{Loop, file, run, text};
+    use crate::common::scene::Scene;
+
+    #[test]
+    fn format_says_what_it_would_destroy() {
+        let scene = Scene::formatted(crate::common::memory::steady());
+        scene.file("image", 64 << 20);
+        run("mkfs.ext4", &["-q", "-L", "data", text(&scene.path("image"))]);
+        let before = fs::read(scene.path("image")).unwrap();
+        scene
+            .run(&["format", "image"])
+            .expect(73, &["not blank", "a file system, ext4 (data)", "--force overwrites it"]);
+        // Whoever looks at it is not told to format it.
+        let looked = scene.run(&["status", "image"]).expect(65, &["holds no lockspace", "a file system, ext4 (data)"]);
+        assert!(!looked.err.contains("leasehold format"), "{}", looked.err);
+        assert!(fs::read(scene.path("image")).unwrap() == before);
+        scene.file("blank", 64 << 20);
+        scene.run(&["status", "blank"]).expect(65, &["to make it one: leasehold format blank"]);
+        scene.run(&["format", "disk"]).expect(73, &["already holds the lockspace"]);
+        scene.run(&["format", "image", "--force"]).expect(0, &[]);
+        scene.run(&["status", "image"]).expect(0, &[]);
+        let missing = scene.run(&["status", "/dev/no/such/device"]).expect(74, &["is its volume active"]);
+        assert!(!missing.err.contains("truncate"), "{}", missing.err);
+    }
+
+    #[test]
+    fn format_refuses_what_is_mounted_with_force_too() {
+        let (folder, image) = file(64 << 20);
+        let node = Loop::new(&image, &[]);
+        run("mkfs.ext4", &["-q", text(&node.0)]);
+        let point = folder.path().join("mounted");
+        fs::create_dir(&point).unwrap();
+        run("mount", &[text(&node.0), text(&point)]);
+        let scene = Scene::formatted(crate::common::memory::steady());
+        for force in [&[][..], &["--force"]] {
+            scene.run(&[&["format", text(&node.0)], force].concat()).expect(73, &["in use on this machine"]);
+        }
+        run("umount", &[text(&point)]);
+    }
+}
