@@ -73,7 +73,8 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     if max_resources == 0 || max_resources > max {
         return Err(FormatError::MaxResources { asked: max_resources, max });
     }
-    let needed = FIXED_AREAS * geometry.area_bytes();
+    // With one resource: without any it is of no use.
+    let needed = (FIXED_AREAS + 1) * geometry.area_bytes();
     let len = io.disk().len();
     if len < needed {
         return Err(FormatError::TooSmall { device, len, needed });
@@ -84,7 +85,7 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     })?;
     if !options.force
         && !has_lockspace(&disk)?
-        && let Some(Something { offset, what }) = first_thing(&io, needed)?
+        && let Some(Something { offset, what }) = first_thing(&io, FIXED_AREAS * geometry.area_bytes())?
     {
         return Err(FormatError::NotBlank { device, offset, what });
     }

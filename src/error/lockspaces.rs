@@ -71,8 +71,9 @@ pub enum FormatError {
         /// Path of the device.
         device: String,
     },
-    /// The device has no room for the lockspace, its index, and the lease that guards it. Nothing was written.
-    #[error("{device} has {len} bytes, a lockspace with an index needs at least {needed}")]
+    /// The device has no room for the lockspace, its index, the lease that guards it, and one resource. Nothing was
+    /// written.
+    #[error("{device} has {len} bytes, a lockspace with room for one resource needs at least {needed}")]
     TooSmall {
         /// Path of the device.
         device: String,

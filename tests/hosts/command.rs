@@ -28,6 +28,37 @@ fn every_command_helps_with_examples() {
 }
 
 #[test]
+fn a_wrong_word_is_not_taken_for_one_that_declares_a_host_dead() {
+    let scene = Scene::empty();
+    for word in ["delete", "declare", "declare-dea", "declaredead"] {
+        let said = scene.run(&[word]).expect(64, &["unrecognized subcommand"]).err;
+        assert!(!said.contains("declare-dead"), "{said}");
+    }
+    scene.run(&["creat"]).expect(64, &["similar", "'create'"]);
+}
+
+#[test]
+fn a_device_without_room_for_a_resource_is_not_formatted() {
+    let scene = Scene::empty();
+    scene.file("small", 3 << 20);
+    scene
+        .run(&["format", "small"])
+        .expect(73, &["small has 3145728 bytes", "room for one resource needs at least 4194304"]);
+    assert!(std::fs::read(scene.path("small")).unwrap().iter().all(|byte| *byte == 0));
+    let formatted = |device: &str, options: &[&str], room: &str| {
+        let said = scene.run(&[&["format", device], options].concat()).expect(0, &[]).out;
+        assert!(said.contains(&format!(", room for {room}, ")), "{said}");
+    };
+    scene.file("one", 4 << 20);
+    formatted("one", &[], "1 resource");
+    scene.run(&["create", "one", "a"]).expect(0, &[]);
+    scene.run(&["create", "one", "b"]).expect(73, &["no room for another resource"]);
+    scene.file("large", 64 << 20);
+    formatted("large", &[], "61 resources");
+    formatted("large", &["--force", "--max-resources", "7"], "7 resources");
+}
+
+#[test]
 fn wrong_arguments_are_usage_errors() {
     let scene = Scene::with(&["db"]);
     scene.file("other", 8 << 20);
@@ -41,6 +72,8 @@ fn wrong_arguments_are_usage_errors() {
         &["format", "other", "--max-resources", "0"],
         &["format", "other", "--lockspace", "a b"],
         &["format", "other", "--profile", "sanlock", "--io-timeout", "1500ms"],
+        &["format", "other", "--profile", "fast", "--io-timeout", "1ms"],
+        &["format", "other", "--io-timeout", "19ms"],
         &["create", "disk"],
         &["create", "disk", "a/b"],
         &["run", "--device", "disk", "db"],

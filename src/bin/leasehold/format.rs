@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use leasehold::disk::{Access, DirectDisk};
+use leasehold::disk::{Access, DirectDisk, Disk};
 use leasehold::format::{AreaSize, SectorSize};
 use leasehold::{FormatOptions, Profile};
 
@@ -34,7 +34,7 @@ pub(crate) struct FormatArgs {
     /// Set of timeouts, which all hosts will use
     #[arg(long, value_enum, default_value_t = ProfileName::Balanced)]
     pub(crate) profile: ProfileName,
-    /// Longest time that an I/O may take; the profile's other timeouts follow in proportion
+    /// Longest time that an I/O may take, at least 20ms; the profile's other timeouts follow in proportion
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub(crate) io_timeout: Option<Duration>,
     /// Bytes of a sector [default: the device's own, 512 for a file]
@@ -51,11 +51,19 @@ pub(crate) struct FormatArgs {
     pub(crate) force: bool,
 }
 
+/// Less is not enough for any device: a disk that wakes up, a path that fails over, a host that is busy for a moment
+/// take longer now and then, and each time costs all leases.
+const SHORTEST_IO: Duration = Duration::from_millis(20);
+
 pub(crate) fn format(args: &FormatArgs) -> Result<(), Failure> {
     let profile = Profile::from(args.profile);
     let timeouts = profile
         .with_io_timeout(args.io_timeout.unwrap_or(profile.io_timeout()))
         .map_err(|error| Failure::new(USAGE, error.to_string()))?;
+    if timeouts.io() < SHORTEST_IO {
+        return Err(Failure::new(USAGE, format!("an I/O timeout of {:?} is too short for any device", timeouts.io()))
+            .hint(format!("at least {SHORTEST_IO:?}; `--profile fast` has {:?}", Profile::Fast.io_timeout())));
+    }
     let options = FormatOptions {
         name: args.lockspace.clone(),
         timeouts,
@@ -65,13 +73,17 @@ pub(crate) fn format(args: &FormatArgs) -> Result<(), Failure> {
         force: args.force,
     };
     let disk = Arc::new(DirectDisk::open(&args.device, Access::ReadWrite)?);
-    let lockspace = leasehold::format(disk, &options)?;
+    let lockspace = leasehold::format(disk.clone(), &options)?;
+    // Behind the lockspace, the index, and the lease that guards it.
+    let areas = disk.len() / lockspace.geometry().area_bytes() - 3;
+    let room = areas.min(args.max_resources.into());
     let line = format!(
-        "formatted {} as lockspace {}: {}, {} hosts, a dead owner is replaced after {} ms",
+        "formatted {} as lockspace {}: {}, {} hosts, room for {room} resource{}, a dead owner is replaced after {} ms",
         lockspace.device(),
         lockspace.name(),
         lockspace.geometry(),
         lockspace.geometry().max_hosts(),
+        if room == 1 { "" } else { "s" },
         timeouts.dead().as_millis(),
     );
     written(writeln!(io::stdout(), "{line}"))

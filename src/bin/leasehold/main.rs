@@ -37,6 +37,7 @@ mod yielding;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ContextValue};
 
 use args::{Cli, Command};
 use failure::{Failure, USAGE};
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = without_risky_advice(error);
             // Nothing can be done about a closed standard error.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
@@ -75,4 +77,15 @@ fn main() -> ExitCode {
         output::tell(&failure);
         ExitCode::from(failure.code())
     })
+}
+
+/// A wrong word is never taken for one that gives somebody's word for a dead host.
+fn without_risky_advice(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::Strings(mut similar)) = error.remove(ContextKind::SuggestedSubcommand) {
+        similar.retain(|name| name != "declare-dead");
+        if !similar.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(similar));
+        }
+    }
+    error
 }
