@@ -222,8 +222,7 @@ impl Running {
             // Nobody waits for its answer: only the end of the write counts.
             Order::Release { .. } if self.command.is_none() => Time::MAX,
             Order::Release { .. } => self.answer_by,
-            Order::HandOver { .. } => patience.min(self.call_off),
-            _ => patience,
+            _ => patience.min(self.call_off),
         };
         self.stage = Stage::Value(until);
         member.wakes(until, Timer::Job(self.id));
