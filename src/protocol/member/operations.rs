@@ -166,6 +166,10 @@ impl Running {
         }
     }
 
+    const fn gives_back(&self) -> bool {
+        matches!(self.order, Order::Release { .. })
+    }
+
     fn answers(mut self, member: &mut Member, operated: Operated) {
         self.answer(member, operated);
     }
@@ -199,7 +203,7 @@ impl Running {
         let key = self.held().map(|held| (self.resource.offset, held));
         if let Some(key) = key {
             self.lost_before = member.lease_loss(key);
-            if let (Some(loss), false) = (&self.lost_before, matches!(self.order, Order::Release { .. })) {
+            if let (Some(loss), false) = (&self.lost_before, self.gives_back()) {
                 let loss = loss.clone();
                 return self.answers(member, Operated::Lost(loss));
             }
@@ -233,6 +237,13 @@ impl Running {
     /// Begins the operation, unless another one on the resource is under way.
     fn take_turn(mut self, member: &mut Member) {
         let offset = self.resource.offset;
+        // It may have waited for one by which it was lost.
+        if let Some(key) = self.held().map(|held| (offset, held)).filter(|_| !self.gives_back())
+            && member.leases.holding_at(key).is_some()
+            && let Some(loss) = member.lease_loss(key)
+        {
+            return self.answers(member, Operated::Lost(loss));
+        }
         let (own, mode) = match self.held() {
             None => match member.leases.begin(&self.resource) {
                 Ok(own) => (own, LeaseMode::Exclusive),

@@ -23,6 +23,7 @@ fn conversions_whose_writes_hang() {
     together!(
         a_conversion_to_shared_whose_write_hangs_ends_shared,
         a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released,
+        a_conversion_that_has_waited_for_one_by_which_the_lease_was_lost_does_not_succeed,
         a_conversion_to_exclusive_whose_ballot_hangs_stays_shared,
         a_conversion_to_exclusive_whose_flag_hangs_is_lost_and_leaves_nothing,
         a_lease_that_is_dropped_while_a_conversion_hangs_is_released,
@@ -64,6 +65,20 @@ fn a_lease_that_is_lost_during_a_conversion_stays_lost_and_is_released() {
     release(after);
     drop(lease);
     until("the end of the membership", || scene.membership.leave().is_ok());
+}
+
+fn a_conversion_that_has_waited_for_one_by_which_the_lease_was_lost_does_not_succeed() {
+    let scene = Scene::brief();
+    let lease = scene.membership.try_acquire(&scene.resource).unwrap();
+    scene.hold_writes(scene.block_at(1));
+    unknown(convert(&lease, LeaseMode::Shared));
+    let answer = thread::scope(|scope| {
+        let waiting = scope.spawn(|| lease.convert(LeaseMode::Shared, Wait::For(PATIENCE)));
+        until("the loss", || matches!(lease.status(), Status::Lost { .. }));
+        scene.thaw();
+        waiting.join().unwrap()
+    });
+    assert!(matches!(answer, Err(ConvertError::Lost(LossReason::Unverified { .. }))), "{answer:?}");
 }
 
 fn a_conversion_to_exclusive_whose_ballot_hangs_stays_shared() {
