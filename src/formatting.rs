@@ -55,8 +55,8 @@ impl Default for FormatOptions {
 /// Formats the device: a lockspace, an empty resource index, and the lease that guards it, three areas in all.
 ///
 /// Without [`FormatOptions::force`] a device that is not blank is refused: as far as can be seen from its first
-/// mebibytes, the start of each area, and its last mebibyte. A block device that is mounted, swapped to, or part of an
-/// array or a volume is refused always; it is claimed against that until this returns.
+/// mebibytes, the start of each area in 64 GiB, and its last mebibyte. A block device that is mounted, swapped to, or
+/// part of an array or a volume is refused always; it is claimed against that until this returns.
 ///
 /// With [`FormatOptions::force`] a lockspace that is there is replaced. Its hosts are watched first, and the new one
 /// goes on from its generations and versions. What its hosts write later counts for nothing.

@@ -28,8 +28,11 @@ pub(crate) struct Something {
     pub(crate) what: Option<&'static str>,
 }
 
-/// The first thing that stands on the device: in its first bytes, `written` of them at least, at the start of any area,
-/// or at its end. What can't be read is nothing.
+/// The first thing that stands on the device: in its first bytes, `written` of them at least, at the start of an area,
+/// or at its end.
+///
+/// # Errors
+/// What can't be read may be something.
 pub(crate) fn first_thing(io: &Io, written: u64) -> Result<Option<Something>, DiskError> {
     let len = io.disk().len() / SECTOR * SECTOR;
     let start = written.max(LARGEST_AREA).next_multiple_of(PIECE).min(len);

@@ -123,10 +123,10 @@ impl Io {
         }
     }
 
-    /// Reads at several places at once: at each so many bytes. Nothing comes of what can't be read.
+    /// Reads at several places at once: at each so many bytes.
     ///
     /// # Errors
-    /// When not all has ended in time.
+    /// When one fails, or has not ended in time.
     pub(crate) fn read_at_once(
         &self,
         lane: Lane,
@@ -145,10 +145,7 @@ impl Io {
             let left = timeout.saturating_sub(self.now().since(started));
             match pending.wait(left) {
                 Some(Ok(bytes)) => Ok(bytes),
-                Some(Err(fault)) => match self.error(offset, len, false, fault.into()) {
-                    error if error.is_of_medium() => Ok(Vec::new()),
-                    error => Err(error),
-                },
+                Some(Err(fault)) => Err(self.error(offset, len, false, fault.into())),
                 None => Err(self.error(offset, len, false, DiskCause::TimedOut(timeout))),
             }
         };
