@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use leasehold::sim::{Emphasis, Options, Rule};
 
 /// Several times what the rarest violation needs.
-const SEEDS: u64 = 60_000;
+const SEEDS: u64 = 150_000;
 
 /// Rules whose mutants survive nearly all runs but those of one emphasis: only those are run.
 const RARE: &[(Rule, Emphasis)] = &[

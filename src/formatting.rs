@@ -83,9 +83,10 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
         Fault::InUse => FormatError::Busy { device: device.clone() },
         source => FormatError::Claim { device: device.clone(), source },
     })?;
-    if !options.force
-        && !has_lockspace(&disk)?
-        && let Some(Something { offset, what }) = first_thing(&io, FIXED_AREAS * geometry.area_bytes())?
+    let there = if options.force { There::Lockspace } else { what_is_there(&disk)? };
+    if there != There::Lockspace
+        && let Some(Something { offset, what }) =
+            first_thing(&io, FIXED_AREAS * geometry.area_bytes(), there == There::Begun)?
     {
         return Err(FormatError::NotBlank { device, offset, what });
     }
@@ -105,16 +106,27 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     formatted.map_err(|refusal| explain(&io, refusal, failure))?;
     Lockspace::open(disk).map_err(|error| match error {
         OpenError::Disk(error) => error.into(),
-        other => FormatError::Geometry(format!("what was written to {device} does not read back: {other}")),
+        source => FormatError::NotReadBack { device, source },
     })
 }
 
-/// Whether there is a lockspace, finished or not: what becomes of that the format itself decides.
-fn has_lockspace(disk: &Arc<dyn Disk>) -> Result<bool, DiskError> {
+/// What stands at the start of a device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum There {
+    /// A lockspace: what becomes of it the format itself decides.
+    Lockspace,
+    /// One that was not formatted to the end.
+    Begun,
+    /// None.
+    NoLockspace,
+}
+
+fn what_is_there(disk: &Arc<dyn Disk>) -> Result<There, DiskError> {
     match Lockspace::open(disk.clone()) {
-        Ok(_) | Err(OpenError::Incomplete { .. } | OpenError::SectorSize { .. }) => Ok(true),
+        Ok(_) | Err(OpenError::SectorSize { .. }) => Ok(There::Lockspace),
+        Err(OpenError::Incomplete { .. }) => Ok(There::Begun),
         Err(OpenError::Disk(error)) => Err(error),
-        Err(_) => Ok(false),
+        Err(OpenError::NotALockspace { .. } | OpenError::TooSmall { .. }) => Ok(There::NoLockspace),
     }
 }
 

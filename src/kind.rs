@@ -18,7 +18,8 @@ use crate::types::NameError;
 use crate::watchdog::WatchdogError;
 
 /// What kind of failure an error is: enough to decide what to do next where the details don't matter, and for codes of
-/// other interfaces. Each error type has a method `kind`. What a kind means does not change; there may be more of them.
+/// other interfaces. The error of each call has a method `kind`. What a kind means does not change; there may be more
+/// of them.
 ///
 /// ```
 /// use leasehold::{ErrorKind, FindError, Lockspace};
@@ -44,13 +45,14 @@ pub enum ErrorKind {
     /// The lease, or the membership, is lost. What it protects must stop.
     Lost,
     /// It isn't allowed as things are: it would overwrite something, there is no room, or what is held is not held like
-    /// that. Waiting does not change it.
+    /// that. Something else has to be done first.
     Refused,
-    /// Another host or process has it, may have it, or has had it since. Trying again later may succeed.
+    /// Another host or process has it, may have it, or has had it since; or this one has. Trying again later may
+    /// succeed where nothing more is needed than that those give it up.
     Held,
     /// The deadline has passed, and nothing else went wrong. Trying again may succeed.
     TimedOut,
-    /// A write is still in flight: whether it was done is not known yet.
+    /// A write is still in flight, and with it what was asked for: whether that was done is not known yet.
     Unknown,
     /// Storage or the system failed, or was too slow.
     Io,
@@ -114,7 +116,7 @@ kinds! {
         FormatError::Geometry(_) | FormatError::MaxResources { .. } => InvalidArgument,
         FormatError::Timeouts(error) => error.kind(),
         FormatError::Name(error) => error.kind(),
-        FormatError::Claim { .. } | FormatError::Overtaken { .. } | FormatError::Slow { .. } | FormatError::Disk(_) => Io,
+        FormatError::Claim { .. } | FormatError::NotReadBack { .. } | FormatError::Overtaken { .. } | FormatError::Slow { .. } | FormatError::Disk(_) => Io,
     };
     OpenError: error => match error {
         OpenError::NotALockspace { .. }

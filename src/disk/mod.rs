@@ -81,7 +81,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     /// Claims the medium against whatever on this machine would have it for itself: until the claim is dropped nothing
     /// mounts it, swaps to it, or makes it part of an array or a volume. It keeps no other host and no reader away.
-    /// Where the system knows no such claims, as for regular files and memory, there is nothing to do.
+    /// Where the system knows no such claims, as for regular files and memory, there is nothing to do. A disk that
+    /// wraps another one forwards it.
     ///
     /// # Errors
     /// [`Fault::InUse`] when something has it, [`Fault::Os`] for what the system reports.

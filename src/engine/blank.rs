@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::io::Io;
 use crate::disk::Lane;
 use crate::error::DiskError;
-use crate::format::{DeltaRecord, IndexHeader, Leader, SectorSize};
+use crate::format::{Block, DeltaRecord, IndexHeader, Leader, Request, SectorSize};
 use crate::protocol::catalog::format::LARGEST_AREA;
 
 /// How long a read may take: nothing has a deadline here.
@@ -29,15 +29,17 @@ pub(crate) struct Something {
 }
 
 /// The first thing that stands on the device: in its first bytes, `written` of them at least, at the start of an area,
-/// or at its end.
+/// or at its end. `but_ours`: what a format writes is nothing.
 ///
 /// # Errors
 /// What can't be read may be something.
-pub(crate) fn first_thing(io: &Io, written: u64) -> Result<Option<Something>, DiskError> {
-    let len = io.disk().len() / SECTOR * SECTOR;
+pub(crate) fn first_thing(io: &Io, written: u64, but_ours: bool) -> Result<Option<Something>, DiskError> {
+    let sector = io.disk().sector_size().unwrap_or(SectorSize::B4096).bytes() as u64;
+    let len = io.disk().len() / sector * sector;
     let start = written.max(LARGEST_AREA).next_multiple_of(PIECE).min(len);
     let starts = (0..start).step_by(PIECE as usize).map(|offset| (offset, PIECE.min(start - offset)));
-    let heads = (start..len).step_by(PIECE as usize).take(PIECES as usize).map(|offset| (offset, SECTOR));
+    let heads = (start..len).step_by(PIECE as usize).take(PIECES as usize);
+    let heads = heads.map(|offset| (offset, SECTOR.min(len - offset)));
     let tail = len.saturating_sub(PIECE).max(start);
     let mut reads = starts.chain(heads).chain((tail < len).then_some((tail, len - tail)));
     loop {
@@ -46,15 +48,41 @@ pub(crate) fn first_thing(io: &Io, written: u64) -> Result<Option<Something>, Di
             return Ok(None);
         }
         for ((at, _), bytes) in some.iter().zip(io.read_at_once(Lane::General, &some, PATIENCE)?) {
-            if let Some(first) = bytes.iter().position(|byte| *byte != 0) {
+            if let Some(first) = first_byte(&bytes, *at, but_ours) {
                 let sector = first / SECTOR as usize * SECTOR as usize;
-                return Ok(Some(Something {
-                    offset: at + first as u64,
-                    what: known(&bytes[sector..], at + sector as u64),
-                }));
+                let what = known(&bytes[sector..], at + sector as u64);
+                return Ok(Some(Something { offset: at + first as u64, what }));
             }
         }
     }
+}
+
+/// The first byte that is not zero in what stands at byte `at` of the device.
+fn first_byte(bytes: &[u8], at: u64, but_ours: bool) -> Option<usize> {
+    let first = |bytes: &[u8]| bytes.iter().position(|byte| *byte != 0);
+    let found = first(bytes)?;
+    if !but_ours {
+        return Some(found);
+    }
+    let in_sectors = |bytes: &[u8], from: usize, size: SectorSize| {
+        let sectors = bytes.chunks(size.bytes()).zip((from..).step_by(size.bytes()));
+        let theirs = |(sector, from): (&[u8], usize)| match is_ours(sector, at + from as u64) {
+            true => None,
+            false => Some((from, first(sector)?)),
+        };
+        sectors.filter_map(theirs).map(|(from, first)| from + first).next()
+    };
+    // Of either size: what is no large sector of ours may be some small ones.
+    let large = bytes.chunks(SECTOR as usize).zip((0..).step_by(SECTOR as usize));
+    let mut theirs = large.filter(|(sector, from)| !is_ours(sector, at + *from as u64));
+    theirs.find_map(|(sector, from)| in_sectors(sector, from, SectorSize::B512))
+}
+
+/// Whether a format or a host of a lockspace has written a sector.
+fn is_ours(sector: &[u8], at: u64) -> bool {
+    let record = || DeltaRecord::decode(sector, at).is_ok() || DeltaRecord::unfinished(sector, at).is_some();
+    let block = || Block::decode(sector, at).is_ok() || Request::decode(sector).is_ok();
+    record() || Leader::decode(sector, at).is_ok() || IndexHeader::decode(sector, at).is_ok() || block()
 }
 
 /// What begins with `bytes`, which stand at byte `at` of the device.

@@ -31,7 +31,9 @@ pub enum FormatError {
     },
     /// Something on this machine has the device for itself: it is mounted, swapped to, or part of an array or a volume.
     /// Nothing was written, also where overwriting was asked for.
-    #[error("{device} is in use on this machine: mounted, swapped to, or part of an array or a volume")]
+    #[error(
+        "{device} is in use on this machine: mounted, swapped to, part of something, or claimed by another program"
+    )]
     Busy {
         /// Path of the device.
         device: String,
@@ -63,6 +65,16 @@ pub enum FormatError {
         device: String,
         /// The first byte that was found changed.
         offset: u64,
+    },
+    /// All was written, and what is there now is something else: the device does not keep what it confirms, or somebody
+    /// else writes to it.
+    #[error("what was written to {device} does not read back")]
+    NotReadBack {
+        /// Path of the device.
+        device: String,
+        /// What is there.
+        #[source]
+        source: OpenError,
     },
     /// The device, or this machine, is too slow for the I/O timeout of the lockspace that was there: what was read was
     /// too old each time to justify a write. Formatting again is safe.

@@ -175,8 +175,13 @@ pub fn declared_by(record: &DeltaRecord) -> Option<HostId> {
 /// left that was never renewed says nothing: it may have landed late, over a holder that has the same generation by
 /// chance.
 pub fn is_over(record: &DeltaRecord) -> bool {
-    let counts = |extension: &DeltaExtension| {
-        extension.declared_by.is_none() || extension.confirmed || !in_force!(FailedJoinIsCounted)
-    };
-    record.is_free() && record.extension.as_ref().is_none_or(counts)
+    record.is_free() && !(declared_by(record).is_some() && is_failed_join(record))
+}
+
+/// Whether `record` may be what a join has left that failed: nobody has renewed it, whose host may have been declared
+/// dead since. It may have landed late, over a holder.
+pub fn is_failed_join(record: &DeltaRecord) -> bool {
+    let never_renewed = |extension: &DeltaExtension| !extension.confirmed;
+    let was_held = !record.is_free() || declared_by(record).is_some();
+    was_held && record.extension.as_ref().is_some_and(never_renewed) && in_force!(FailedJoinIsCounted)
 }

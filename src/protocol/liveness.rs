@@ -8,14 +8,14 @@
 //!   a stale copy of the disk. It may be as old as that record: until then the observed host must have failed, after F.
 //! - "Over" and "dead" are facts about one generation: nothing of it is active from then on, whatever its record shows
 //!   later (a lost holder's last write may still change it, and count as life here). "Active" may be out of date.
-//! - A record that is free by somebody's word is the end of the generation that it shows, and says nothing of any
-//!   other: its write may have landed late, over the record of a later one.
+//! - A record that is free by somebody's word is the end of the generation that it shows, if that has renewed it, and
+//!   says nothing of any other: its write may have landed late, over the record of a later one.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::declare::{declared_by, is_over};
+use super::declare::{declared_by, is_failed_join, is_over};
 use super::rules::in_force;
 use super::sightings::Sightings;
 use super::{Seen, Span};
@@ -26,8 +26,8 @@ use crate::types::{Generation, HostId, Owner, Time};
 /// What is known of one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Its record shows it, or a later one, released; or that it was declared dead; or was taken by a generation that
-    /// proved it over.
+    /// Its record shows it, or a later one, released; or that it was declared dead after it had renewed; or was taken
+    /// by a generation that proved it over.
     Over,
     /// It showed no change for D.
     Dead,
@@ -245,7 +245,8 @@ impl Observer {
         record.is_some_and(|record| match record.generation.cmp(&owner.generation.get()) {
             Ordering::Less => false,
             Ordering::Equal => is_over(record),
-            Ordering::Greater => true,
+            // A join that failed may have landed over that generation, though it has a larger one.
+            Ordering::Greater => superseded(record) == Some(owner.generation.get()) || !is_failed_join(record),
         })
     }
 

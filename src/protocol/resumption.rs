@@ -230,7 +230,13 @@ impl Standing {
                 let begun = mine.is_some_and(|extension| !extension.shares);
                 match (claims.is_some() || waits || begun, version) {
                     // It shared before it began to change that, so its flag was looked after.
-                    (true, version) => Standing::Upgrading(version.unwrap_or(own.instance)),
+                    (true, Some(version)) => Standing::Upgrading(version),
+                    // Of the version that a ballot was begun for nobody has accepted anything.
+                    (true, None) if own.bal == 0 => {
+                        let before = view.leader.good().map(|leader| leader.version);
+                        Standing::Upgrading(before.filter(|before| *before < own.instance).unwrap_or(own.instance))
+                    }
+                    (true, None) => Standing::Upgrading(own.instance),
                     (false, Some(version)) if version == own.instance => Standing::Held(LeaseMode::Shared, version),
                     (false, version) => Standing::sharing(me, view, own.instance, version),
                 }

@@ -45,7 +45,9 @@ impl Kind {
             let kinds = [Kind::Machine, Kind::Process, Kind::Clone, Kind::Container(boot), Kind::Named(boot)];
             kinds[random.below(5) as usize]
         };
-        let most = any(random);
+        // Those that would be taken for one machine if their kernel alone were asked.
+        let alike = random.chance(300);
+        let most = if alike { Kind::Container(Boot::Kernels) } else { any(random) };
         (0..hosts).map(|_| if random.chance(800) { most } else { any(random) }).collect()
     }
 

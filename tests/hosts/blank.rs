@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use leasehold::disk::{Access, DirectDisk, Disk, MemoryDisk};
+use leasehold::format::DeltaRecord;
 use leasehold::{ErrorKind, FormatError, FormatOptions, format};
 
 use crate::common::devices::{Loop, file, run, text};
-use crate::common::memory::{steady, with_resource};
+use crate::common::memory::{brief, formatted, steady, with_resource};
 
 const MIB: usize = 1 << 20;
 const LEN: usize = 40 * MIB;
@@ -70,6 +71,25 @@ fn what_is_left_of_a_lockspace_is_not_formatted() {
     assert_eq!(refused(bytes), (30 * MIB as u64, None));
 }
 
+/// The first two records of a lockspace have no magic number before it is formatted to the end.
+#[test]
+fn what_came_after_a_format_that_was_interrupted_is_not_overwritten() {
+    let mut begun = formatted(brief()).bytes();
+    begun.resize(LEN, 0);
+    for at in [0, 512] {
+        let sector = &mut begun[at..at + 512];
+        let record = DeltaRecord::decode(sector, at as u64).unwrap();
+        sector.copy_from_slice(&record.encode_unfinished(at as u64));
+    }
+    for (at, sign) in [(4096, &[0xfc, 0x4e, 0x2b, 0xa9]), (MIB + 9, b"data"), (20 * MIB, b"data")] {
+        let mut bytes = begun.clone();
+        bytes[at..at + sign.len()].copy_from_slice(sign);
+        let (offset, what) = refused(bytes);
+        assert_eq!(offset / 512, at as u64 / 512, "{offset}, {what:?}");
+    }
+    format(Arc::new(MemoryDisk::with_bytes(begun, None)), &FormatOptions::default()).unwrap();
+}
+
 #[track_caller]
 fn is_busy(node: &Path) {
     for force in [false, true] {
@@ -99,7 +119,7 @@ fn a_device_that_is_mounted_is_not_formatted() {
     assert!(matches!(refusal, FormatError::NotBlank { .. }), "{refusal:?}");
     // It is claimed no longer than it takes.
     let lockspace = format(disk(), &FormatOptions { force: true, ..FormatOptions::default() }).unwrap();
-    disk().claim().unwrap();
+    drop(disk().claim().unwrap());
     drop(lockspace);
 }
 
@@ -135,7 +155,9 @@ mod command {
         assert!(!looked.err.contains("leasehold format"), "{}", looked.err);
         assert!(fs::read(scene.path("image")).unwrap() == before);
         scene.file("blank", 64 << 20);
-        scene.run(&["status", "blank"]).expect(65, &["to make it one: leasehold format blank"]);
+        scene
+            .run(&["status", "blank"])
+            .expect(65, &["to make it one, if it is the right device: leasehold format blank"]);
         scene.run(&["format", "disk"]).expect(73, &["already holds the lockspace"]);
         scene.run(&["format", "image", "--force"]).expect(0, &[]);
         scene.run(&["status", "image"]).expect(0, &[]);

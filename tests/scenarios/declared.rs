@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use leasehold::format::DeltaRecord;
+use leasehold::format::{DeltaExtension, DeltaRecord};
 use leasehold::protocol::declare::{self, Declaration};
 use leasehold::protocol::delta::{Acquire, Bid, Identity, Joined, Loss, Refusal};
 use leasehold::protocol::liveness::{Observer, Verdict};
@@ -212,6 +212,29 @@ fn scenario_52_a_word_does_not_end_what_a_join_left_that_was_never_renewed() {
     let late = landed + stretched(timeouts().dead());
     observer.observe(id(B), at(late), Some(late), Seen::Good(left));
     assert_eq!(observer.judge(owner(B, 7), late), Verdict::Dead);
+}
+
+/// It may be in flight still, though the join that landed over it has a larger one.
+#[test]
+fn scenario_52_a_failed_join_does_not_show_that_writes_of_an_earlier_generation_are_over() {
+    let shown = |record: DeltaRecord| {
+        let mut observer = Observer::new(timeouts());
+        observer.observe(id(B), at(start()), Some(start()), Seen::Good(record));
+        observer.has_ended(owner(B, 6))
+    };
+    let mut left = record(owner(B, 7), timeouts());
+    assert!(shown(left.clone()), "whoever renews has its id from one whose writes were over");
+    left.extension.as_mut().unwrap().confirmed = false;
+    assert!(!shown(left.clone()));
+    let superseded = |distance| {
+        let extension = left.extension.clone().map(|extension| DeltaExtension { superseded: distance, ..extension });
+        DeltaRecord { extension, ..left.clone() }
+    };
+    assert!(shown(superseded(1)) && !shown(superseded(2)), "it had proved one to be over");
+    let mut word = declared().0;
+    word.extension.as_mut().unwrap().confirmed = false;
+    assert!(!shown(word));
+    assert!(shown(DeltaRecord { timestamp: 0, ..record(owner(B, 7), timeouts()) }));
 }
 
 /// The record of a sanlock host does not say whether it was renewed: the word counts.

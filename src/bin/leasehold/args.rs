@@ -29,9 +29,9 @@ Exit codes:
   65   not a lockspace, or what is on the device is damaged
   66   no such resource
   69   `run`: the lease was lost while the command ran; `convert`, `handover`: it was lost meanwhile
-  73   refused: `format` would overwrite a lockspace, `create` a resource; there is no room; a watchdog was left
-       counting; `declare-dead` is for another generation; nobody holds what `convert` or `handover` is for, or it
-       takes no orders from who asks; `handover`: the command that was ended failed
+  73   refused: `format` or `create` would overwrite something, or the device is in use; there is no room; a
+       watchdog was left counting; `declare-dead` is for another generation; nobody holds what `convert` or
+       `handover` is for, or it takes no orders from who asks; `handover`: the command that was ended failed
   74   an I/O error
   75   held by another host, or not handed over; trying again later may succeed";
 

@@ -134,13 +134,15 @@ impl From<OpenError> for Failure {
         let failure = Failure::of(error.kind(), &error);
         match &error {
             OpenError::NotALockspace { device, blank: true, .. } => {
-                failure.hint(format!("to make it one: leasehold format {device}"))
+                failure.hint(format!("to make it one, if it is the right device: leasehold format {device}"))
             }
             OpenError::NotALockspace { device, .. } => match held_by(Path::new(device)) {
                 Some(what) => failure.hint(format!("it holds {what}")),
                 None => failure.hint("it is not blank either: is it the right device?"),
             },
-            OpenError::Incomplete { device } => failure.hint(format!("do it again: leasehold format {device}")),
+            OpenError::Incomplete { device } => failure.hint(format!(
+                "do it again: leasehold format {device}; with --force where it was to replace a lockspace"
+            )),
             _ => failure,
         }
     }
@@ -156,12 +158,19 @@ impl From<FormatError> for Failure {
     fn from(error: FormatError) -> Failure {
         let failure = Failure::of(error.kind(), &error);
         match &error {
-            FormatError::Exists { .. } => failure.hint("--force overwrites it, if no host is live in it"),
+            FormatError::Exists { device, .. } => match held_by(Path::new(device)) {
+                Some(what) => failure.hint(format!(
+                    "that is what is left of one, and it holds {what}, too: is it the right device? --force overwrites it"
+                )),
+                None => failure.hint("--force overwrites it, if no host is live in it"),
+            },
+            FormatError::NotBlank { what: Some(_), .. } => failure
+                .hint("its hosts can't be seen there: stop all of them first; then --force overwrites it"),
             FormatError::NotBlank { device, .. } => {
                 let what = held_by(Path::new(device)).map_or_else(String::new, |what| format!("it holds {what}; "));
                 failure.hint(format!("{what}is it the right device? --force overwrites it"))
             }
-            FormatError::Busy { .. } => failure.hint("nothing overwrites it before that has given it up"),
+            FormatError::Busy { device } => failure.hint(format!("`lsblk {device}` shows what it is part of")),
             FormatError::InUse { .. } => failure.hint("stop that host first"),
             _ => failure,
         }

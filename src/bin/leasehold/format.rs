@@ -23,8 +23,8 @@ Examples:
 
 Refuses (exit code 73) to overwrite anything without --force: a lockspace, leases, a file system, whatever is not \
 zero at the start of the device, at the start of an area, or at its end. With it, a lockspace in which a host is live, \
-and a device that is mounted, swapped to, or part of an array or a volume, are refused still. With \
---force it watches the hosts that did not leave for as long as it takes to be sure that they are dead.")]
+and a block device that is mounted, swapped to, or part of an array or a volume, are refused still; for a file nobody \
+can tell that. With --force it watches the hosts that did not leave for as long as it takes to be sure that they are dead.")]
 pub(crate) struct FormatArgs {
     /// Block device or regular file; it must exist
     pub(crate) device: PathBuf,
@@ -57,13 +57,13 @@ const SHORTEST_IO: Duration = Duration::from_millis(20);
 
 pub(crate) fn format(args: &FormatArgs) -> Result<(), Failure> {
     let profile = Profile::from(args.profile);
+    if let Some(io) = args.io_timeout.filter(|io| *io < SHORTEST_IO) {
+        return Err(Failure::new(USAGE, format!("an I/O timeout of {io:?} is too short for any device"))
+            .hint(format!("at least {SHORTEST_IO:?}; `--profile fast` has {:?}", Profile::Fast.io_timeout())));
+    }
     let timeouts = profile
         .with_io_timeout(args.io_timeout.unwrap_or(profile.io_timeout()))
         .map_err(|error| Failure::new(USAGE, error.to_string()))?;
-    if timeouts.io() < SHORTEST_IO {
-        return Err(Failure::new(USAGE, format!("an I/O timeout of {:?} is too short for any device", timeouts.io()))
-            .hint(format!("at least {SHORTEST_IO:?}; `--profile fast` has {:?}", Profile::Fast.io_timeout())));
-    }
     let options = FormatOptions {
         name: args.lockspace.clone(),
         timeouts,

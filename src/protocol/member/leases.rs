@@ -317,13 +317,23 @@ impl Leases {
         untold.filter_map(tell).collect()
     }
 
-    /// Where the area was made again a later version may be that of a lease which began before.
     fn find(&self, key: Key) -> Option<&Hold> {
-        self.holds.range(from(key)).map(|(_, hold)| hold).find(|hold| hold.began <= key.1)
+        self.holds.get(&self.place_of(key)?)
     }
 
     fn find_mut(&mut self, key: Key) -> Option<&mut Hold> {
-        self.holds.range_mut(from(key)).map(|(_, hold)| hold).find(|hold| hold.began <= key.1)
+        let key = self.place_of(key)?;
+        self.holds.get_mut(&key)
+    }
+
+    /// Where the lease is kept that is known by `key`. Where the area was made again, one at a later version may have
+    /// begun before another, or after this.
+    fn place_of(&self, key: Key) -> Option<Key> {
+        if self.holds.contains_key(&key) {
+            return Some(key);
+        }
+        let converted = self.holds.range(from(key)).filter(|(_, hold)| hold.began <= key.1);
+        converted.max_by_key(|(_, hold)| hold.began).map(|(key, _)| *key)
     }
 }
 

@@ -217,14 +217,15 @@ impl Resource {
     pub(in crate::sim) fn extended(&mut self, host: usize, me: Owner, now: Time, until: Time) {
         // Not what is left of an earlier process.
         let Some(lease) = self.leases[host].map(|right| right.what).filter(|lease| lease.owner == me) else { return };
-        let others = self.conflicts(host, |lease| lease.mode, now).filter(|(_, other)| other.taken.is_none());
-        let others = others.filter(|(_, other)| !self.wiped.excuses(&lease, other)).count();
+        let beside = || self.conflicts(host, |lease| lease.mode, now);
+        let beside = || beside().filter(|(_, other)| !self.wiped.excuses(&lease, other));
+        let (alone, others) = (beside().count() == 0, beside().filter(|(_, other)| other.taken.is_none()).count());
         let Some(right) = &mut self.leases[host] else { return };
         let grew = until > right.until;
         right.until = until;
         match right.what.taken {
             // Who took it shares it by now, and so does its owner, who may go on beside that one.
-            Some(told) if until > told.until && lease.mode == LeaseMode::Shared && others == 0 => {
+            Some(told) if until > told.until && lease.mode == LeaseMode::Shared && alone => {
                 right.what.taken = None;
             }
             Some(told) if until > told.until => {
