@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use leasehold::disk::{Disk, Fault, FaultDisk, Lane, MemoryDisk, Plan};
 use leasehold::{
-    AcquireError, CreateError, FindError, FormatOptions, HostId, JoinError, JoinOptions, Lease, Lockspace,
+    AcquireError, CreateError, DiskCause, DiskError, FindError, FormatOptions, HostId, JoinError, JoinOptions, Lease,
+    Lockspace, Membership, Name, OpenError, Version, Wait,
 };
-use leasehold::{Membership, Name, Version, Wait};
 
 use super::input::Input;
 use super::records::{LOCKSPACE, timeouts};
@@ -121,6 +121,12 @@ impl World {
         }
     }
 
+    /// I/O fails only where it was made to, or on a machine that is too busy for it.
+    fn explains(&self, error: &DiskError) {
+        let busy = matches!(error.cause, DiskCause::TimedOut(_) | DiskCause::TooLate);
+        assert!(busy || self.damaged || self.faulty, "{error}: {}", error.cause);
+    }
+
     fn join(&mut self, number: usize) {
         let host = &mut self.hosts[number];
         if host.membership.as_ref().is_some_and(|it| matches!(it.status(), leasehold::Status::Held { .. })) {
@@ -130,6 +136,7 @@ impl World {
         host.membership = None;
         let lockspace = match Lockspace::open(host.path.clone()) {
             Ok(lockspace) => lockspace,
+            Err(OpenError::Disk(error)) => return self.explains(&error),
             Err(error) => return assert!(self.damaged || self.faulty, "{error}"),
         };
         let name = format!("host-{number}");
@@ -139,9 +146,8 @@ impl World {
             Err(error @ (JoinError::Damaged(_) | JoinError::Foreign { .. } | JoinError::TooLarge { .. })) => {
                 assert!(self.damaged, "{error}");
             }
-            Err(error @ (JoinError::Disk(_) | JoinError::System { .. })) => {
-                assert!(self.damaged || self.faulty, "{error}")
-            }
+            Err(JoinError::Disk(error)) => self.explains(&error),
+            Err(error @ JoinError::System { .. }) => assert!(self.damaged || self.faulty, "{error}"),
             Err(_) => {}
         }
     }
@@ -178,7 +184,7 @@ impl World {
                 | AcquireError::Exhausted { .. }
                 | AcquireError::HostIdTooLarge { .. }),
             ) => assert!(self.damaged, "{error}"),
-            Err(error @ AcquireError::Disk(_)) => assert!(self.damaged || self.faulty, "{error}"),
+            Err(AcquireError::Disk(error)) => self.explains(&error),
             Err(_) => {}
         }
     }
@@ -198,7 +204,7 @@ impl World {
                 assert!(self.damaged || found == Ok(place), "{found:?}");
             }
             Err(CreateError::Index(error @ FindError::Damaged(_))) => assert!(self.damaged, "{error}"),
-            Err(CreateError::Disk(error)) => assert!(self.damaged || self.faulty, "{error}"),
+            Err(CreateError::Disk(error)) => self.explains(&error),
             Err(_) => {}
         }
     }
