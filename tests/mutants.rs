@@ -50,7 +50,6 @@ const QUICK: &[(Rule, Option<Emphasis>)] = &[
     (Rule::FastOnlyAfterReboot, None),
     (Rule::LocalLock, None),
     (Rule::UnknownIsNobody, Some(Emphasis::Clones)),
-    (Rule::BoardIsKnown, Some(Emphasis::Clones)),
     (Rule::ResumeInTime, Some(Emphasis::Restarts)),
     (Rule::BootTime, None),
     (Rule::PeersOwnTimeouts, Some(Emphasis::SlowPeers)),
