@@ -83,12 +83,8 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
         Fault::InUse => FormatError::Busy { device: device.clone() },
         source => FormatError::Claim { device: device.clone(), source },
     })?;
-    let there = if options.force { There::Lockspace } else { what_is_there(&disk)? };
-    if there != There::Lockspace
-        && let Some(Something { offset, what }) =
-            first_thing(&io, FIXED_AREAS * geometry.area_bytes(), there == There::Begun)?
-    {
-        return Err(FormatError::NotBlank { device, offset, what });
+    if !options.force {
+        refuse_what_is_there(&disk, &io, FIXED_AREAS * geometry.area_bytes())?;
     }
     let plan = Plan {
         terms: Terms { geometry, lockspace: name, nonce: rand::random(), timeouts: options.timeouts },
@@ -110,23 +106,19 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     })
 }
 
-/// What stands at the start of a device.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum There {
-    /// A lockspace: what becomes of it the format itself decides.
-    Lockspace,
-    /// One that was not formatted to the end.
-    Begun,
-    /// None.
-    NoLockspace,
-}
-
-fn what_is_there(disk: &Arc<dyn Disk>) -> Result<There, DiskError> {
-    match Lockspace::open(disk.clone()) {
-        Ok(_) | Err(OpenError::SectorSize { .. }) => Ok(There::Lockspace),
-        Err(OpenError::Incomplete { .. }) => Ok(There::Begun),
-        Err(OpenError::Disk(error)) => Err(error),
-        Err(OpenError::NotALockspace { .. } | OpenError::TooSmall { .. }) => Ok(There::NoLockspace),
+/// Refuses a device that is not blank, but for a lockspace: what becomes of that the format itself decides. What was
+/// not formatted to the end may be written over, and nothing that came there since. `written`: how many bytes are to be
+/// written.
+fn refuse_what_is_there(disk: &Arc<dyn Disk>, io: &Io, written: u64) -> Result<(), FormatError> {
+    let but_ours = match Lockspace::open(disk.clone()) {
+        Ok(_) | Err(OpenError::SectorSize { .. }) => return Ok(()),
+        Err(OpenError::Incomplete { .. }) => true,
+        Err(OpenError::NotALockspace { .. } | OpenError::TooSmall { .. }) => false,
+        Err(OpenError::Disk(error)) => return Err(error.into()),
+    };
+    match first_thing(io, written, but_ours)? {
+        Some(Something { offset, what }) => Err(FormatError::NotBlank { device: io.device(), offset, what }),
+        None => Ok(()),
     }
 }
 

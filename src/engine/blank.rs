@@ -49,9 +49,7 @@ pub(crate) fn first_thing(io: &Io, written: u64, but_ours: bool) -> Result<Optio
         }
         for ((at, _), bytes) in some.iter().zip(io.read_at_once(Lane::General, &some, PATIENCE)?) {
             if let Some(first) = first_byte(&bytes, *at, but_ours) {
-                let sector = first / SECTOR as usize * SECTOR as usize;
-                let what = known(&bytes[sector..], at + sector as u64);
-                return Ok(Some(Something { offset: at + first as u64, what }));
+                return Ok(Some(Something { offset: at + first as u64, what: record_around(&bytes, first, *at) }));
             }
         }
     }
@@ -59,40 +57,44 @@ pub(crate) fn first_thing(io: &Io, written: u64, but_ours: bool) -> Result<Optio
 
 /// The first byte that is not zero in what stands at byte `at` of the device.
 fn first_byte(bytes: &[u8], at: u64, but_ours: bool) -> Option<usize> {
-    let first = |bytes: &[u8]| bytes.iter().position(|byte| *byte != 0);
-    let found = first(bytes)?;
+    let first = bytes.iter().position(|byte| *byte != 0)?;
     if !but_ours {
-        return Some(found);
+        return Some(first);
     }
-    let in_sectors = |bytes: &[u8], from: usize, size: SectorSize| {
-        let sectors = bytes.chunks(size.bytes()).zip((from..).step_by(size.bytes()));
-        let theirs = |(sector, from): (&[u8], usize)| match is_ours(sector, at + from as u64) {
-            true => None,
-            false => Some((from, first(sector)?)),
-        };
-        sectors.filter_map(theirs).map(|(from, first)| from + first).next()
-    };
-    // Of either size: what is no large sector of ours may be some small ones.
-    let large = bytes.chunks(SECTOR as usize).zip((0..).step_by(SECTOR as usize));
-    let mut theirs = large.filter(|(sector, from)| !is_ours(sector, at + *from as u64));
-    theirs.find_map(|(sector, from)| in_sectors(sector, from, SectorSize::B512))
+    let theirs = |(from, sector): &(usize, &[u8])| record_in(sector, at + *from as u64).is_none();
+    // What is no large sector of ours may be some small ones.
+    let large = sectors(bytes, 0, SectorSize::B4096).filter(theirs);
+    let mut small = large.flat_map(|(from, sector)| sectors(sector, from, SectorSize::B512)).filter(theirs);
+    small.find_map(|(from, sector)| Some(from + sector.iter().position(|byte| *byte != 0)?))
 }
 
-/// Whether a format or a host of a lockspace has written a sector.
-fn is_ours(sector: &[u8], at: u64) -> bool {
-    let record = || DeltaRecord::decode(sector, at).is_ok() || DeltaRecord::unfinished(sector, at).is_some();
-    let block = || Block::decode(sector, at).is_ok() || Request::decode(sector).is_ok();
-    record() || Leader::decode(sector, at).is_ok() || IndexHeader::decode(sector, at).is_ok() || block()
+/// The sectors of `bytes`, and where each stands; the first one at `from`.
+fn sectors(bytes: &[u8], from: usize, size: SectorSize) -> impl Iterator<Item = (usize, &[u8])> {
+    (from..).step_by(size.bytes()).zip(bytes.chunks(size.bytes()))
 }
 
-/// What begins with `bytes`, which stand at byte `at` of the device.
-fn known(bytes: &[u8], at: u64) -> Option<&'static str> {
-    let sizes = [SectorSize::B512, SectorSize::B4096];
-    let mut sectors = sizes.into_iter().filter_map(|size| bytes.get(..size.bytes()));
-    sectors.find_map(|sector| {
-        let leader = Leader::decode(sector, at).is_ok().then_some("the lease of a resource");
-        let index = || IndexHeader::decode(sector, at).is_ok().then_some("the index of a lockspace");
-        let record = || DeltaRecord::decode(sector, at).is_ok().then_some("a lockspace");
-        leader.or_else(index).or_else(record)
+/// The record that the byte `first` of `bytes` is in, which stand at byte `at` of the device.
+fn record_around(bytes: &[u8], first: usize, at: u64) -> Option<&'static str> {
+    [SectorSize::B512, SectorSize::B4096].into_iter().find_map(|size| {
+        let start = first / size.bytes() * size.bytes();
+        record_in(bytes.get(start..start + size.bytes())?, at + start as u64)
     })
+}
+
+/// Which record a format or a host has written to a sector, which stands at byte `at` of the device.
+fn record_in(sector: &[u8], at: u64) -> Option<&'static str> {
+    let host = || DeltaRecord::decode(sector, at).is_ok() || DeltaRecord::unfinished(sector, at).is_some();
+    let index = || IndexHeader::decode(sector, at).is_ok();
+    // Whatever begins with zeros decodes as a block that nobody has used.
+    let block = || Block::decode(sector, at).is_ok_and(|block| block != Block::default());
+    let lease = || Leader::decode(sector, at).is_ok() || Request::decode(sector).is_ok() || block();
+    if host() {
+        Some("a lockspace")
+    } else if index() {
+        Some("the index of a lockspace")
+    } else if lease() {
+        Some("the lease of a resource")
+    } else {
+        None
+    }
 }

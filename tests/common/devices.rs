@@ -133,7 +133,7 @@ fn backing_of(node: &Path) -> Option<String> {
 /// An ext4 file system on `image`.
 pub(crate) struct Mounted {
     pub(crate) point: PathBuf,
-    _device: Loop,
+    pub(crate) device: Loop,
 }
 
 impl Mounted {
@@ -143,7 +143,7 @@ impl Mounted {
         let point = folder.join("mounted");
         fs::create_dir(&point).unwrap();
         run("mount", &[text(&device.0), text(&point)]);
-        Mounted { point, _device: device }
+        Mounted { point, device }
     }
 }
 

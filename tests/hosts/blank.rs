@@ -8,7 +8,7 @@ use leasehold::disk::{Access, DirectDisk, Disk, MemoryDisk};
 use leasehold::format::DeltaRecord;
 use leasehold::{ErrorKind, FormatError, FormatOptions, format};
 
-use crate::common::devices::{Loop, file, run, text};
+use crate::common::devices::{Loop, Mounted, file, run, text};
 use crate::common::memory::{brief, formatted, steady, with_resource};
 
 const MIB: usize = 1 << 20;
@@ -81,7 +81,9 @@ fn what_came_after_a_format_that_was_interrupted_is_not_overwritten() {
         let record = DeltaRecord::decode(sector, at as u64).unwrap();
         sector.copy_from_slice(&record.encode_unfinished(at as u64));
     }
-    for (at, sign) in [(4096, &[0xfc, 0x4e, 0x2b, 0xa9]), (MIB + 9, b"data"), (20 * MIB, b"data")] {
+    for (at, sign) in
+        [(4096, &[0xfc, 0x4e, 0x2b, 0xa9]), (MIB + 9, b"data"), (5 * MIB + 600, b"data"), (20 * MIB, b"data")]
+    {
         let mut bytes = begun.clone();
         bytes[at..at + sign.len()].copy_from_slice(sign);
         let (offset, what) = refused(bytes);
@@ -103,17 +105,17 @@ fn is_busy(node: &Path) {
 #[test]
 fn a_device_that_is_mounted_is_not_formatted() {
     let (folder, image) = file(64 << 20);
+    let mounted = Mounted::new(folder.path(), &image, &[]);
+    let kept = mounted.point.join("kept");
+    fs::write(&kept, "kept").unwrap();
+    is_busy(&mounted.device.0);
+    let point = mounted.point.clone();
+    drop(mounted);
     let node = Loop::new(&image, &[]);
-    run("mkfs.ext4", &["-q", text(&node.0)]);
-    let point = folder.path().join("mounted");
-    fs::create_dir(&point).unwrap();
     run("mount", &[text(&node.0), text(&point)]);
-    fs::write(point.join("kept"), "kept").unwrap();
-    is_busy(&node.0);
+    let read = fs::read_to_string(&kept);
     run("umount", &[text(&point)]);
-    run("mount", &[text(&node.0), text(&point)]);
-    assert_eq!(fs::read_to_string(point.join("kept")).unwrap(), "kept");
-    run("umount", &[text(&point)]);
+    assert_eq!(read.unwrap(), "kept");
     let disk = || Arc::new(DirectDisk::open(&node.0, Access::ReadWrite).unwrap());
     let refusal = format(disk(), &FormatOptions::default()).unwrap_err();
     assert!(matches!(refusal, FormatError::NotBlank { .. }), "{refusal:?}");
@@ -138,7 +140,7 @@ fn a_device_that_is_swapped_to_is_not_formatted() {
 mod command {
     use std::fs;
 
-    use crate::common::devices::{Loop, file, run, text};
+    use crate::common::devices::{Mounted, file, run, text};
     use crate::common::scene::Scene;
 
     #[test]
@@ -168,15 +170,10 @@ mod command {
     #[test]
     fn format_refuses_what_is_mounted_with_force_too() {
         let (folder, image) = file(64 << 20);
-        let node = Loop::new(&image, &[]);
-        run("mkfs.ext4", &["-q", text(&node.0)]);
-        let point = folder.path().join("mounted");
-        fs::create_dir(&point).unwrap();
-        run("mount", &[text(&node.0), text(&point)]);
-        let scene = Scene::formatted(crate::common::memory::steady());
+        let mounted = Mounted::new(folder.path(), &image, &[]);
+        let scene = Scene::empty();
         for force in [&[][..], &["--force"]] {
-            scene.run(&[&["format", text(&node.0)], force].concat()).expect(73, &["in use on this machine"]);
+            scene.run(&[&["format", text(&mounted.device.0)], force].concat()).expect(73, &["in use on this machine"]);
         }
-        run("umount", &[text(&point)]);
     }
 }
