@@ -170,18 +170,3 @@ fn refuse(refusal: Refusal) -> Effect<Result<Declared, Refusal>> {
 pub fn declared_by(record: &DeltaRecord) -> Option<HostId> {
     record.extension.as_ref()?.declared_by
 }
-
-/// Whether `record` shows that its generation is over: released, or by somebody's word. The word on what a join has
-/// left that was never renewed says nothing: it may have landed late, over a holder that has the same generation by
-/// chance.
-pub fn is_over(record: &DeltaRecord) -> bool {
-    record.is_free() && !(declared_by(record).is_some() && is_failed_join(record))
-}
-
-/// Whether `record` may be what a join has left that failed: nobody has renewed it, whose host may have been declared
-/// dead since. It may have landed late, over a holder.
-pub fn is_failed_join(record: &DeltaRecord) -> bool {
-    let never_renewed = |extension: &DeltaExtension| !extension.confirmed;
-    let was_held = !record.is_free() || declared_by(record).is_some();
-    was_held && record.extension.as_ref().is_some_and(never_renewed) && in_force!(FailedJoinIsCounted)
-}

@@ -366,8 +366,14 @@ impl RecordProcedure for Acquire {
 /// Whether no later holding can have stood where `record` stands. The write of somebody's word may land at any time,
 /// and so may that of a join which failed.
 fn is_settled(record: &DeltaRecord) -> bool {
-    let failed = |extension: &DeltaExtension| !extension.confirmed && !record.is_free();
-    record.extension.as_ref().is_none_or(|extension| extension.declared_by.is_none() && !failed(extension))
+    declared_by(record).is_none() && !may_have_failed(record)
+}
+
+/// Whether `record` may be what a join has left that failed: nobody has renewed it, and at most somebody's word has
+/// freed it since. It may have landed late, over a holder.
+pub(super) fn may_have_failed(record: &DeltaRecord) -> bool {
+    let was_held = !record.is_free() || declared_by(record).is_some();
+    was_held && record.extension.as_ref().is_some_and(|extension| !extension.confirmed)
 }
 
 /// Whether a host id may be given back. `settled`: no write of its holder, to any sector, is in flight. One that landed

@@ -15,7 +15,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::declare::{declared_by, is_failed_join, is_over};
+use super::declare::declared_by;
+use super::delta::may_have_failed;
 use super::rules::in_force;
 use super::sightings::Sightings;
 use super::{Seen, Span};
@@ -246,7 +247,7 @@ impl Observer {
             Ordering::Less => false,
             Ordering::Equal => is_over(record),
             // A join that failed may have landed over that generation, though it has a larger one.
-            Ordering::Greater => superseded(record) == Some(owner.generation.get()) || !is_failed_join(record),
+            Ordering::Greater => superseded(record) == Some(owner.generation.get()) || !is_counted(record),
         })
     }
 
@@ -350,6 +351,17 @@ impl Observer {
 fn superseded(record: &DeltaRecord) -> Option<u64> {
     let distance = u64::from(record.extension.as_ref()?.superseded);
     if distance == 0 { None } else { record.generation.checked_sub(distance) }
+}
+
+/// Whether `record` shows that its generation is over: released, or by somebody's word. A holder that a failed join has
+/// landed over may have the same generation by chance: the word is not for that.
+fn is_over(record: &DeltaRecord) -> bool {
+    record.is_free() && !is_counted(record)
+}
+
+/// Whether a failed join may have left `record`: of a holder that it has landed over it shows no end.
+fn is_counted(record: &DeltaRecord) -> bool {
+    may_have_failed(record) && in_force!(FailedJoinIsCounted)
 }
 
 fn counted(since: Time, confirmed: Option<Confirmation>, Spans { fail, dead }: Spans) -> Verdict {
