@@ -318,17 +318,17 @@ impl Leases {
     }
 
     fn find(&self, key: Key) -> Option<&Hold> {
-        self.holds.get(&self.place_of(key)?)
+        self.holds.get(&self.kept_at(key)?)
     }
 
     fn find_mut(&mut self, key: Key) -> Option<&mut Hold> {
-        let key = self.place_of(key)?;
+        let key = self.kept_at(key)?;
         self.holds.get_mut(&key)
     }
 
-    /// Where the lease is kept that is known by `key`. Where the area was made again, one at a later version may have
-    /// begun before another, or after this.
-    fn place_of(&self, key: Key) -> Option<Key> {
+    /// The key that the lease has by now which is known by `key`. Where the area was made again, versions have begun
+    /// anew: another lease may have a later one.
+    fn kept_at(&self, key: Key) -> Option<Key> {
         if self.holds.contains_key(&key) {
             return Some(key);
         }
@@ -377,8 +377,8 @@ mod tests {
 
     const OFFSET: u64 = 3 << 20;
 
-    fn version(number: u64) -> Key {
-        (OFFSET, Version::new(number))
+    fn key(version: u64) -> Key {
+        (OFFSET, Version::new(version))
     }
 
     /// The area was wiped under a lease at version 8, and made again: what began at version 1 is not that one.
@@ -393,14 +393,22 @@ mod tests {
         let resource = Resource { name, offset: OFFSET };
         let mut leases = Leases::default();
         leases.hold(&resource, Version::new(8), Version::new(8), holding(before));
+        assert_eq!(leases.looked(key(8)), Some(Time::ZERO + before));
         leases.hold(&resource, Version::new(1), Version::new(1), holding(after));
         leases.hold_on(&resource, Version::new(1), Version::new(3), holding(after));
         // Its holder does not know yet that it was converted.
-        assert_eq!(leases.looked(version(1)), Some(Time::ZERO + after));
-        assert_eq!(leases.began(version(3)), Version::new(1));
-        assert_eq!(leases.looked(version(8)), Some(Time::ZERO + before));
-        leases.let_go(version(3));
-        assert!(leases.holding_at(version(3)).is_none() && leases.holding(version(1)).is_none());
-        assert!(leases.holding_at(version(8)).is_some());
+        assert_eq!(leases.looked(key(1)), Some(Time::ZERO + after));
+        assert_eq!(leases.began(key(3)), Version::new(1));
+        assert_eq!(leases.looked(key(8)), Some(Time::ZERO + before));
+        leases.let_go(key(3));
+        assert!(leases.holding_at(key(3)).is_none() && leases.holding(key(1)).is_none());
+        assert!(leases.holding_at(key(8)).is_some());
+        // One that began at version 5 was converted to 8, the other one to 6.
+        let mut leases = Leases::default();
+        leases.hold(&resource, Version::new(5), Version::new(8), holding(before));
+        leases.hold(&resource, Version::new(1), Version::new(6), holding(after));
+        assert_eq!(leases.looked(key(5)), Some(Time::ZERO + before));
+        assert_eq!(leases.looked(key(6)), Some(Time::ZERO + after));
+        assert_eq!(leases.looked(key(1)), Some(Time::ZERO + after));
     }
 }

@@ -166,8 +166,14 @@ impl Running {
         }
     }
 
+    /// Whether it is done also to what is lost.
     const fn gives_back(&self) -> bool {
         matches!(self.order, Order::Release { .. })
+    }
+
+    /// Why what it is about is lost, if it is.
+    fn loss(&self, member: &mut Member) -> Option<Loss> {
+        self.held().and_then(|held| member.lease_loss((self.resource.offset, held)))
     }
 
     fn answers(mut self, member: &mut Member, operated: Operated) {
@@ -200,17 +206,13 @@ impl Running {
     }
 
     fn begin(mut self, member: &mut Member) {
-        let key = self.held().map(|held| (self.resource.offset, held));
-        if let Some(key) = key {
-            self.lost_before = member.lease_loss(key);
-            if let (Some(loss), false) = (&self.lost_before, self.gives_back()) {
-                let loss = loss.clone();
-                return self.answers(member, Operated::Lost(loss));
-            }
+        match self.loss(member) {
+            Some(loss) if !self.gives_back() => return self.answers(member, Operated::Lost(loss)),
+            loss => self.lost_before = loss,
         }
         // A value that lands later would spoil the next owner's; those who share rely on what they read.
         // A release that waits for every write takes its turn first, so that nothing else begins meanwhile.
-        let rests = key.is_none()
+        let rests = self.held().is_none()
             || !in_force!(ValueIsSettled)
             || matches!(
                 self.order,
@@ -238,10 +240,7 @@ impl Running {
     fn take_turn(mut self, member: &mut Member) {
         let offset = self.resource.offset;
         // It may have waited for one by which it was lost.
-        if let Some(key) = self.held().map(|held| (offset, held)).filter(|_| !self.gives_back())
-            && member.leases.holding_at(key).is_some()
-            && let Some(loss) = member.lease_loss(key)
-        {
+        if let Some(loss) = self.loss(member).filter(|_| !self.gives_back()) {
             return self.answers(member, Operated::Lost(loss));
         }
         let (own, mode) = match self.held() {
