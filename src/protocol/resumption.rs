@@ -228,15 +228,12 @@ impl Standing {
                 let version = listed.filter(|(mode, _)| *mode == LeaseMode::Shared).map(|(_, version)| version);
                 // A block that has the flag says that it is there to share, but for one that a ballot has begun in.
                 let begun = mine.is_some_and(|extension| !extension.shares);
+                // Of a version for which a ballot has only begun nobody has accepted anything.
+                let before = view.leader.good().map(|leader| leader.version.min(own.instance));
+                let before = before.filter(|_| own.bal == 0).unwrap_or(own.instance);
                 match (claims.is_some() || waits || begun, version) {
                     // It shared before it began to change that, so its flag was looked after.
-                    (true, Some(version)) => Standing::Upgrading(version),
-                    // Of the version that a ballot was begun for nobody has accepted anything.
-                    (true, None) if own.bal == 0 => {
-                        let before = view.leader.good().map(|leader| leader.version);
-                        Standing::Upgrading(before.filter(|before| *before < own.instance).unwrap_or(own.instance))
-                    }
-                    (true, None) => Standing::Upgrading(own.instance),
+                    (true, version) => Standing::Upgrading(version.unwrap_or(before)),
                     (false, Some(version)) if version == own.instance => Standing::Held(LeaseMode::Shared, version),
                     (false, version) => Standing::sharing(me, view, own.instance, version),
                 }

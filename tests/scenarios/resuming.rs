@@ -271,4 +271,5 @@ fn a_shared_lease_is_taken_up_though_a_change_to_exclusive_was_cut_short_before_
     let blocks = [(id(A), Seen::Good(own)), (id(B), Seen::Bad(Defect::Unreadable))];
     let view = AreaView { leader: Seen::Good(leader), blocks: blocks.into() };
     assert_eq!(found(me, &view, Some((LeaseMode::Shared, n))), Standing::Upgrading(n));
+    assert_eq!(found(me, &view, None), Standing::Upgrading(n), "not the version that nobody owns");
 }
