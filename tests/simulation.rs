@@ -18,15 +18,15 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Runs the seeds that the environment or the default says.
+/// Runs as many seeds as the environment or the default says.
 fn run_all(default: u64, options: impl Fn(u64) -> Options) -> Counters {
-    let seeds = match from_environment("LEASEHOLD_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => {
-            let start = from_environment("LEASEHOLD_SEED_START").unwrap_or(0);
-            start..start + from_environment("LEASEHOLD_SEEDS").unwrap_or(default)
-        }
-    };
+    run_these(from_environment("LEASEHOLD_SEEDS").unwrap_or(default), options)
+}
+
+/// Runs so many seeds, or the one that the environment says.
+fn run_these(count: u64, options: impl Fn(u64) -> Options) -> Counters {
+    let start = from_environment("LEASEHOLD_SEED_START").unwrap_or(0);
+    let seeds = from_environment("LEASEHOLD_SEED").map_or(start..start + count, |seed| seed..seed + 1);
     let mut sum = Counters::default();
     for seed in seeds {
         sum += options(seed).run().unwrap_or_else(|failure| panic!("\n{failure}"));
@@ -128,6 +128,14 @@ fn copies_of_a_machine_and_containers_of_one_keep_their_host_ids_apart() {
 fn a_device_is_formatted_again_while_hosts_are_stopped_or_about_to_join() {
     let sum = run_all(SEEDS, |seed| Options::about(seed, Some(Emphasis::Reformatted)));
     assert!(!is_default() || sum.formats > 200 && sum.not_formatted > 100 && sum.strangers > 5, "{sum:#?}");
+}
+
+/// Each of these runs costs as much as fifty others.
+#[test]
+fn a_device_is_formatted_to_other_sizes_and_back() {
+    let seeds = from_environment("LEASEHOLD_SEEDS").map(|seeds| seeds.div_ceil(50));
+    let sum = run_these(seeds.unwrap_or(SEEDS / 50), |seed| Options::about(seed, Some(Emphasis::Resized)));
+    assert!(!is_default() || sum.formats > 5 && sum.not_formatted > 5, "{sum:#?}");
 }
 
 #[test]

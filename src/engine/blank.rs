@@ -75,7 +75,7 @@ fn sectors(bytes: &[u8], from: usize, size: SectorSize) -> impl Iterator<Item = 
 
 /// The record that the byte `first` of `bytes` is in, which stand at byte `at` of the device.
 fn record_around(bytes: &[u8], first: usize, at: u64) -> Option<&'static str> {
-    [SectorSize::B512, SectorSize::B4096].into_iter().find_map(|size| {
+    SectorSize::ALL.into_iter().find_map(|size| {
         let start = first / size.bytes() * size.bytes();
         record_in(bytes.get(start..start + size.bytes())?, at + start as u64)
     })

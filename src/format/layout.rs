@@ -16,6 +16,9 @@ pub enum SectorSize {
 }
 
 impl SectorSize {
+    /// All of them.
+    pub(crate) const ALL: [SectorSize; 2] = [SectorSize::B512, SectorSize::B4096];
+
     /// In bytes.
     pub const fn bytes(self) -> usize {
         match self {

@@ -207,6 +207,13 @@ impl Env {
         self.ids() + self.sanlock_hosts() as u64
     }
 
+    /// The ids that have a record. Where the sizes change there are as many as on a real device: late writes hit no
+    /// larger part of them.
+    pub(super) fn recorded_ids(&self) -> impl Iterator<Item = HostId> + Clone + use<> {
+        let most = if self.options.faults.resizes > 0 { Geometry::default().max_hosts() } else { self.highest_id() };
+        (1..=most).filter_map(HostId::new)
+    }
+
     /// What a host joins with: every second one may be slower than the lockspace says.
     pub(super) fn timeouts(&self, host: usize) -> Timeouts {
         if host % 2 == 1 { self.options.slower } else { self.options.timeouts }
@@ -323,6 +330,11 @@ impl Env {
         (0..self.options.resources.max(self.options.places)).map(Area::of_resource)
     }
 
+    /// Where the area behind the last resource that is there from the start would begin.
+    pub(super) const fn end_of_resources(&self) -> u64 {
+        Area::of_resource(self.options.resources).offset()
+    }
+
     /// Whether a machine has acquired each resource that is there since the faults are over.
     pub(super) fn has_acquired(&self, host: usize) -> bool {
         self.areas().all(|area| self.acquired.contains(&(host, area)) || self.resource_in(area).is_none())
@@ -413,8 +425,7 @@ impl Env {
     pub(super) fn format(&mut self) {
         let geometry = Geometry::default();
         let record = DeltaRecord::free(geometry, lockspace(), NONCE, self.options.timeouts);
-        for id in self.known_ids() {
-            let at = delta_at(id);
+        for at in self.recorded_ids().map(delta_at) {
             self.storage.put(0, at, record.encode(at).into());
         }
         // A resource whose leader may be lost is one that was made where there had been another; or it is the one that

@@ -264,15 +264,21 @@ impl Env {
         let Landing { host, disk, tag, started, late } = landing;
         self.check.counters.late_landings += u64::from(late);
         if tag == Tag::Starting(Starts::Formats) {
+            // Behind the resources there is only what a format to other sizes makes, which no host uses.
+            if offset >= self.end_of_resources() {
+                return self.storage.put(disk, offset, bytes);
+            }
             let in_time = self.local(host).since(started) <= self.options.timeouts.io();
             let record = begun_record(offset, &bytes);
             let formatting = record.as_ref().and_then(DeltaRecord::nonce);
-            if !in_time
-                && let Some(after) = record
-                && let Ok(before) = DeltaRecord::decode(&self.storage.sector(disk, offset), offset)
-                && let Some(id) = HostId::new(before.owner_id).filter(|_| after.generation < before.generation)
-            {
-                self.check.forgotten(id, after.generation);
+            if let Ok(before) = DeltaRecord::decode(&self.storage.sector(disk, offset), offset) {
+                // Records of other sizes stand elsewhere: nothing is left of this one, whenever that is.
+                let after = record.filter(|after| after.geometry == before.geometry);
+                let (goes_on, generation) = (after.is_some(), after.map_or(0, |after| after.generation));
+                let id = HostId::new(before.owner_id).filter(|_| generation < before.generation);
+                if let Some(id) = id.filter(|_| !in_time || !goes_on) {
+                    self.check.forgotten(id, generation);
+                }
             }
             self.lands(host, disk, offset, bytes, late);
             if self.check.is_complete_since(self.machines[host].clock.world(started)) {
@@ -368,7 +374,8 @@ impl Env {
             self.trace(|| format!("sector {offset} lands {when} from host {host}"));
         }
         self.changed(offset);
-        if area.is_none() && self.options.faults.formats > 0 {
+        // The first records are the last that a format writes.
+        if offset < self.highest_id() * SECTOR && self.options.faults.formats > 0 {
             self.look_for_lockspace();
         }
     }

@@ -28,7 +28,8 @@
 //! - **S3** A host id has one holder at a time; when the device is formatted again nobody holds one of the former
 //!   lockspace, nor does anybody later; what a process goes on with nobody takes for gone; and each holding has
 //!   a new generation, larger than the one before it. Where a late write puts back the record of an earlier one nobody
-//!   can know of the later one: then it is larger than those that did not follow such a record themselves.
+//!   can know of the later one: then it is larger than those that did not follow such a record themselves. So it is
+//!   where a format to other sizes has overwritten the record (docs/design/limits.md).
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
 //!
@@ -192,6 +193,8 @@ emphases! {
     BesideSanlock,
     /// The device is formatted again and again, while hosts are away or about to join, and their writes hang.
     Reformatted,
+    /// The same, now and then to sectors and areas of other sizes and back.
+    Resized,
 }
 
 impl Emphasis {
@@ -260,6 +263,8 @@ pub struct Faults {
     pub formats: u64,
     /// Of 1000 late writes of a format that hit a host, after how many somebody formats the device again.
     pub reformats: u64,
+    /// Of 1000 formats, how many are to sectors and areas of other sizes, with which no host joins.
+    pub resizes: u64,
     /// Whether those sectors that rot are bad for good, and neither readable nor writable.
     pub bad_sector: bool,
     /// Bound on the rate error of clocks, in parts per million.
@@ -323,6 +328,7 @@ impl Options {
             wipes_written: 0,
             formats: 0,
             reformats: 0,
+            resizes: 0,
             bad_sector: rate(3) == 3,
             clock_ppm: rate(crate::timeouts::CLOCK_RATE_ERROR_PPM),
         };
@@ -484,6 +490,11 @@ impl Options {
                 let times = Options { timeouts, slower: timeouts, duration, ..self };
                 // A format that a live host ended leaves a lockspace that nobody else can join before that has left.
                 Options { ids, leaves: 200, lone_end: true, faults, ..times }
+            }
+            Emphasis::Resized => {
+                let reformatted = Options::about(self.seed, Some(Emphasis::Reformatted));
+                let faults = Faults { resizes: 400, ..reformatted.faults };
+                Options { ids: 7, faults, ..reformatted }
             }
             Emphasis::Several => {
                 let modes = match random.chance(500) {

@@ -570,6 +570,47 @@ fn scenario_55_the_version_outlasts_a_format_to_other_sizes_that_is_interrupted_
     }
 }
 
+/// A host whose join came to an end behind the overwriting has acquired something in an area of the former sizes, and
+/// the format ended for it.
+#[test]
+fn scenario_55_a_version_in_an_area_of_other_sizes_outlasts_the_records_of_its_lockspace() {
+    let large = Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap();
+    let small = Geometry::default();
+    // No area of the other sizes begins at the first of these places, and the second one shows no leader of theirs.
+    for (before, after, area) in [(small, large, 9 << 20), (large, small, 24 << 20)] {
+        let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+        let first = device.format_to(before, NONCE, false);
+        assert_eq!(device.finish(first), Ok(()));
+        let mut run = device.format_to(after, NEW, true);
+        device.until(&mut run, waits);
+        let top = Version::new(9);
+        let leader = Leader::new_free(before, name("ls"), NONCE, name("res"), before.max_hosts(), top);
+        device.write(area, &leader.encode(area));
+        let again = device.format_to(after, NEW + 1, true);
+        assert_eq!(device.finish(again), Ok(()));
+        let guard = 2 * after.area_bytes();
+        let leader = Leader::decode(&device.bytes[guard as usize..][..after.sector_bytes()], guard).unwrap();
+        assert!(leader.version >= top, "to {after}: {}", leader.version);
+    }
+}
+
+/// One write of a format with small records hits few large ones, of which there are no more than it has.
+#[test]
+fn scenario_54_a_lockspace_with_large_records_outlasts_a_late_piece_of_small_ones() {
+    let few = Geometry::new(SectorSize::B4096, AreaSize::M1).unwrap();
+    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let mut late = device.format_to(Geometry::default(), NONCE, false);
+    device.after(&mut late, 1);
+    device.until(&mut late, |effect| matches!(effect, Effect::Write(_)));
+    let Effect::Write(piece) = late.effect else { unreachable!() };
+    device.bytes.fill(0);
+    let run = device.format_to(few, NEW, true);
+    assert_eq!(device.finish(run), Ok(()));
+    device.write(piece.offset, &piece.bytes);
+    let found = Found::search(&device.bytes[..LARGEST_AREA as usize]).unwrap();
+    assert_eq!((found.terms.nonce, found.terms.geometry, found.complete), (NEW, few, true));
+}
+
 /// The record of host A is overwritten by the first write of a format, which leaves it unfinished.
 #[test]
 fn scenario_54_a_generation_outlasts_a_format_that_is_interrupted() {

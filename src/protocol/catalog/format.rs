@@ -35,7 +35,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::blanks::{self, Piece};
-use super::former::Former;
+use super::former::{Former, STEP};
 use super::found::{Found, HEADS};
 use super::region::{Difference, Region};
 use crate::format::{DeltaRecord, IndexHeader, Leader, LeaderExtension};
@@ -195,8 +195,8 @@ impl Format {
             }
             Stage::Scanning { next } => {
                 let at = *next;
+                *next += STEP;
                 if let Some(former) = &mut self.former {
-                    *next += former.geometry.area_bytes();
                     former.take_in(at, seen.bytes(), &self.plan.terms);
                 }
                 Ok(self.scan())
@@ -216,14 +216,11 @@ impl Format {
                     self.expect_own(&seen)?;
                 }
                 // Hosts that held for a moment may have acquired something since the scan.
-                match self.former.as_ref().filter(|_| std::mem::take(&mut self.slow)) {
-                    Some(former) => {
-                        let written = self.known.len() as u64;
-                        self.stage = Stage::Scanning { next: written.next_multiple_of(former.geometry.area_bytes()) };
-                        Ok(self.scan())
-                    }
-                    None => Ok(self.make()),
+                if !std::mem::take(&mut self.slow) {
+                    return Ok(self.make());
                 }
+                self.stage = Stage::Scanning { next: (self.known.len() as u64).next_multiple_of(STEP) };
+                Ok(self.scan())
             }
             Stage::Making(pieces) => {
                 let piece = pieces.front().cloned().ok_or(Refusal::Storage)?;
@@ -325,18 +322,18 @@ impl Format {
             self.stage = Stage::Watching { since };
             return Effect::Wait(until.min(read.ended + former.renewal / 2));
         }
-        self.stage = Stage::Scanning { next: former.geometry.area_bytes() };
+        self.stage = Stage::Scanning { next: STEP };
         self.scan()
     }
 
-    /// Looks at the next area, or goes on where that was the last one.
+    /// Looks at the next place where an area may begin, or goes on where that was the last one. Hosts of a lockspace of
+    /// other sizes may have used areas, of which an interrupted format has overwritten the records.
     fn scan(&mut self) -> Effect<Answer> {
         if let (Stage::Scanning { next }, Some(former)) = (&self.stage, &self.former) {
             let sector = self.plan.terms.geometry.sector_bytes() as u64;
-            let area = former.geometry.area_bytes();
-            let end = self.plan.len.min(SEARCHED_AREAS * area);
-            if next + area <= end {
-                let sectors = former.area_in_use().min(area).div_ceil(sector);
+            let end = self.plan.len.min(SEARCHED_AREAS * former.geometry.area_bytes());
+            if next + STEP <= end {
+                let sectors = former.step_in_use() / sector;
                 return Effect::Read { extents: vec![Extent { offset: *next, sectors }], timeout: IO };
             }
         }
@@ -348,11 +345,11 @@ impl Format {
         let terms = &self.plan.terms;
         let area = terms.geometry.area_bytes() as usize;
         self.known.truncate(self.former.as_ref().map_or(area, |_| self.known.len()));
-        let hosts = (1..=terms.geometry.max_hosts()).filter_map(HostId::new);
-        let records = hosts.flat_map(|host| self.record_of(host).encode(terms.geometry.delta_offset(host)));
-        let mut image: Vec<u8> = records.take(self.known.len()).collect();
-        image.resize(self.known.len(), 0);
         let sector = terms.geometry.sector_bytes();
+        let hosts = (1..=terms.geometry.max_hosts()).filter_map(HostId::new).take(self.known.len() / sector);
+        let records = hosts.map(|host| self.record_of(host).encode(terms.geometry.delta_offset(host)));
+        let mut image = records.collect::<Vec<_>>().concat();
+        image.resize(self.known.len(), 0);
         // Until their magic numbers are there nobody takes this for a lockspace.
         for host in HEADS {
             let at = terms.geometry.delta_offset(host);

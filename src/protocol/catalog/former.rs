@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::found::{DEFAULT_IO_TIMEOUT, Found};
-use crate::format::{Block, Geometry, Leader, numbers};
+use crate::format::{Block, Geometry, Leader, SectorSize, numbers};
 use crate::protocol::declare::declared_by;
 use crate::protocol::delta::Terms;
 use crate::protocol::rules::in_force;
@@ -13,6 +13,9 @@ use crate::types::{Generation, HostId, Owner, Version};
 
 /// More than generations and versions grow while a write is in flight, also over formattings.
 const LOST: u64 = 1 << 40;
+
+/// How far apart the places are where an area of any sizes may begin.
+pub(super) const STEP: u64 = 1 << 20;
 
 /// What is known of the former lockspace.
 #[derive(Clone, Debug)]
@@ -33,8 +36,27 @@ pub(super) struct Former {
     nonce: u32,
     /// A leader or a block of a resource is damaged, or of another formatting.
     lost: bool,
+    /// The last area whose leader could be read.
+    led: Option<Led>,
     /// Leaders that could be taken for those of the new lockspace, with their places.
     pub(super) lookalikes: Vec<(u64, Leader)>,
+}
+
+/// Whether there is a block of this lockspace, of another formatting, or one that is damaged.
+#[derive(Default)]
+struct Blocks {
+    ours: bool,
+    others: bool,
+    damaged: bool,
+}
+
+/// An area with a leader.
+#[derive(Clone, Copy, Debug)]
+struct Led {
+    start: u64,
+    geometry: Geometry,
+    /// Whether it is of this lockspace.
+    is_ours: bool,
 }
 
 impl Former {
@@ -71,6 +93,7 @@ impl Former {
             version: Version::default(),
             nonce: found.terms.nonce,
             lost: false,
+            led: None,
             lookalikes: Vec::new(),
         }
     }
@@ -87,18 +110,20 @@ impl Former {
         self.generations.values().max().copied()
     }
 
-    /// How many bytes of an area may show something: the leader and the blocks of the ids in use.
-    pub(super) fn area_in_use(&self) -> u64 {
+    /// How many of the [`STEP`] bytes from where an area of any sizes may begin, or go on, may show something: the
+    /// leader and the blocks of the ids in use.
+    pub(super) fn step_in_use(&self) -> u64 {
         let highest = self.generations.last_key_value().map_or(0, |(host, _)| host.get());
-        (highest + 2) * self.geometry.sector_bytes() as u64
+        let largest = SectorSize::ALL.map(SectorSize::bytes).into_iter().max().unwrap_or_default();
+        STEP.min((highest + 2) * largest as u64)
     }
 
-    /// Takes in what the area at byte `at` shows. `terms` are those of the new lockspace.
+    /// Takes in what stands from byte `at` on, behind what was taken in before. `terms` are those of the new lockspace.
     pub(super) fn take_in(&mut self, at: u64, bytes: &[u8], terms: &Terms) {
-        let sectors: Vec<&[u8]> = bytes.chunks_exact(self.geometry.sector_bytes()).collect();
-        let leader = sectors.first().and_then(|sector| Leader::decode(sector, at).ok());
-        let is_ours = leader.as_ref().map(|leader| leader.nonce() == Some(self.nonce));
-        if let Some(leader) = leader {
+        let decoded = |size: SectorSize| Leader::decode(bytes.get(..size.bytes())?, at).ok();
+        if let Some(leader) = SectorSize::ALL.into_iter().find_map(decoded) {
+            let is_ours = leader.nonce() == Some(self.nonce);
+            self.led = Some(Led { start: at, geometry: leader.geometry, is_ours });
             self.shows(leader.version);
             self.owns(leader.owner);
             let writer = HostId::new(leader.writer.id).zip(Generation::new(leader.writer.generation));
@@ -108,16 +133,37 @@ impl Former {
                 self.lookalikes.push((at, leader));
             }
         }
-        let (mut ours, mut others, mut damaged) = (false, false, false);
-        let hosts = (1..=HostId::MAX).filter_map(HostId::new);
-        for (host, sector) in hosts.zip(sectors.into_iter().skip(2)) {
-            let Ok(block) = Block::decode(sector, at + self.geometry.block_offset(host)) else {
-                damaged = true;
+        let goes_on = |led: &Led| (led.start..led.start + led.geometry.area_bytes()).contains(&at);
+        match self.led.filter(goes_on) {
+            Some(led) => {
+                let Blocks { ours, others, damaged } = self.blocks(led.geometry.sector(), led.start, at, bytes);
+                // In an area that is not ours: what a lockspace before this one has left.
+                self.lost |= if led.is_ours { others || damaged } else { ours };
+            }
+            // There was a leader, perhaps one that an interrupted format wrote over what others had left.
+            None => {
+                for size in SectorSize::ALL {
+                    let Blocks { ours, others, .. } = self.blocks(size, at, at, bytes);
+                    self.lost |= ours || others;
+                }
+            }
+        }
+    }
+
+    /// Takes in the blocks that stand from byte `at` on, of an area that begins at `start`.
+    fn blocks(&mut self, size: SectorSize, start: u64, at: u64, bytes: &[u8]) -> Blocks {
+        let mut blocks = Blocks::default();
+        for (place, sector) in (at..).step_by(size.bytes()).zip(bytes.chunks_exact(size.bytes())) {
+            // The leader and the request come first.
+            let number = (place - start) / size.bytes() as u64;
+            let Some(host) = number.checked_sub(1).and_then(HostId::new) else { continue };
+            let Ok(block) = Block::decode(sector, place) else {
+                blocks.damaged |= self.led.is_some_and(|led| led.geometry.has_host(host));
                 continue;
             };
             let nonce = block.nonce();
-            ours |= nonce == Some(self.nonce);
-            others |= nonce.is_some_and(|nonce| nonce != self.nonce);
+            blocks.ours |= nonce == Some(self.nonce);
+            blocks.others |= nonce.is_some_and(|nonce| nonce != self.nonce);
             self.shows(block.instance);
             self.owns(block.inp);
             let wrote = block.extension.as_ref().and_then(|extension| Generation::new(extension.generation));
@@ -125,13 +171,7 @@ impl Former {
                 self.owns(Some(Owner { host, generation }));
             }
         }
-        self.lost |= match is_ours {
-            Some(true) => others || damaged,
-            // What a lockspace before this one has left.
-            Some(false) => ours,
-            // It was a leader, perhaps one that an interrupted format wrote over what others had left.
-            None => ours || others,
-        };
+        blocks
     }
 
     /// The version after which those of the new lockspace come.

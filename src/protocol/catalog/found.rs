@@ -26,11 +26,13 @@ pub struct Found {
 }
 
 impl Found {
-    /// Looks for a lockspace in the first bytes of a device. Of several formattings the one counts that most records
-    /// show: others' writes may have landed late. `None`: no sector is a valid record.
+    /// Looks for a lockspace in the first bytes of a device. Of several formattings the one counts whose records take
+    /// the most room: others' writes may have landed late. `None`: no sector is a valid record.
     pub fn search(bytes: &[u8]) -> Option<Found> {
-        let sizes = [SectorSize::B512, SectorSize::B4096].into_iter();
-        let mut records = sizes.map(|size| valid_records(bytes, size)).max_by_key(BTreeMap::len)?;
+        let sized = SectorSize::ALL.map(|size| (size, valid_records(bytes, size)));
+        // As many small ones as stand in the room of one large one count as much.
+        let room = |(size, records): &(SectorSize, BTreeMap<_, _>)| records.len() * size.bytes();
+        let (_, mut records) = sized.into_iter().max_by_key(room)?;
         let mut formattings: BTreeMap<u32, usize> = BTreeMap::new();
         for nonce in records.values().filter_map(DeltaRecord::nonce) {
             *formattings.entry(nonce).or_default() += 1;

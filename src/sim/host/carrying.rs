@@ -1,7 +1,7 @@
 //! Carries out what the membership wants done: its I/O goes to the made-up disks, its answers to the program.
 
 use super::{Answer, End, Member, Tag, Whose};
-use crate::format::{Block, DeltaRecord, Geometry};
+use crate::format::{Block, DeltaRecord};
 use crate::protocol::member::{Effect, Event, IoId, Key, Loss};
 use crate::protocol::procedure::{Extent, Sectors};
 use crate::protocol::{Written, reading};
@@ -24,7 +24,7 @@ impl Member {
             env.check.of(area).reads(index, env.machines[index].clock.world(started), env.now);
         }
         let event = match answer {
-            Answer::Read(_, sectors) => match joined(&sectors) {
+            Answer::Read(_, sectors) => match joined(&sectors, SECTOR) {
                 sectors if sectors.all_unreadable() => Event::ReadFailed(io),
                 sectors => Event::Read(io, sectors),
             },
@@ -64,7 +64,7 @@ impl Member {
     fn carry_out(&mut self, index: usize, env: &mut Env, effect: Effect) -> Option<Event> {
         match effect {
             Effect::Read { io, disk, extents, .. } => {
-                env.read(index, Tag::Member { io, of: Whose::Ours }, disk, offsets(&extents), None);
+                env.read(index, Tag::Member { io, of: Whose::Ours }, disk, offsets(&extents, SECTOR), None);
             }
             Effect::Write { io, disk, offset, bytes, before, .. } => {
                 self.is_about_to_write(index, env, offset, &bytes);
@@ -177,18 +177,24 @@ impl Member {
     }
 }
 
-/// The sectors of these extents.
-pub(super) fn offsets(extents: &[Extent]) -> Vec<u64> {
+/// The sectors on disk of these extents, whose own have `size` bytes each.
+pub(super) fn offsets(extents: &[Extent], size: u64) -> Vec<u64> {
     let sectors = |extent: &Extent| {
         let offset = extent.offset;
-        (0..extent.sectors).map(move |number| offset + number * SECTOR)
+        (offset..offset + extent.sectors * size).step_by(SECTOR as usize)
     };
     extents.iter().flat_map(sectors).collect()
 }
 
-/// Sectors as a reader gets them.
-pub(super) fn joined(sectors: &[Sector]) -> Sectors {
-    let mut all = Sectors::new(Geometry::default().sector_bytes());
-    sectors.iter().for_each(|sector| all.push(Some(&**sector).filter(|sector| !sector.is_empty())));
+/// Sectors as a reader gets them, of `size` bytes each.
+pub(super) fn joined(sectors: &[Sector], size: u64) -> Sectors {
+    let mut all = Sectors::new(size as usize);
+    for parts in sectors.chunks((size / SECTOR) as usize) {
+        match parts {
+            parts if parts.iter().any(|part| part.is_empty()) => all.push(None),
+            [sector] => all.push(Some(sector)),
+            parts => all.push(Some(&parts.concat())),
+        }
+    }
     all
 }

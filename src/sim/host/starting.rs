@@ -20,7 +20,7 @@ use crate::protocol::rules::in_force;
 use crate::protocol::{Span, Written};
 use crate::sim::Kind;
 use crate::sim::env::Env;
-use crate::sim::storage::{Area, delta_at, readable};
+use crate::sim::storage::{Area, SECTOR, delta_at, readable};
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// A procedure that gets a host id, or formats the device.
@@ -32,7 +32,18 @@ pub(super) struct Starting {
 pub(super) enum Way {
     Join(HostId, Box<Acquire>),
     Resume(Token, Box<Resume>),
-    Format(Box<Format>),
+    /// The format, and the sizes that it is to.
+    Format(Box<Format>, Geometry),
+}
+
+impl Way {
+    /// Bytes of the sectors that the procedure reads.
+    const fn sector_bytes(&self) -> u64 {
+        match self {
+            Way::Join(..) | Way::Resume(..) => SECTOR,
+            Way::Format(_, geometry) => geometry.sector_bytes() as u64,
+        }
+    }
 }
 
 /// What a process leaves to the next one of its machine.
@@ -132,8 +143,9 @@ impl Host {
                 if !late || !in_force!(JoinWriteIsPrompt) =>
             {
                 let span = Span { started, ended: now };
+                let Process::Starting(starting) = &self.process else { return };
                 match answer {
-                    Answer::Read(_, sectors) => match joined(&sectors) {
+                    Answer::Read(_, sectors) => match joined(&sectors, starting.way.sector_bytes()) {
                         sectors if sectors.all_unreadable() => Event::ReadFailed,
                         sectors => Event::Read(span, sectors),
                     },
@@ -161,11 +173,12 @@ impl Host {
                     Ok(tenure) => Got::Tenure(tenure),
                     Err(refusal) => Got::NotResumed(refusal),
                 }),
-                Way::Format(format) => format.step(event, &mut starting.observer).map(Got::Formatted),
+                Way::Format(format, _) => format.step(event, &mut starting.observer).map(Got::Formatted),
             };
             match effect {
                 Effect::Read { extents, timeout } => {
-                    return env.read(index, Tag::Starting(Starts::Reads), 0, offsets(&extents), Some(timeout));
+                    let offsets = offsets(&extents, starting.way.sector_bytes());
+                    return env.read(index, Tag::Starting(Starts::Reads), 0, offsets, Some(timeout));
                 }
                 Effect::Write(write) if env.is_writing(index, &write) => {
                     let now = env.local(index);
@@ -178,7 +191,7 @@ impl Host {
                             Starts::Joins
                         }
                         Way::Resume(..) => Starts::Resumes,
-                        Way::Format(_) => Starts::Formats,
+                        Way::Format(..) => Starts::Formats,
                     };
                     let Window { before, timeout } = write.window;
                     let what = (write.offset, &write.bytes[..]);
@@ -234,7 +247,7 @@ impl Host {
                 self.token = (refusal == resumption::Refusal::Storage).then_some(token);
                 self.ended(env, End::Refused);
             }
-            (Way::Format(_), Got::Formatted(end)) => {
+            (Way::Format(..), Got::Formatted(end)) => {
                 env.trace(|| format!("host {index} has formatted: {end:?}"));
                 env.check.counters.formats += u64::from(end.is_ok());
                 env.check.counters.not_formatted += u64::from(end.is_err());
