@@ -330,11 +330,6 @@ impl Env {
         (0..self.options.resources.max(self.options.places)).map(Area::of_resource)
     }
 
-    /// Where the area behind the last resource that is there from the start would begin.
-    pub(super) const fn end_of_resources(&self) -> u64 {
-        Area::of_resource(self.options.resources).offset()
-    }
-
     /// Whether a machine has acquired each resource that is there since the faults are over.
     pub(super) fn has_acquired(&self, host: usize) -> bool {
         self.areas().all(|area| self.acquired.contains(&(host, area)) || self.resource_in(area).is_none())

@@ -264,8 +264,8 @@ impl Env {
         let Landing { host, disk, tag, started, late } = landing;
         self.check.counters.late_landings += u64::from(late);
         if tag == Tag::Starting(Starts::Formats) {
-            // Behind the resources there is only what a format to other sizes makes, which no host uses.
-            if offset >= self.end_of_resources() {
+            // Nobody uses what a format to other sizes writes elsewhere.
+            if Area::at(offset).is_some_and(|area| !self.areas().any(|used| used == area)) {
                 return self.storage.put(disk, offset, bytes);
             }
             let in_time = self.local(host).since(started) <= self.options.timeouts.io();

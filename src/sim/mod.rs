@@ -193,7 +193,7 @@ emphases! {
     BesideSanlock,
     /// The device is formatted again and again, while hosts are away or about to join, and their writes hang.
     Reformatted,
-    /// The same, now and then to sectors and areas of other sizes and back.
+    /// The same, now and then to sectors and areas of other sizes and back. No write hangs.
     Resized,
 }
 
@@ -493,7 +493,8 @@ impl Options {
             }
             Emphasis::Resized => {
                 let reformatted = Options::about(self.seed, Some(Emphasis::Reformatted));
-                let faults = Faults { resizes: 400, ..reformatted.faults };
+                // A piece that lands late may wipe the area of the resource: that is `Wiped`'s.
+                let faults = Faults { resizes: 400, slow: 0, hung: 0, stall: 0, ..reformatted.faults };
                 Options { ids: 7, faults, ..reformatted }
             }
             Emphasis::Several => {

@@ -594,6 +594,21 @@ fn scenario_55_a_version_in_an_area_of_other_sizes_outlasts_the_records_of_its_l
     }
 }
 
+/// What the other format has written is not where the next piece of this one belongs.
+#[test]
+fn scenario_54_a_format_to_large_areas_that_was_paused_writes_nothing_into_another_lockspace() {
+    let large = Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap();
+    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let mut paused = device.format_to(large, NONCE, false);
+    device.until(&mut paused, |effect| matches!(effect, Effect::Write(write) if write.offset > 4 << 20));
+    device.step(&mut paused);
+    let other = device.format_to(Geometry::default(), NEW, true);
+    assert_eq!(device.finish(other), Ok(()));
+    let before = device.bytes.clone();
+    assert_eq!(device.finish(paused), Err(Refused::Overtaken(0)));
+    assert!(device.bytes == before, "it has written something");
+}
+
 /// One write of a format with small records hits few large ones, of which there are no more than it has.
 #[test]
 fn scenario_54_a_lockspace_with_large_records_outlasts_a_late_piece_of_small_ones() {

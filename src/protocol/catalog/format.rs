@@ -204,6 +204,9 @@ impl Format {
             Stage::Overwriting(Overwriting { image, piece, read }) => {
                 *read = span.started;
                 let (at, bytes) = (piece.start, image[piece.clone()].to_vec());
+                let mut first = seen;
+                let seen = first.split_off(self.plan.terms.geometry.sector_bytes().min(at));
+                self.expect(0, &first)?;
                 self.expect(at, &seen)?;
                 Ok(self.write((at as u64, bytes), span))
             }
@@ -420,15 +423,18 @@ impl Format {
     /// The read that the present stage rests on.
     fn look_again(&self) -> Effect<Answer> {
         let sector = self.plan.terms.geometry.sector_bytes();
-        let range = match &self.stage {
-            Stage::Looking => 0..self.plan.searched as usize,
-            Stage::Overwriting(it) => it.piece.clone(),
-            // Whoever formats the device takes the first sector first.
-            Stage::Making(_) => 0..sector,
-            _ => 0..self.known.len(),
+        // Whoever formats the device takes the first sector first.
+        let first = 0..sector;
+        let ranges = match &self.stage {
+            Stage::Looking => vec![0..self.plan.searched as usize],
+            Stage::Overwriting(it) if it.piece.start == 0 => vec![it.piece.clone()],
+            Stage::Overwriting(it) => vec![first, it.piece.clone()],
+            Stage::Making(_) => vec![first],
+            _ => vec![0..self.known.len()],
         };
-        let extent = Extent { offset: range.start as u64, sectors: range.len().div_ceil(sector) as u64 };
-        Effect::Read { extents: vec![extent], timeout: IO }
+        let extent =
+            |range: Range<usize>| Extent { offset: range.start as u64, sectors: range.len().div_ceil(sector) as u64 };
+        Effect::Read { extents: ranges.into_iter().map(extent).collect(), timeout: IO }
     }
 
     /// A write that `read` justifies.

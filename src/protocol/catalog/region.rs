@@ -61,6 +61,12 @@ impl Region {
         self.unreadable.retain(|at| *at < len);
     }
 
+    /// Takes away what stands from byte `at` on.
+    pub(super) fn split_off(&mut self, at: usize) -> Region {
+        let unreadable = self.unreadable.split_off(&at).into_iter().map(|start| start - at).collect();
+        Region { bytes: self.bytes.split_off(at), size: self.size, unreadable }
+    }
+
     /// Takes in what was written.
     pub(super) fn overwrite(&mut self, range: Range<usize>, bytes: &[u8]) {
         self.unreadable.retain(|at| !range.contains(at));

@@ -58,7 +58,7 @@ impl Host {
         let (geometry, guard_offset) =
             if resized { (LARGE, 2 * LARGE.area_bytes()) } else { (terms.geometry, area.offset()) };
         let (len, searched) = match resizes {
-            0 => (env.end_of_resources(), env.highest_id() * SECTOR),
+            0 => (Area::of_resource(env.options.resources).offset(), env.highest_id() * SECTOR),
             // Large records reach as far as to the leader.
             _ => (FIXED_AREAS * LARGE.area_bytes(), area.offset() + 2 * LARGE.sector_bytes() as u64),
         };
