@@ -609,6 +609,66 @@ fn scenario_54_a_format_to_large_areas_that_was_paused_writes_nothing_into_anoth
     assert!(device.bytes == before, "it has written something");
 }
 
+/// An owner's block shows the version still, which the leader of other sizes does not.
+#[test]
+fn scenario_55_a_late_leader_of_other_sizes_hides_no_version() {
+    let (large, small) = (Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap(), Geometry::default());
+    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let mut late = device.format_to(large, FORMER, false);
+    device.until(&mut late, writes_at(16 << 20));
+    let Effect::Write(note) = late.effect else { unreachable!() };
+    device.bytes.fill(0);
+    let first = device.format_to(small, NONCE, false);
+    assert_eq!(device.finish(first), Ok(()));
+    let (host, version) = (7, Version::new(9));
+    device.put(&DeltaRecord { timestamp: 0, ..record(owner(host, 4), timeouts()) }, host);
+    let at = (16 << 20) + small.block_offset(id(host));
+    let block = Block { instance: version, released: true, ..Block::blank(NONCE, version) };
+    device.write(at, &block.encode(small, at));
+    device.write(note.offset, &note.bytes);
+    let again = device.format_to(small, NEW, true);
+    assert_eq!(device.finish(again), Ok(()));
+    assert!(device.guard().version > version, "{}: it may have been a later one", device.guard().version);
+}
+
+/// What is left of areas of other sizes says nothing of what was lost in this lockspace.
+#[test]
+fn versions_do_not_jump_for_what_is_left_of_large_areas() {
+    let (large, small) = (Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap(), Geometry::default());
+    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    for (geometry, nonce) in [(large, FORMER), (small, NONCE)] {
+        let run = device.format_to(geometry, nonce, true);
+        assert_eq!(device.finish(run), Ok(()));
+    }
+    device.put(&DeltaRecord { timestamp: 0, ..record(owner(7, 4), timeouts()) }, 7);
+    // It takes the place of the leader before those areas.
+    let leader = Leader::new_free(small, name("ls"), NONCE, name("res"), small.max_hosts(), Version::new(9));
+    device.write(16 << 20, &leader.encode(16 << 20));
+    for host in 1..=small.max_hosts() {
+        let at = (16 << 20) + small.block_offset(id(host));
+        device.write(at, &Block::blank(NONCE, Version::new(9)).encode(small, at));
+    }
+    let again = device.format_to(small, NEW, true);
+    assert_eq!(device.finish(again), Ok(()));
+    assert_eq!(device.guard().version, Version::new(9));
+}
+
+/// As `sanlock` makes one, which writes as much as its own records take.
+#[test]
+fn what_is_left_behind_a_lockspace_with_small_areas_is_not_taken_for_it() {
+    let (large, small) = (Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap(), Geometry::default());
+    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let first = device.format_to(small, NONCE, false);
+    assert_eq!(device.finish(first), Ok(()));
+    let records = device.bytes[..1 << 20].to_vec();
+    device.bytes.fill(0);
+    let before = device.format_to(large, FORMER, false);
+    assert_eq!(device.finish(before), Ok(()));
+    device.write(0, &records);
+    let found = Found::search(&device.bytes[..LARGEST_AREA as usize]).unwrap();
+    assert_eq!((found.terms.nonce, found.terms.geometry), (NONCE, small));
+}
+
 /// One write of a format with small records hits few large ones, of which there are no more than it has.
 #[test]
 fn scenario_54_a_lockspace_with_large_records_outlasts_a_late_piece_of_small_ones() {

@@ -198,6 +198,7 @@ impl Format {
                 *next += STEP;
                 if let Some(former) = &mut self.former {
                     former.take_in(at, seen.bytes(), &self.plan.terms);
+                    *next = former.next_place(*next);
                 }
                 Ok(self.scan())
             }
@@ -425,16 +426,15 @@ impl Format {
         let sector = self.plan.terms.geometry.sector_bytes();
         // Whoever formats the device takes the first sector first.
         let first = 0..sector;
-        let ranges = match &self.stage {
-            Stage::Looking => vec![0..self.plan.searched as usize],
-            Stage::Overwriting(it) if it.piece.start == 0 => vec![it.piece.clone()],
-            Stage::Overwriting(it) => vec![first, it.piece.clone()],
-            Stage::Making(_) => vec![first],
-            _ => vec![0..self.known.len()],
+        let (before, range) = match &self.stage {
+            Stage::Looking => (None, 0..self.plan.searched as usize),
+            Stage::Overwriting(it) => (Some(first).filter(|_| it.piece.start > 0), it.piece.clone()),
+            Stage::Making(_) => (None, first),
+            _ => (None, 0..self.known.len()),
         };
         let extent =
             |range: Range<usize>| Extent { offset: range.start as u64, sectors: range.len().div_ceil(sector) as u64 };
-        Effect::Read { extents: ranges.into_iter().map(extent).collect(), timeout: IO }
+        Effect::Read { extents: before.into_iter().chain([range]).map(extent).collect(), timeout: IO }
     }
 
     /// A write that `read` justifies.

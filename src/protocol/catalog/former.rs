@@ -59,6 +59,16 @@ struct Led {
     is_ours: bool,
 }
 
+impl Led {
+    const fn end(&self) -> u64 {
+        self.start + self.geometry.area_bytes()
+    }
+
+    fn contains(&self, at: u64) -> bool {
+        (self.start..self.end()).contains(&at)
+    }
+}
+
 impl Former {
     /// `read`: how many bytes of the device were searched.
     pub(super) fn of(found: &Found, read: usize) -> Former {
@@ -110,12 +120,23 @@ impl Former {
         self.generations.values().max().copied()
     }
 
-    /// How many of the [`STEP`] bytes from where an area of any sizes may begin, or go on, may show something: the
-    /// leader and the blocks of the ids in use.
+    /// The highest id in use.
+    fn highest(&self) -> u64 {
+        self.generations.last_key_value().map_or(0, |(host, _)| host.get())
+    }
+
+    /// Where something may stand next, from byte `at` on: not behind the blocks of the ids in use of an area of ours.
+    pub(super) fn next_place(&self, at: u64) -> u64 {
+        let passes =
+            |led: &Led| led.is_ours && at >= led.start + (self.highest() + 2) * led.geometry.sector_bytes() as u64;
+        self.led.filter(|led| led.contains(at)).filter(passes).map_or(at, |led| led.end())
+    }
+
+    /// How many of the [`STEP`] bytes from where an area of any sizes may begin may show something: the leader and the
+    /// blocks of the ids in use.
     pub(super) fn step_in_use(&self) -> u64 {
-        let highest = self.generations.last_key_value().map_or(0, |(host, _)| host.get());
         let largest = SectorSize::ALL.map(SectorSize::bytes).into_iter().max().unwrap_or_default();
-        STEP.min((highest + 2) * largest as u64)
+        STEP.min((self.highest() + 2) * largest as u64)
     }
 
     /// Takes in what stands from byte `at` on, behind what was taken in before. `terms` are those of the new lockspace.
@@ -133,32 +154,41 @@ impl Former {
                 self.lookalikes.push((at, leader));
             }
         }
-        let goes_on = |led: &Led| (led.start..led.start + led.geometry.area_bytes()).contains(&at);
-        match self.led.filter(goes_on) {
-            Some(led) => {
-                let Blocks { ours, others, damaged } = self.blocks(led.geometry.sector(), led.start, at, bytes);
-                // In an area that is not ours: what a lockspace before this one has left.
-                self.lost |= if led.is_ours { others || damaged } else { ours };
-            }
-            // There was a leader, perhaps one that an interrupted format wrote over what others had left.
-            None => {
-                for size in SectorSize::ALL {
-                    let Blocks { ours, others, .. } = self.blocks(size, at, at, bytes);
-                    self.lost |= ours || others;
-                }
-            }
+        let led = self.led.filter(|led| led.contains(at));
+        if let Some(led) = led.filter(|led| led.is_ours) {
+            let Blocks { others, damaged, .. } = self.blocks(led.geometry.sector(), led.start, at, bytes);
+            self.lost |= others || damaged;
+            return;
+        }
+        // Where its leader is not ours, one of a lockspace before this one may have landed late on an area of ours, and
+        // be of other sizes.
+        for size in SectorSize::ALL {
+            let is_led = led.filter(|led| led.geometry.sector() == size);
+            let is_former = size == self.geometry.sector();
+            let start = match is_led {
+                Some(led) => led.start,
+                None if is_former => at / self.geometry.area_bytes() * self.geometry.area_bytes(),
+                None => at,
+            };
+            let Blocks { ours, others, .. } = self.blocks(size, start, at, bytes);
+            // Without a leader: there was one, perhaps one that an interrupted format wrote over what others had left.
+            self.lost |= ours || others && is_former && led.is_none();
         }
     }
 
     /// Takes in the blocks that stand from byte `at` on, of an area that begins at `start`.
     fn blocks(&mut self, size: SectorSize, start: u64, at: u64, bytes: &[u8]) -> Blocks {
         let mut blocks = Blocks::default();
+        let highest = if size == self.geometry.sector() { self.highest() } else { u64::MAX };
         for (place, sector) in (at..).step_by(size.bytes()).zip(bytes.chunks_exact(size.bytes())) {
             // The leader and the request come first.
             let number = (place - start) / size.bytes() as u64;
             let Some(host) = number.checked_sub(1).and_then(HostId::new) else { continue };
+            if host.get() > highest {
+                break;
+            }
             let Ok(block) = Block::decode(sector, place) else {
-                blocks.damaged |= self.led.is_some_and(|led| led.geometry.has_host(host));
+                blocks.damaged = true;
                 continue;
             };
             let nonce = block.nonce();

@@ -8,6 +8,9 @@ use crate::protocol::delta::Terms;
 use crate::protocol::rules::in_force;
 use crate::types::HostId;
 
+/// The records of a lockspace of any sizes take so many bytes, or more.
+const SMALLEST_AREA: usize = 1 << 20;
+
 /// T for records that don't say one: sanlock's own default.
 pub const DEFAULT_IO_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -26,12 +29,15 @@ pub struct Found {
 }
 
 impl Found {
-    /// Looks for a lockspace in the first bytes of a device. Of several formattings the one counts whose records take
-    /// the most room: others' writes may have landed late. `None`: no sector is a valid record.
+    /// Looks for a lockspace in the first bytes of a device. Of several formattings the one counts that most records
+    /// show, and of several sizes the ones whose records take the most room of the first mebibyte, which those of any
+    /// sizes fill: others' writes may have landed late. `None`: no sector is a valid record.
     pub fn search(bytes: &[u8]) -> Option<Found> {
         let sized = SectorSize::ALL.map(|size| (size, valid_records(bytes, size)));
-        // As many small ones as stand in the room of one large one count as much.
-        let room = |(size, records): &(SectorSize, BTreeMap<_, _>)| records.len() * size.bytes();
+        let room = |(size, records): &(SectorSize, BTreeMap<HostId, _>)| {
+            let first = records.keys().take_while(|host| host.get() <= (SMALLEST_AREA / size.bytes()) as u64);
+            first.count() * size.bytes()
+        };
         let (_, mut records) = sized.into_iter().max_by_key(room)?;
         let mut formattings: BTreeMap<u32, usize> = BTreeMap::new();
         for nonce in records.values().filter_map(DeltaRecord::nonce) {
