@@ -86,6 +86,7 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
     if !options.force {
         refuse_what_is_there(&disk, &io, FIXED_AREAS * geometry.area_bytes())?;
     }
+    let sector = geometry.sector_bytes() as u64;
     let plan = Plan {
         terms: Terms { geometry, lockspace: name, nonce: rand::random(), timeouts: options.timeouts },
         index: Some(IndexHeader { geometry, max_resources, offset: Index::offset(geometry), lockspace: name }),
@@ -93,7 +94,8 @@ pub fn format(disk: Arc<dyn Disk>, options: &FormatOptions) -> Result<Lockspace,
         guard_offset: Index::guard(geometry).offset,
         force: options.force,
         len,
-        searched: len.min(LARGEST_AREA),
+        // A file may end within a sector.
+        searched: len.min(LARGEST_AREA) / sector * sector,
     };
     // Nobody is judged: hosts are watched by the format itself.
     let hosts = Hosts::new(&plan.terms, FIRST_READ);

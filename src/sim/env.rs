@@ -400,8 +400,8 @@ impl Env {
     }
 
     /// Whether, with `bytes` at `offset`, the leader and the accepted values of a resource fall short of the latest
-    /// version that was decided by two or more. Only damage together with a leader that is set back can do that; no
-    /// host can know of such versions.
+    /// version that was decided by two or more. Only damage together with a leader that is set back, or with a late
+    /// write of a former lockspace, can do that; no host can know of such versions.
     pub(super) fn would_forget(&mut self, disk: usize, offset: u64, bytes: &[u8]) -> bool {
         let Some(area) = Area::at(offset) else { return false };
         let before = self.storage.sector(disk, offset);

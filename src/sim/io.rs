@@ -341,7 +341,10 @@ impl Env {
         let when = if late { "late" } else { "in time" };
         let area = Area::at(offset);
         let leads = area.filter(|area| area.offset() == offset);
-        if leads.is_some() && self.rotted && self.would_forget(disk, offset, &bytes) {
+        let decides = area.filter(|area| area.decides(offset));
+        let strange = nonce_of(offset, &bytes).is_some_and(|nonce| nonce != self.storage.nonce);
+        let hides_others = leads.is_some() || decides.is_some() && strange;
+        if hides_others && self.rotted && self.would_forget(disk, offset, &bytes) {
             return;
         }
         if area.is_none()
@@ -350,7 +353,6 @@ impl Env {
         {
             self.check.set_back(after.owner());
         }
-        let decides = area.filter(|area| area.decides(offset));
         let hides = decides.is_some_and(|area| self.check.of(area).hides(host, offset));
         if let Some(area) = decides {
             if hides {

@@ -53,6 +53,9 @@ fn a_device_without_room_for_a_resource_is_not_formatted() {
     formatted("one", &[], "1 resource");
     scene.run(&["create", "one", "a"]).expect(0, &[]);
     scene.run(&["create", "one", "b"]).expect(73, &["no room for another resource"]);
+    // The search for records ends with the last sector that is whole.
+    scene.file("odd", (4 << 20) + 100);
+    formatted("odd", &[], "1 resource");
     scene.file("large", 64 << 20);
     formatted("large", &[], "61 resources");
     formatted("large", &["--force", "--max-resources", "7"], "7 resources");
