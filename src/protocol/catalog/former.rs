@@ -163,9 +163,9 @@ impl Former {
         // Where its leader is not ours, one of a lockspace before this one may have landed late on an area of ours, and
         // be of other sizes.
         for size in SectorSize::ALL {
-            let is_led = led.filter(|led| led.geometry.sector() == size);
+            let sized = led.filter(|led| led.geometry.sector() == size);
             let is_former = size == self.geometry.sector();
-            let start = match is_led {
+            let start = match sized {
                 Some(led) => led.start,
                 None if is_former => at / self.geometry.area_bytes() * self.geometry.area_bytes(),
                 None => at,
