@@ -193,7 +193,7 @@ emphases! {
     BesideSanlock,
     /// The device is formatted again and again, while hosts are away or about to join, and their writes hang.
     Reformatted,
-    /// The same, now and then to sectors and areas of other sizes and back. No write hangs.
+    /// The same, now and then to sectors and areas of other sizes and back. No write hangs, and no sector rots.
     Resized,
 }
 
@@ -493,8 +493,10 @@ impl Options {
             }
             Emphasis::Resized => {
                 let reformatted = Options::about(self.seed, Some(Emphasis::Reformatted));
-                // A piece that lands late may wipe the area of the resource: that is `Wiped`'s.
-                let faults = Faults { resizes: 400, slow: 0, hung: 0, stall: 0, ..reformatted.faults };
+                // A piece that lands late may wipe the area of the resource: that is `Wiped`'s. While a format goes on
+                // the version stands in one sector alone.
+                let prompt = Faults { slow: 0, hung: 0, stall: 0, ..reformatted.faults };
+                let faults = Faults { resizes: 400, rot: 0, rot_leader: 0, rot_killed: 0, rot_written: 0, ..prompt };
                 Options { ids: 7, faults, ..reformatted }
             }
             Emphasis::Several => {
