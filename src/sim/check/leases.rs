@@ -100,9 +100,7 @@ impl Resource {
         let lease = self.lease(host, me, (mode, version), bound);
         self.leases[host] = Some(Right { what: lease, until });
         self.begins(host, storage, now);
-        for (owner, bound) in taken {
-            self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
-        }
+        self.passes_over(host, Version::new(version.get() - 1), taken);
         let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
         for (index, other) in others {
             // What its owner has taken back by force since is none of what was taken from it.
@@ -154,9 +152,7 @@ impl Resource {
         self.leases[host] = Some(Right { what: lease, until });
         self.begins(host, storage, now);
         let others: Vec<(usize, Lease)> = self.conflicts(host, |lease| lease.mode, now).collect();
-        for (owner, bound) in told {
-            self.passed_over.insert(*owner, (Version::new(version.get() - 1), host, *bound));
-        }
+        self.passes_over(host, Version::new(version.get() - 1), told);
         for (index, other) in others {
             if let Some(bound) = told.get(&other.owner).filter(|_| other.version < version) {
                 self.is_told(host, me, index, *bound);

@@ -8,7 +8,7 @@ use super::program::Asked;
 use crate::protocol::declare::Declared;
 use crate::protocol::member::{Answer, Command, CommandId, Finish, Operated, Order, Over};
 use crate::protocol::mend::Mended;
-use crate::protocol::resource::{Basis, Outcome, Refusal};
+use crate::protocol::resource::{Basis, Outcome, Refusal, Wish};
 use crate::sim::env::Env;
 use crate::sim::storage::Area;
 use crate::types::{LeaseMode, Owner, Time, Version};
@@ -92,6 +92,12 @@ impl Member {
         if let (Outcome::Blocked(blocker), Some(ordered)) = (&over.outcome, self.program.ordered_at(area)) {
             env.check.of(area).blocked(me, blocker, ordered);
         }
+        if let (Order::Acquire(Wish { basis: Basis::Forced(version), .. }, _), Outcome::Refused(_)) =
+            (order, &over.outcome)
+        {
+            let told = passed_over(index, env, &over);
+            env.check.of(area).passes_over(index, *version, &told);
+        }
         let gives_up = matches!(over.outcome, Outcome::Released | Outcome::HandedOver(_))
             || matches!((&over.outcome, order), (Outcome::Held(_), Order::Convert { to: LeaseMode::Shared, .. }));
         if gives_up {
@@ -149,9 +155,7 @@ impl Member {
         self.program.holds(area, (mode, version));
         let until = self.acts_until(index, env, (area.offset(), version));
         self.program.extends(area, until);
-        let told = |until: Time| env.machines[index].clock.world(until);
-        let taken: BTreeMap<Owner, Time> =
-            over.overridden.iter().map(|(owner, until)| (*owner, told(*until))).collect();
+        let taken = passed_over(index, env, over);
         env.check.of(area).held(index, me, (mode, version), &taken, env.now, until, &env.storage);
         if let Some(resource) = self.program.resource_at(area) {
             env.check.is_called(area, index, resource.name, env.now);
@@ -167,4 +171,10 @@ impl Member {
         let long = !env.quiet && env.random.chance(often);
         if long { env.random.millis(1, 1_500) } else { env.random.span(Duration::ZERO, env.options.rest) }
     }
+}
+
+/// Who was passed over, and until when they may act.
+fn passed_over(index: usize, env: &Env, over: &Over) -> BTreeMap<Owner, Time> {
+    let clock = &env.machines[index].clock;
+    over.overridden.iter().map(|(owner, until)| (*owner, clock.world(*until))).collect()
 }
