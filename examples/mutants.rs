@@ -99,6 +99,10 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::VersionIsNoted, Emphasis::Resized),
 ];
 
+/// Rules whose mutants live longest: they are tried first, so that all processors are busy to the end.
+const LONGEST: &[Rule] =
+    &[Rule::BlankHasVersion, Rule::RivalEndsHold, Rule::UnconfirmedGivesNothing, Rule::LocksAreShared];
+
 fn options(rule: Rule, seed: u64) -> Options {
     match RARE.iter().find(|(rare, _)| *rare == rule) {
         Some((_, emphasis)) => Options::about(seed, Some(*emphasis)),
@@ -131,7 +135,8 @@ fn tried(rule: Rule, seeds: u64) -> (bool, String) {
 /// The rules with these names, or all.
 fn chosen(names: &[String]) -> Result<Vec<Rule>, String> {
     if names.is_empty() {
-        return Ok(Rule::ALL.to_vec());
+        let (longest, others): (Vec<_>, Vec<_>) = Rule::ALL.iter().partition(|rule| LONGEST.contains(rule));
+        return Ok([longest, others].concat());
     }
     let rule = |name: &String| Rule::ALL.iter().copied().find(|rule| format!("{rule:?}") == *name);
     names.iter().map(|name| rule(name).ok_or_else(|| format!("no such rule: {name}"))).collect()
