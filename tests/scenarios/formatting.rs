@@ -144,6 +144,11 @@ impl Device {
         device
     }
 
+    /// With room for areas of any sizes, and nothing on it.
+    fn blank() -> Device {
+        Device { bytes: vec![0; 32 << 20], ..Device::new() }
+    }
+
     fn put(&mut self, record: &DeltaRecord, host: u64) {
         let at = (host - 1) * 512;
         self.write(at, &record.encode(at));
@@ -266,6 +271,11 @@ fn writes_at(offset: u64) -> impl Fn(&Effect<Result<(), Refused>>) -> bool {
 
 fn waits(effect: &Effect<Result<(), Refused>>) -> bool {
     matches!(effect, Effect::Wait(_))
+}
+
+/// The largest sectors and areas.
+fn large() -> Geometry {
+    Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap()
 }
 
 /// What a join of the former lockspace writes.
@@ -548,12 +558,10 @@ fn scenario_55_what_is_rebuilt_goes_on_from_what_late_writes_of_other_formatting
 /// shows the version is overwritten together with records.
 #[test]
 fn scenario_55_the_version_outlasts_a_format_to_other_sizes_that_is_interrupted_anywhere() {
-    let large = Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap();
-    let small = Geometry::default();
+    let (large, small) = (large(), Geometry::default());
     for (before, after) in [(small, large), (large, small)] {
         for writes in (0..8).chain((8..45).step_by(9)) {
-            let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
-            device.bytes.fill(0);
+            let mut device = Device::blank();
             let first = device.format_to(before, NONCE, false);
             assert_eq!(device.finish(first), Ok(()));
             let (guard, top) = (2 * before.area_bytes(), Version::new(9));
@@ -574,11 +582,10 @@ fn scenario_55_the_version_outlasts_a_format_to_other_sizes_that_is_interrupted_
 /// the format ended for it.
 #[test]
 fn scenario_55_a_version_in_an_area_of_other_sizes_outlasts_the_records_of_its_lockspace() {
-    let large = Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap();
-    let small = Geometry::default();
+    let (large, small) = (large(), Geometry::default());
     // No area of the other sizes begins at the first of these places, and the second one shows no leader of theirs.
     for (before, after, area) in [(small, large, 9 << 20), (large, small, 24 << 20)] {
-        let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+        let mut device = Device::blank();
         let first = device.format_to(before, NONCE, false);
         assert_eq!(device.finish(first), Ok(()));
         let mut run = device.format_to(after, NEW, true);
@@ -597,9 +604,8 @@ fn scenario_55_a_version_in_an_area_of_other_sizes_outlasts_the_records_of_its_l
 /// What the other format has written is not where the next piece of this one belongs.
 #[test]
 fn scenario_54_a_format_to_large_areas_that_was_paused_writes_nothing_into_another_lockspace() {
-    let large = Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap();
-    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
-    let mut paused = device.format_to(large, NONCE, false);
+    let mut device = Device::blank();
+    let mut paused = device.format_to(large(), NONCE, false);
     device.until(&mut paused, |effect| matches!(effect, Effect::Write(write) if write.offset > 4 << 20));
     device.step(&mut paused);
     let other = device.format_to(Geometry::default(), NEW, true);
@@ -612,8 +618,8 @@ fn scenario_54_a_format_to_large_areas_that_was_paused_writes_nothing_into_anoth
 /// An owner's block shows the version still, which the leader of other sizes does not.
 #[test]
 fn scenario_55_a_late_leader_of_other_sizes_hides_no_version() {
-    let (large, small) = (Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap(), Geometry::default());
-    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let (large, small) = (large(), Geometry::default());
+    let mut device = Device::blank();
     let mut late = device.format_to(large, FORMER, false);
     device.until(&mut late, writes_at(16 << 20));
     let Effect::Write(note) = late.effect else { unreachable!() };
@@ -634,8 +640,8 @@ fn scenario_55_a_late_leader_of_other_sizes_hides_no_version() {
 /// What is left of areas of other sizes says nothing of what was lost in this lockspace.
 #[test]
 fn versions_do_not_jump_for_what_is_left_of_large_areas() {
-    let (large, small) = (Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap(), Geometry::default());
-    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let (large, small) = (large(), Geometry::default());
+    let mut device = Device::blank();
     for (geometry, nonce) in [(large, FORMER), (small, NONCE)] {
         let run = device.format_to(geometry, nonce, true);
         assert_eq!(device.finish(run), Ok(()));
@@ -656,8 +662,8 @@ fn versions_do_not_jump_for_what_is_left_of_large_areas() {
 /// As `sanlock` makes one, which writes as much as its own records take.
 #[test]
 fn what_is_left_behind_a_lockspace_with_small_areas_is_not_taken_for_it() {
-    let (large, small) = (Geometry::new(SectorSize::B4096, AreaSize::M8).unwrap(), Geometry::default());
-    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let (large, small) = (large(), Geometry::default());
+    let mut device = Device::blank();
     let first = device.format_to(small, NONCE, false);
     assert_eq!(device.finish(first), Ok(()));
     let records = device.bytes[..1 << 20].to_vec();
@@ -673,7 +679,7 @@ fn what_is_left_behind_a_lockspace_with_small_areas_is_not_taken_for_it() {
 #[test]
 fn scenario_54_a_lockspace_with_large_records_outlasts_a_late_piece_of_small_ones() {
     let few = Geometry::new(SectorSize::B4096, AreaSize::M1).unwrap();
-    let mut device = Device { bytes: vec![0; 32 << 20], ..Device::new() };
+    let mut device = Device::blank();
     let mut late = device.format_to(Geometry::default(), NONCE, false);
     device.after(&mut late, 1);
     device.until(&mut late, |effect| matches!(effect, Effect::Write(_)));
