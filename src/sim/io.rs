@@ -342,9 +342,9 @@ impl Env {
         let area = Area::at(offset);
         let leads = area.filter(|area| area.offset() == offset);
         let decides = area.filter(|area| area.decides(offset));
-        let strange = nonce_of(offset, &bytes).is_some_and(|nonce| nonce != self.storage.nonce);
-        let hides_others = leads.is_some() || decides.is_some() && strange;
-        if hides_others && self.rotted && self.would_forget(disk, offset, &bytes) {
+        let is_strange = || nonce_of(offset, &bytes).is_some_and(|nonce| nonce != self.storage.nonce);
+        let hides_others = self.rotted && (leads.is_some() || decides.is_some() && is_strange());
+        if hides_others && self.would_forget(disk, offset, &bytes) {
             return;
         }
         if area.is_none()

@@ -35,8 +35,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::blanks::{self, Piece};
-use super::former::{Former, STEP};
-use super::found::{Found, HEADS};
+use super::former::Former;
+use super::found::{Found, HEADS, SMALLEST_AREA};
 use super::region::{Difference, Region};
 use crate::format::{DeltaRecord, IndexHeader, Leader, LeaderExtension};
 use crate::protocol::delta::Terms;
@@ -195,7 +195,7 @@ impl Format {
             }
             Stage::Scanning { next } => {
                 let at = *next;
-                *next += STEP;
+                *next += SMALLEST_AREA;
                 if let Some(former) = &mut self.former {
                     former.take_in(at, seen.bytes(), &self.plan.terms);
                     *next = former.next_place(*next);
@@ -223,7 +223,7 @@ impl Format {
                 if !std::mem::take(&mut self.slow) {
                     return Ok(self.make());
                 }
-                self.stage = Stage::Scanning { next: (self.known.len() as u64).next_multiple_of(STEP) };
+                self.stage = Stage::Scanning { next: (self.known.len() as u64).next_multiple_of(SMALLEST_AREA) };
                 Ok(self.scan())
             }
             Stage::Making(pieces) => {
@@ -326,7 +326,7 @@ impl Format {
             self.stage = Stage::Watching { since };
             return Effect::Wait(until.min(read.ended + former.renewal / 2));
         }
-        self.stage = Stage::Scanning { next: STEP };
+        self.stage = Stage::Scanning { next: SMALLEST_AREA };
         self.scan()
     }
 
@@ -336,7 +336,7 @@ impl Format {
         if let (Stage::Scanning { next }, Some(former)) = (&self.stage, &self.former) {
             let sector = self.plan.terms.geometry.sector_bytes() as u64;
             let end = self.plan.len.min(SEARCHED_AREAS * former.geometry.area_bytes());
-            if next + STEP <= end {
+            if next + SMALLEST_AREA <= end {
                 let sectors = former.step_in_use() / sector;
                 return Effect::Read { extents: vec![Extent { offset: *next, sectors }], timeout: IO };
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::found::{DEFAULT_IO_TIMEOUT, Found};
+use super::found::{DEFAULT_IO_TIMEOUT, Found, SMALLEST_AREA};
 use crate::format::{Block, Geometry, Leader, SectorSize, numbers};
 use crate::protocol::declare::declared_by;
 use crate::protocol::delta::Terms;
@@ -13,9 +13,6 @@ use crate::types::{Generation, HostId, Owner, Version};
 
 /// More than generations and versions grow while a write is in flight, also over formattings.
 const LOST: u64 = 1 << 40;
-
-/// How far apart the places are where an area of any sizes may begin.
-pub(super) const STEP: u64 = 1 << 20;
 
 /// What is known of the former lockspace.
 #[derive(Clone, Debug)]
@@ -132,11 +129,10 @@ impl Former {
         self.led.filter(|led| led.contains(at)).filter(passes).map_or(at, |led| led.end())
     }
 
-    /// How many of the [`STEP`] bytes from where an area of any sizes may begin may show something: the leader and the
-    /// blocks of the ids in use.
+    /// How many of the [`SMALLEST_AREA`] bytes from where an area of any sizes may begin may show something: the leader
+    /// and the blocks of the ids in use.
     pub(super) fn step_in_use(&self) -> u64 {
-        let largest = SectorSize::ALL.map(SectorSize::bytes).into_iter().max().unwrap_or_default();
-        STEP.min((self.highest() + 2) * largest as u64)
+        SMALLEST_AREA.min((self.highest() + 2) * SectorSize::B4096.bytes() as u64)
     }
 
     /// Takes in what stands from byte `at` on, behind what was taken in before. `terms` are those of the new lockspace.

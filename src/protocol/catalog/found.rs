@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::format::{DeltaRecord, Geometry, SectorSize};
+use crate::format::{AreaSize, DeltaRecord, Geometry, SectorSize};
 use crate::protocol::delta::Terms;
 use crate::protocol::rules::in_force;
 use crate::types::HostId;
 
-/// The records of a lockspace of any sizes take so many bytes, or more.
-const SMALLEST_AREA: usize = 1 << 20;
+/// Areas of any sizes are of so many bytes or more, and begin at a multiple of that.
+pub(super) const SMALLEST_AREA: u64 = AreaSize::M1.bytes();
 
 /// T for records that don't say one: sanlock's own default.
 pub const DEFAULT_IO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ impl Found {
     pub fn search(bytes: &[u8]) -> Option<Found> {
         let sized = SectorSize::ALL.map(|size| (size, valid_records(bytes, size)));
         let room = |(size, records): &(SectorSize, BTreeMap<HostId, _>)| {
-            let first = records.keys().take_while(|host| host.get() <= (SMALLEST_AREA / size.bytes()) as u64);
+            let first = records.keys().take_while(|host| host.get() <= SMALLEST_AREA / size.bytes() as u64);
             first.count() * size.bytes()
         };
         let (_, mut records) = sized.into_iter().max_by_key(room)?;
