@@ -90,9 +90,9 @@ impl Membership {
     }
 
     /// Why the watchdog could not be fed the last time; `None` when it was, or there is none. One that is not fed for
-    /// long fires before the deadline.
+    /// long fires before the deadline. A child made by `fork` is not told.
     pub fn watchdog_trouble(&self) -> Option<WatchdogError> {
-        self.member.feeder().and_then(Feeder::trouble)
+        self.member.feeder().filter(|_| !self.member.pulse.is_forked()).and_then(Feeder::trouble)
     }
 
     /// Switches the watchdog off after a loss: the caller has made sure that everything which depended on the leases
@@ -110,7 +110,7 @@ impl Membership {
     }
 
     /// How long each of the latest renewals took, from the start of its read to its confirmed write; the oldest first,
-    /// 1024 at most.
+    /// 1024 at most. None in a child made by `fork`.
     pub fn renewal_latencies(&self) -> Vec<Duration> {
         self.member.latencies()
     }
@@ -129,7 +129,8 @@ impl Membership {
     /// so: each may be gone on with, or released when what it protects has stopped.
     ///
     /// Until then each counts as held: an acquire of its resource is refused, and so is [`Membership::leave`].
-    /// [`Membership::detach`] leaves them to the next process, which is handed them as all others.
+    /// [`Membership::detach`] leaves them to the next process, which is handed them as all others. A child made by
+    /// `fork` has none.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -156,6 +157,9 @@ impl Membership {
     /// # }
     /// ```
     pub fn orphans(&self) -> Vec<Lease> {
+        if self.member.pulse.is_forked() {
+            return Vec::new();
+        }
         let index = self.lockspace.index_guard().offset;
         let mut orphans = self.member.orphans.lock();
         // What the guard of the index protects are writes of this engine, which may be in flight.

@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::ladder::{Escalation, Ladder, Step};
 use super::scope::{Scope, Target};
+use crate::disk::Process;
 use crate::engine::member::{LostOnPanic, Member};
 use crate::engine::pulse::{LONGEST_WAIT, Standing, Subject};
 use crate::error::LossReason;
@@ -131,9 +132,12 @@ pub enum SuperviseError {
 ///
 /// Dropping it changes nothing of that; [`Supervision::stop`] does. It neither releases leases nor waits for the
 /// process (`waitpid`): that is its parent's to do.
+///
+/// A child made by `fork` supervises nothing: what it asks for is not done, and it is told of no step and no end.
 #[derive(Debug)]
 pub struct Supervision {
     shared: Arc<Shared>,
+    process: Process,
 }
 
 #[derive(Debug)]
@@ -179,19 +183,24 @@ impl Supervision {
             .name("leasehold-super".into())
             .spawn(move || climber.run(Escalation::new(ladder.deadlines(until))))
             .map_err(refused("the supervising thread could not be started"))?;
-        Ok(Supervision { shared })
+        Ok(Supervision { shared, process: Process::this() })
     }
 
     /// Ends the program though the lease is held: it is asked to at once, and killed after `grace`, or when the lease
     /// says so.
     pub fn end(&self, grace: Duration) {
-        self.shared.state.lock().end.get_or_insert(grace);
-        wake(&self.shared.wake);
+        if !self.process.is_parent() {
+            self.shared.state.lock().end.get_or_insert(grace);
+            wake(&self.shared.wake);
+        }
     }
 
     /// Waits until the program and all of its scope have ended, at most `timeout`. True when they have: nothing of it
     /// depends on the lease any more.
     pub fn wait(&self, timeout: Duration) -> bool {
+        if self.process.is_parent() {
+            return false;
+        }
         let start = Instant::now();
         let mut state = self.shared.state.lock();
         while !state.gone {
@@ -208,13 +217,15 @@ impl Supervision {
     /// nothing. After `Kill` and as long as [`Supervision::wait`] is false, something is left that SIGKILL doesn't end:
     /// it sleeps uninterruptibly, or is another user's.
     pub fn reached(&self) -> Option<Step> {
-        self.shared.state.lock().reached
+        if self.process.is_parent() { None } else { self.shared.state.lock().reached }
     }
 
     /// Ends the supervision and leaves the program as it is: the caller vouches that it no longer depends on the lease.
     pub fn stop(self) {
-        self.shared.state.lock().stop = true;
-        wake(&self.shared.wake);
+        if !self.process.is_parent() {
+            self.shared.state.lock().stop = true;
+            wake(&self.shared.wake);
+        }
     }
 }
 

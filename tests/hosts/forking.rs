@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use leasehold::disk::Fault;
+use leasehold::format::{Force, HostEvent};
 use leasehold::{
-    AcquireError, ConvertError, CreateError, DiskCause, DiskError, FindError, JoinError, JoinOptions, Lease, LeaseMode,
-    LeaveError, LossReason, Membership, Protected, ReleaseError, Resource, Status, SuperviseError, ValueError, Wait,
-    WatchdogError,
+    AcquireError, ConvertError, CreateError, DeclareError, DiskCause, DiskError, EventError, FindError, JoinError,
+    JoinOptions, Lease, LeaseMode, LeaveError, LossReason, Membership, PrepareError, Protected, ReleaseError,
+    RequestError, Resource, Status, SuperviseError, ValueError, Wait, WatchdogError,
 };
 use nix::libc;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
@@ -104,6 +105,19 @@ fn is_told(membership: Membership, [a, b, c]: [Lease; 3], free: &Resource) {
     assert!(matches!(membership.disarm_watchdog(), Err(WatchdogError::StillHeld)));
     assert!(matches!(membership.leave(), Err(LeaveError::Lost(Forked))));
     assert!(matches!(membership.detach(), Err(LeaveError::Lost(Forked))));
+    assert!(membership.hosts().is_empty() && membership.orphans().is_empty());
+    assert!(membership.renewal_latencies().is_empty() && membership.watchdog_trouble().is_none());
+    assert_eq!(membership.token().leases().count(), 0);
+    let refused = membership.request(free, Force::Graceful);
+    assert!(matches!(refused, Err(RequestError::Lost(Forked))), "{refused:?}");
+    let refused = membership.request(free, Force::None);
+    assert!(matches!(refused, Err(RequestError::Lost(Forked))), "{refused:?}");
+    let event = HostEvent { generation: 0, event: 1, data: 1 };
+    assert!(matches!(membership.send_event(id(2), event), Err(EventError::Lost(Forked))));
+    assert!(matches!(a.destinations(), Err(error) if is_forked(&error)));
+    assert!(matches!(a.prepare_handover(id(2), Wait::Forever), Err(PrepareError::Lost(Forked))));
+    let refused = membership.declare_dead(id(2), held.generation);
+    assert!(matches!(refused, Err(DeclareError::Lost(Forked))), "{refused:?}");
     let lockspace = membership.lockspace().clone();
     assert!(matches!(lockspace.hosts(Duration::ZERO), Err(error) if is_forked(&error)));
     let refused = lockspace.join(JoinOptions::new());
@@ -159,17 +173,23 @@ fn is_held_here(device: &Path) -> bool {
 fn fork_while_busy() {
     let scene = Scene::new();
     let lease = scene.membership.try_acquire(&scene.resource).unwrap();
+    let membership = &scene.membership;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                assert!(matches!(scene.membership.status(), Status::Held { .. } | Status::Late { .. }));
+                assert!(matches!(membership.status(), Status::Held { .. } | Status::Late { .. }));
+                assert!(membership.orphans().is_empty());
+                drop((membership.renewal_latencies(), membership.token()));
             }
         });
         for _ in 0..CHILDREN {
             let Some(child) = fork() else {
                 end_after(move || {
                     assert_eq!(lease.status(), Status::Lost { reason: LossReason::Forked });
+                    assert!(membership.orphans().is_empty() && membership.renewal_latencies().is_empty());
+                    assert_eq!(membership.token().leases().count(), 0);
+                    assert!(lease.destinations().is_err());
                     drop(lease);
                 });
             };
