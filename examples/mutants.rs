@@ -66,6 +66,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::LookedAtInTime, Emphasis::Modes),
     (Rule::OwnerVerifies, Emphasis::Modes),
     (Rule::FencedByBlocks, Emphasis::Modes),
+    (Rule::NewcomersAreUnseen, Emphasis::NewTakers),
     (Rule::AskingHolds, Emphasis::Handover),
     (Rule::ProposalCedes, Emphasis::Handover),
     (Rule::DestinationAsks, Emphasis::Handover),

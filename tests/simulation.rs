@@ -100,6 +100,12 @@ fn a_join_that_lands_on_a_holder_and_is_declared_dead_ends_only_itself() {
 }
 
 #[test]
+fn whoever_is_passed_over_by_a_host_that_it_has_not_seen_yet_learns_of_it() {
+    let sum = run_all(SEEDS / 2, |seed| Options::about(seed, Some(Emphasis::NewTakers)));
+    assert!(!is_default() || sum.forced > 100 && sum.fenced > 80, "{sum:#?}");
+}
+
+#[test]
 fn whoever_holds_what_is_wiped_learns_of_it() {
     let sum = run_all(SEEDS / 4, |seed| Options::about(seed, Some(Emphasis::Wiped)));
     assert!(!is_default() || sum.wiped > 2_000 && sum.fenced > 100, "{sum:#?}");

@@ -274,12 +274,15 @@ impl AreaView {
         alone.then_some((owner, leader.version))
     }
 
-    /// Whether somebody but `me` may own a version after `version` without having seen that `me` shares.
-    pub(super) fn overtakes(&self, me: HostId, leader: &Leader, version: Version) -> bool {
+    /// Whether somebody but `me` may own a version after `version`, or that one again where the area was wiped, without
+    /// having seen that `me` shares.
+    pub(super) fn overtakes(&self, me: Owner, leader: &Leader, version: Version) -> bool {
         let shares = |block: &Block| block.extension.as_ref().is_some_and(|extension| extension.shares);
         // The block of the leader's owner is not to be seen any more.
         let unseen = leader.version > self.latest_instance();
-        unseen || self.good_blocks().any(|(host, block)| host != me && block.instance > version && !shares(block))
+        let anothers = self.rival(leader, me).is_some_and(|(_, other)| other == version);
+        let mut others = self.good_blocks().filter(|(host, _)| *host != me.host);
+        unseen || anothers || others.any(|(_, block)| block.instance > version && !shares(block))
     }
 
     /// The generations that say they share the resource.

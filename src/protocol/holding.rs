@@ -83,6 +83,10 @@ pub struct Holding {
     passed: BTreeSet<(Owner, Version)>,
     /// The leader as it was seen last when it was right.
     leader: Option<Leader>,
+    /// While a leader with these bytes is there nobody has taken the lease since that look.
+    stands: bool,
+    /// The records of all ids are to be read before the next look.
+    scan_first: bool,
 }
 
 impl Holding {
@@ -100,7 +104,16 @@ impl Holding {
             given_back: false,
             passed,
             leader: None,
+            stands: false,
+            scan_first: false,
         }
+    }
+
+    /// A lease that an earlier process held: what the read showed is to be looked at once more, at once.
+    #[must_use]
+    pub fn adopted(self) -> Holding {
+        let due = self.looked.unwrap_or(self.due);
+        Holding { due, scan_first: true, ..self }
     }
 
     /// Until when it is held if no further look succeeds. `None`: as long as the host id.
@@ -133,6 +146,11 @@ impl Holding {
         self.leader.as_ref()
     }
 
+    /// Whether `leader` is that of the last good look, and has been there ever since.
+    pub(super) fn knows(&self, leader: &Leader) -> bool {
+        self.stands && self.leader.as_ref() == Some(leader)
+    }
+
     /// Latches the loss if the deadline has passed.
     pub fn tick(&mut self, now: Time) {
         if let Some(deadline) = self.deadline().filter(|deadline| now >= *deadline) {
@@ -163,7 +181,7 @@ impl Holding {
     /// Whether the delta records of all ids are to be read before the next look, which were last at `scanned`. Whoever
     /// has taken the resource may have joined since.
     pub fn needs_scan(&self, scanned: Option<Time>, now: Time) -> bool {
-        scanned.is_none_or(|since| now.since(since) > self.timeouts.fail())
+        self.scan_first || scanned.is_none_or(|since| now.since(since) > self.timeouts.fail())
     }
 
     /// It is shared and about to become exclusive, and its flag about to go.
@@ -177,15 +195,24 @@ impl Holding {
         if self.is_lost() || self.exposed {
             return None;
         }
+        let scanned = std::mem::take(&mut self.scan_first);
         match look.verdict {
             Verdict::Good => {
-                self.looked = self.looked.map(|before| before.max(started));
+                let shown = look.unseen.map_or(started, |unseen| unseen.min(started));
+                self.looked = self.looked.map(|before| before.max(shown));
+                self.stands = look.settled && shown == started;
                 self.leader = look.leader.or(self.leader.take());
                 self.passed.extend(look.passed);
+                if shown < started {
+                    self.scan_first = true;
+                    // At once, but not again and again where scans fail or reads take too long.
+                    self.due = if scanned { self.due } else { self.due.min(now) };
+                }
             }
             Verdict::Unclear => {}
             Verdict::Lost(loss) => self.lose(loss, now),
             Verdict::Restore(what) => {
+                self.stands = false;
                 let by = self.deadline().unwrap_or(Time::MAX);
                 return Some(Restore { what, by });
             }

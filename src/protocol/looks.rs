@@ -12,6 +12,10 @@
 //! that landed late, of a host that may be dead by now. That must not end a healthy program: the owner of the version
 //! writes it again. But it is no good look either, so an owner that can't write ceases to hold F after the last good
 //! one.
+//!
+//! A late write may also hide that the lease was taken: the taker's leader is gone, and all that is left to show its
+//! value is its block, perhaps that of an id that nobody used when this host last read all records. So a leader that is
+//! not known to stand since the last good look shows nothing that those may have done who joined after that reading.
 
 use super::Seen;
 use super::area::AreaView;
@@ -32,6 +36,17 @@ pub struct Glance {
     /// The own block as it is known to be on disk. `None`: an operation is under way that writes it, a change from
     /// shared to exclusive; all that it writes has the flag, until it is [exposed](Holding::expose).
     pub own: Option<Block>,
+}
+
+/// What a look has read.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'area> {
+    /// The area.
+    pub view: &'area AreaView,
+    /// Whose blocks were not read can have taken nothing before that.
+    pub unseen: Time,
+    /// No write of this host to the leader was in flight when the read began.
+    pub settled: bool,
 }
 
 /// What a look says of a lease.
@@ -66,19 +81,23 @@ pub struct Look {
     pub asking: Vec<Owner>,
     /// The leader, where it is right.
     pub(super) leader: Option<Leader>,
+    /// Whether a leader with the same bytes is the same one from now on: nobody writes it a second time.
+    pub(super) settled: bool,
+    /// Whoever may have taken the lease unseen did so after that. `None`: nobody may.
+    pub(super) unseen: Option<Time>,
     /// What others claim beside what is held for certain.
     pub(super) passed: Vec<(Owner, Version)>,
 }
 
 impl Look {
     /// At what `holding` is the lease on `subject.resource` at `version`. `before` and `after` are what its process had
-    /// when the read of `view` began and when it had ended. `None`: it says nothing, since an operation was begun in
+    /// when the read began and when it had ended. `None`: it says nothing, since an operation was begun in
     /// between: what that wrote, and what others wrote who saw that, can look like a loss.
     pub fn at(
         subject: &Subject,
         (version, holding): (Version, &Holding),
         (before, after): (&Glance, Option<&Glance>),
-        view: &AreaView,
+        Sight { view, unseen, settled }: Sight<'_>,
         observer: &mut Observer,
         now: Time,
     ) -> Option<Look> {
@@ -91,14 +110,13 @@ impl Look {
         let right = leader.filter(|leader| (leader.version, leader.owner) == (version, Some(me)) && !leader.is_free());
         let loss = lost(subject, version, before, view, leader)
             .or_else(|| rival(me, holding, view, leader, observer, now).filter(|_| in_force!(RivalEndsHold)));
+        let alone = before.mode == LeaseMode::Exclusive;
         let verdict = match (loss, &before.own) {
             (Some(loss), _) => Verdict::Lost(loss),
             (None, None) if view.block(me.host).is_none() => Verdict::Unclear,
             (None, Some(own)) if view.block(me.host).is_none() => Verdict::Restore(Restoration::Block(own.clone())),
             // Those who share are shown by their blocks alone.
-            (None, Some(own))
-                if before.mode == LeaseMode::Exclusive && right.is_none() && in_force!(LowerLeaderIsNoGoodLook) =>
-            {
+            (None, Some(own)) if alone && right.is_none() && in_force!(LowerLeaderIsNoGoodLook) => {
                 Verdict::Restore(Restoration::Leader(again(subject, (version, holding), own, leader, now)))
             }
             (None, _) => Verdict::Good,
@@ -107,7 +125,9 @@ impl Look {
         // Where the area was wiped its leader has most likely gone back.
         let certain = leader.is_some_and(|leader| leader.version >= version);
         let passed = view.claimed_by_others(me.host).filter(|(_, other)| certain && *other < version).collect();
-        Some(Look { verdict, asking, leader: right.cloned(), passed })
+        let stands = right.is_some_and(|leader| holding.knows(leader)) || !in_force!(NewcomersAreUnseen);
+        let unseen = (alone && !stands).then_some(unseen);
+        Some(Look { verdict, asking, leader: right.cloned(), settled, unseen, passed })
     }
 }
 

@@ -263,7 +263,7 @@ impl Standing {
     /// The own block has its flag. Whether it was looked at once more after it was set is not known: that is done now.
     fn sharing(me: Owner, view: &AreaView, instance: Version, listed: Option<Version>) -> Standing {
         let leader = view.leader.good();
-        match leader.filter(|leader| !view.overtakes(me.host, leader, instance) && view.bad_blocks().next().is_none()) {
+        match leader.filter(|leader| !view.overtakes(me, leader, instance) && view.bad_blocks().next().is_none()) {
             Some(_) => Standing::Held(LeaseMode::Shared, listed.unwrap_or(instance)),
             None => {
                 let (by, owner) = leader.map_or((instance, None), |leader| (leader.version, leader.owner));

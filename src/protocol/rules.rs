@@ -134,6 +134,9 @@ mod switch {
         RebuildSkipsVersions,
 
         // Looking at what is held.
+        /// A look at what is held alone that shows another leader than the last good one shows nothing of who has
+        /// joined since the last scan of all ids.
+        NewcomersAreUnseen,
         /// What is held is lost when the own block is readable and is not the one that this host wrote.
         OwnBlockIsLookedAt,
         /// A look that doesn't show the leader at the version that is held alone is no good one.

@@ -49,6 +49,9 @@ pub(super) struct Checker {
     jumped: BTreeSet<HostId>,
     /// Ids whose record a join that failed put over that of their holder, late: its machine takes them as its own.
     raced: BTreeSet<HostId>,
+    /// Of these, those whose record a write of the holder before the race has hit since: its machine may take the id at
+    /// once, which is a known limit (docs/design/limits.md).
+    hidden: BTreeSet<HostId>,
     resources: BTreeMap<Area, Resource>,
     /// What hosts say to each other.
     pub(super) messages: Messages,
@@ -69,6 +72,7 @@ impl Checker {
             put_back: BTreeMap::new(),
             jumped: BTreeSet::new(),
             raced: BTreeSet::new(),
+            hidden: BTreeSet::new(),
             resources: BTreeMap::new(),
             messages: Messages::default(),
             names: BTreeMap::new(),

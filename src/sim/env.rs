@@ -223,6 +223,13 @@ impl Env {
         (1..=self.highest_id()).filter_map(HostId::new)
     }
 
+    /// The first id after all that were used.
+    pub(super) fn unused_id(&self) -> Option<HostId> {
+        let is_used = |record: &DeltaRecord| record.generation > 0;
+        let used = self.known_ids().filter(|id| self.storage.delta(delta_at(*id)).good().is_none_or(is_used));
+        HostId::new(used.map(HostId::get).max().map_or(1, |used| used + 1).min(self.options.ids))
+    }
+
     pub(super) fn at(&mut self, at: Time, event: Event) {
         self.sequence += 1;
         self.queue.push(Due { at, sequence: self.sequence, event });

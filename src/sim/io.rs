@@ -138,6 +138,11 @@ impl Env {
             let (hung, spans) = match tag {
                 tag if tag.is_for_another() && faults.hung_words > 0 => (hung.max(faults.hung_words), 6),
                 tag if tag.races() && faults.hung_joins > 0 => (hung.max(faults.hung_joins), 3),
+                _ if faults.hung_leaders > 0
+                    && action.written().any(|at| Area::at(at).is_some_and(|area| area.offset() == at)) =>
+                {
+                    (hung.max(faults.hung_leaders), 2)
+                }
                 // Beyond a format, which watches for D.
                 _ if faults.formats > 0 => (hung, 6),
                 _ => (hung, 3),
@@ -225,6 +230,13 @@ impl Env {
             .any(|other| other != host && self.storage.writing(other, |_, offset| is_of(id, offset)))
     }
 
+    /// Whether another machine than `host` is paused before such a write.
+    fn others_stall(&self, host: usize, id: HostId) -> bool {
+        let others = self.machines.iter().enumerate().filter(|(other, _)| *other != host);
+        let mut writes = others.flat_map(|(_, machine)| &machine.stalled);
+        writes.any(|stalled| stalled.submission.action.written().any(|offset| is_of(id, offset)))
+    }
+
     pub(super) fn takes(&mut self, id: u64) {
         let Some(mut io) = self.storage.ios.remove(&id) else { return };
         let (mut random, landing) = (self.random.clone(), Landing::of(&io));
@@ -310,7 +322,7 @@ impl Env {
         {
             if vouched {
                 self.check.vouched(id);
-            } else if self.others_write(host, id) {
+            } else if self.others_write(host, id) || late && self.others_stall(host, id) {
                 self.check.raced(id);
             }
         }

@@ -90,6 +90,8 @@ pub struct Options {
     pub disks: usize,
     /// Host ids that they choose from.
     pub ids: u64,
+    /// Who chooses takes the one after all that were used, as long as there is one.
+    pub new_ids: bool,
     /// The lockspace's timeouts.
     pub timeouts: Timeouts,
     /// What every second machine goes by, and says in its record: T is the same.
@@ -177,6 +179,8 @@ emphases! {
     Restarts,
     /// Hosts share, convert and take by force all the time, while writes hang and hosts stall.
     Modes,
+    /// Hosts join as ids that were never used and take by force, while leaders land late.
+    NewTakers,
     /// Hosts are copies of one machine, or containers on one, and want the same few ids.
     Clones,
     /// Hosts ask to be handed the resource and hand it over all the time, while writes hang and hosts stall.
@@ -225,6 +229,8 @@ pub struct Faults {
     pub hung_words: u64,
     /// Of 1000 writes of a join, how many take up to 3 D, or at least as many as of others.
     pub hung_joins: u64,
+    /// Of 1000 writes of a leader, how many take up to 2 D, or at least as many as of others.
+    pub hung_leaders: u64,
     /// Of 1000 I/Os, how many fail.
     pub eio: u64,
     /// Of 1000 writes, before how many the host is paused after the deadline was checked.
@@ -310,6 +316,7 @@ impl Options {
             hung: rate(25),
             hung_words: 0,
             hung_joins: 0,
+            hung_leaders: 0,
             eio: rate(30),
             stall: rate(15),
             upset: Duration::from_millis(rate(1_500)),
@@ -343,6 +350,7 @@ impl Options {
             makes: 0,
             disks: 1,
             ids: hosts as u64 + 4,
+            new_ids: false,
             timeouts,
             slower: timeouts,
             scan: timeouts.renewal() / 2,
@@ -455,6 +463,15 @@ impl Options {
                 let faults = Faults { slow: 60, hung: 40, eio: 20, stall: 20, ..rates };
                 Options { hosts: 4, ids: 8, modes, faults, ..self }
             }
+            Emphasis::NewTakers => {
+                // An owner seldom looks at who is there.
+                let timeouts = tight([200, 60, 1_000, 250, 1_250]);
+                let modes = Modes { forced: 500, ..Modes::default() };
+                let faults = Faults { slow: 60, hung: 10, hung_leaders: 300, eio: 5, stall: 20, ..rates };
+                let faults = Faults { upset: upset * 3, ..faults };
+                let times = Options { timeouts, slower: timeouts, rest: Duration::from_millis(300), ..self };
+                Options { hosts: 4, ids: 40, new_ids: true, leaves: 300, modes, faults, ..times }
+            }
             Emphasis::Clones => {
                 // What ended acts for long after it, compared with a join without D.
                 let timeouts = tight([100, 60, 550, 550, 1_100]);
@@ -564,6 +581,7 @@ impl Options {
             disks: 1,
             // One is left for the host that is alone in the end.
             ids: (hosts as u64 + 4).min(Geometry::default().max_hosts() - 1),
+            new_ids: false,
             timeouts,
             slower: timeouts,
             scan: timeouts.dead() / 2,

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use leasehold::format::{Block, Leader};
+use leasehold::protocol::area::AreaView;
 use leasehold::protocol::holding::{Holding, Loss, Restore, Task};
-use leasehold::protocol::looks::{Glance, Look, Restoration, Verdict};
+use leasehold::protocol::looks::{Glance, Look, Restoration, Sight, Verdict};
 use leasehold::protocol::resource::{After, Effect, Event, Operation, Outcome, Refusal, Wish};
 use leasehold::protocol::{Seen, Written};
 use leasehold::{LeaseMode, Owner, Time, Version};
@@ -19,6 +20,11 @@ struct Lease {
     version: Version,
     glance: Glance,
     holding: Holding,
+}
+
+/// A read of the blocks of all who can have one.
+fn covering(view: &AreaView) -> Sight<'_> {
+    Sight { view, unseen: Time::MAX, settled: true }
 }
 
 impl World {
@@ -40,18 +46,31 @@ impl World {
     fn verdict(&mut self, lease: &Lease) -> Verdict {
         let glance = &lease.glance;
         let (subject, view, now) = (World::subject(lease.me), self.view(), self.now);
+        let view = covering(&view);
         let observer = self.observers.get_mut(&lease.me.host).unwrap();
         let what = (lease.version, &lease.holding);
-        Look::at(&subject, what, (glance, Some(glance)), &view, observer, now).unwrap().verdict
+        Look::at(&subject, what, (glance, Some(glance)), view, observer, now).unwrap().verdict
     }
 
     /// Looks, and takes in what that says.
     fn look(&mut self, lease: &mut Lease) -> Option<Restore> {
+        let view = self.view();
+        self.sees(lease, covering(&view))
+    }
+
+    /// As [`World::look`], but without the block of a host of which nobody knew before `unseen`.
+    fn overlooks(&mut self, lease: &mut Lease, host: u64, unseen: Time) -> Option<Restore> {
+        let mut view = self.view();
+        view.blocks.remove(&id(host));
+        self.sees(lease, Sight { unseen, ..covering(&view) })
+    }
+
+    fn sees(&mut self, lease: &mut Lease, sight: Sight<'_>) -> Option<Restore> {
         let glance = &lease.glance;
-        let (subject, view, span) = (World::subject(lease.me), self.view(), self.pass());
+        let (subject, span) = (World::subject(lease.me), self.pass());
         let observer = self.observers.get_mut(&lease.me.host).unwrap();
         let what = (lease.version, &lease.holding);
-        let look = Look::at(&subject, what, (glance, Some(glance)), &view, observer, span.ended).unwrap();
+        let look = Look::at(&subject, what, (glance, Some(glance)), sight, observer, span.ended).unwrap();
         lease.holding.looked(span.started, look, span.ended)
     }
 
@@ -279,6 +298,79 @@ fn who_has_taken_by_force_writes_its_leader_over_that_of_the_owner_before() {
     assert!(matches!(world.verdict(&lease), Verdict::Restore(Restoration::Leader(_))));
 }
 
+/// B joins with an id that nobody used, takes the lease from A by force, and its leader is overwritten by one that was
+/// long on its way. A doesn't read B's block before it has read all records again.
+#[test]
+fn scenario_46_a_late_leader_does_not_hide_a_taker_that_the_owner_has_never_seen() {
+    let mut world = World::new();
+    let late = world.leader.clone();
+    let mut a = world.owner_a();
+    assert_eq!(world.look(&mut a), None);
+    let unseen = world.now;
+    world.takes_as(B, forced(1));
+    world.leader = late;
+    let restore = world.overlooks(&mut a, B, unseen).unwrap();
+    world.restores(&mut a, restore);
+    for _ in 0..3 {
+        assert_eq!(world.overlooks(&mut a, B, unseen), None);
+        let shown = a.holding.looked_at();
+        assert!(shown <= Some(unseen), "{shown:?}: its leader is the one that it has written itself");
+        assert!(a.holding.needs_scan(Some(world.now), world.now));
+    }
+    assert_eq!(world.look(&mut a), None);
+    let taken = Loss::Taken { owner: Some(owner(B, 1)), version: Version::new(2) };
+    assert_eq!(a.holding.loss().map(|(_, loss)| loss), Some(&taken));
+}
+
+/// Reading all records with each look would cost more than all the rest.
+#[test]
+fn a_leader_that_has_not_changed_shows_that_nobody_has_come() {
+    let mut world = World::new();
+    let mut a = world.owner_a();
+    let first = world.now;
+    assert_eq!(world.overlooks(&mut a, B, Time::ZERO), None);
+    assert_eq!(a.holding.due(), world.now, "the first leader is none that it has seen before");
+    assert_eq!(world.look(&mut a), None);
+    for _ in 0..3 {
+        let start = world.now;
+        assert_eq!(world.overlooks(&mut a, B, Time::ZERO), None);
+        assert_eq!(a.holding.looked_at(), Some(start));
+        assert!(!a.holding.needs_scan(Some(first), world.now));
+    }
+    // Whoever wrote it may write the same once more.
+    let view = world.view();
+    world.sees(&mut a, Sight { settled: false, ..covering(&view) });
+    let start = world.now;
+    assert_eq!(world.overlooks(&mut a, B, Time::ZERO), None);
+    assert!(a.holding.looked_at() < Some(start));
+}
+
+/// What an earlier process read may be long ago.
+#[test]
+fn what_is_taken_up_from_an_earlier_process_is_looked_at_once_more() {
+    let mut world = World::new();
+    let mut a = world.owner_a();
+    a.holding = a.holding.adopted();
+    assert!(a.holding.needs_scan(Some(world.now), world.now));
+    assert_eq!(a.holding.task(world.now), Some(Task::Look));
+    assert_eq!(world.look(&mut a), None);
+    assert!(a.holding.due() > world.now && !a.holding.needs_scan(Some(world.now), world.now));
+}
+
+/// A shares, the area is wiped while its flag is on its way, and B comes to own the same version once more.
+#[test]
+fn scenario_51_a_flag_at_a_version_that_another_owns_since_a_wipe_is_no_hold() {
+    let mut world = World::new();
+    let mut a = world.acquire_as(A, SHARED);
+    world.until(&mut a, |effect| matches!(effect, Effect::WriteBlock(_, block) if block.shared.is_some()));
+    let late = world.times_out(&mut a);
+    world.is_made_again(0);
+    assert_eq!(world.take(B), Version::new(1));
+    world.land(late);
+    let outcome = world.finish(a);
+    assert!(!matches!(outcome, Outcome::Held(_)), "{outcome:?}");
+}
+
 /// B dies with a leader in flight, and its host id is used again when that lands: nobody can say any more that B was
 /// gone. But A has seen B's claim before.
 #[test]
@@ -335,7 +427,7 @@ fn what_was_read_before_an_own_operation_began_says_nothing() {
     let observer = world.observers.get_mut(&id(A)).unwrap();
     let what = (lease.version, &lease.holding);
     let mut look = |before: &Glance, after: Option<&Glance>| {
-        Look::at(&subject, what, (before, after), &view, observer, now).map(|look| look.verdict)
+        Look::at(&subject, what, (before, after), covering(&view), observer, now).map(|look| look.verdict)
     };
     assert_eq!(look(&lease.glance, Some(&after)), None);
     assert_eq!(look(&lease.glance, None), None);

@@ -8,9 +8,21 @@ use super::leases::Key;
 use super::{Member, Phase, Submitted, Timer};
 use crate::protocol::area::AreaView;
 use crate::protocol::holding::{Loss, Restore, Task};
-use crate::protocol::looks::{Glance, Look, Restoration, Verdict};
+use crate::protocol::looks::{Glance, Look, Restoration, Sight, Verdict};
 use crate::protocol::procedure::Sectors;
+use crate::protocol::rules::in_force;
 use crate::types::Time;
+
+/// A look under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Looking {
+    /// What was held when it began.
+    before: Glance,
+    /// Whose blocks are not read can have taken nothing before that.
+    unseen: Time,
+    /// Whether no write to the leader was in flight then.
+    settled: bool,
+}
 
 impl Member {
     /// Has the lease looked at, or given back, when that is due.
@@ -55,7 +67,8 @@ impl Member {
             return;
         }
         let (Some(before), Some(resource)) = (self.leases.glance(key), self.leases.resource(key.0)) else { return };
-        self.looking.insert(key, before);
+        let settled = !self.account.writes_anywhere(&(key.0..key.0 + self.terms.geometry.sector_bytes() as u64));
+        self.looking.insert(key, Looking { before, unseen: self.unseen(), settled });
         let extents = vec![self.area_extent(&resource)];
         let expires = self.now + self.terms.timeouts.io();
         self.read(Purpose::Look(key.0, key.1), 0, false, extents, expires, true);
@@ -66,13 +79,14 @@ impl Member {
         if !self.held() {
             return;
         }
-        let (Some(before), Some(resource)) = (self.looking.remove(&key), self.leases.resource(key.0)) else { return };
+        let (Some(looking), Some(resource)) = (self.looking.remove(&key), self.leases.resource(key.0)) else { return };
+        let Looking { before, unseen, settled } = looking;
         let view = AreaView::of(sectors, &self.terms, key.0);
         let (subject, after, now) = (self.subject(&resource), self.leases.glance(key), self.now);
         let Some(holding) = self.leases.holding_at(key) else { return };
-        let looks = (&before, after.as_ref());
+        let (looks, sight) = ((&before, after.as_ref()), Sight { view: &view, unseen, settled });
         let observer = &mut self.scans.observer;
-        let Some(look) = Look::at(&subject, (key.1, holding), looks, &view, observer, now) else { return };
+        let Some(look) = Look::at(&subject, (key.1, holding), looks, sight, observer, now) else { return };
         self.leases.set_asking(key.0, look.asking.clone());
         // What could not be written is not forgotten because it can be read.
         if matches!(look.verdict, Verdict::Good) {
@@ -97,7 +111,13 @@ impl Member {
                 let at = key.0 + geometry.block_offset(self.me().host);
                 (at, block.encode(geometry, at))
             }
-            Restoration::Leader(leader) => (key.0, leader.encode(key.0)),
+            Restoration::Leader(leader) => {
+                // The next look is to show who has hidden that one, too.
+                if in_force!(NewcomersAreUnseen) {
+                    self.scan_all();
+                }
+                (key.0, leader.encode(key.0))
+            }
         };
         let window = (self.tenure.deadline().min(by), self.now + self.terms.timeouts.io());
         // Whether it is under way is seen by the next look.

@@ -47,7 +47,6 @@ use std::time::Duration;
 use super::delta::{self, Tenure, Terms};
 use super::holding;
 use super::liveness::Observer;
-use super::looks::Glance;
 use super::procedure::{Extent, Sectors};
 use super::rules::in_force;
 use super::{Seen, Span, Written, split_mix};
@@ -56,6 +55,7 @@ use crate::types::{LeaseMode, Name, Owner, Resource, Time, Version};
 use account::{Account, Pending, Purpose};
 use errands::{Errand, Work};
 use leaving::{Closing, Finishing, Phase};
+use looks::Looking;
 use notices::Told;
 use operations::Running;
 use outbox::Outbox;
@@ -158,7 +158,7 @@ pub struct Member {
     told: Told,
     leases: Leases,
     /// What was held when the look began that is under way.
-    looking: BTreeMap<Key, Glance>,
+    looking: BTreeMap<Key, Looking>,
     /// What failed last about a lease since a look showed it as it is to be.
     troubles: BTreeMap<Key, Trouble>,
     /// Leases that are looked at when a scan of all ids is over.
@@ -423,7 +423,8 @@ impl Member {
         passed: BTreeSet<(Owner, Version)>,
     ) {
         self.leases.adopt(resource, mode, version, own);
-        let holding = holding::Holding::new(&self.subject(resource), looked, passed);
+        let shown = if mode == LeaseMode::Exclusive { looked.min(self.unseen()) } else { looked };
+        let holding = holding::Holding::new(&self.subject(resource), shown, passed).adopted();
         self.leases.hold(resource, version, version, holding);
         self.look_when_due((resource.offset, version));
     }

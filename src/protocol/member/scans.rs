@@ -82,6 +82,12 @@ impl Member {
         self.scan_if_due();
     }
 
+    /// Before that nobody can have taken anything by force whose id is not covered: a join takes 2T, and only hosts of
+    /// the lockspace's T take by force.
+    pub(super) fn unseen(&self) -> Time {
+        self.scans.coverage.since.map_or(Time::ZERO, |since| since + self.terms.timeouts.io() * 2)
+    }
+
     pub(super) fn stop_scanning(&mut self) {
         self.scans.stopped = true;
     }
@@ -119,7 +125,8 @@ impl Member {
             self.tell(job, Happened::Scanned);
         }
         // Its failure leaves the leader to look at.
-        for key in std::mem::take(&mut self.after_scan) {
+        let looks = if all { std::mem::take(&mut self.after_scan) } else { BTreeSet::new() };
+        for key in looks {
             self.look(key);
         }
         self.scan_if_due();

@@ -136,7 +136,7 @@ impl Operation {
         }
         let version = own.instance;
         let unread = view.bad_blocks().any(|host| !observer.judge_host(host).is_gone());
-        let overtaken = view.overtakes(self.subject.me.host, leader, version);
+        let overtaken = view.overtakes(self.subject.me, leader, version);
         if self.kind == Kind::Downgrade {
             // The holder is to learn of it first: until then the flag keeps others away.
             if overtaken {

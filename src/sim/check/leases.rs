@@ -20,6 +20,11 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Nothing says any more that it was taken.
+    pub(super) const fn forget_taker(&mut self) {
+        self.taken = None;
+    }
+
     /// Whether it was taken by force, and may be active until a moment that was told.
     pub(super) const fn was_taken(&self) -> bool {
         self.taken.is_some()
@@ -36,13 +41,17 @@ pub(super) struct Told {
 }
 
 impl Told {
-    const fn one(machine: usize, until: Time) -> Told {
+    pub(super) const fn one(machine: usize, until: Time) -> Told {
         Told { machines: 1 << machine, until }
     }
 
-    fn also(self, other: Option<Told>) -> Told {
+    pub(super) fn also(self, other: Option<Told>) -> Told {
         let other = other.unwrap_or(self);
         Told { machines: self.machines | other.machines, until: self.until.min(other.until) }
+    }
+
+    pub(super) const fn until(&self) -> Time {
+        self.until
     }
 
     const fn knows(&self, machine: usize) -> bool {
@@ -65,8 +74,7 @@ impl Resource {
     ) {
         self.counters.held += 1;
         // The version was taken before its owner could say that it holds it.
-        let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
-        let passed = passed.map(|(_, by, bound)| Told::one(*by, *bound));
+        let passed = self.passed(me, (mode, version));
         let stays = self.leases[host].is_some_and(|right| right.what.owner == me && right.what.version == version);
         match mode {
             // Others may have set up their shared holds meanwhile.
@@ -114,7 +122,7 @@ impl Resource {
                 _ if self.wiped.excuses(&lease, &other) => {}
                 _ => {
                     let (owner, theirs) = (other.owner, other.version);
-                    self.fail_anyway(format!("S1: {me} holds version {version} while {owner} is active with {theirs}"));
+                    self.fail_beside(format!("S1: {me} holds version {version} while {owner} is active with {theirs}"));
                 }
             }
         }
@@ -133,8 +141,7 @@ impl Resource {
         storage: &Storage,
     ) {
         self.counters.taken_up += 1;
-        let passed = self.passed_over.get(&me).filter(|(last, ..)| version <= *last && mode == LeaseMode::Exclusive);
-        let passed = passed.map(|(_, by, bound)| Told::one(*by, *bound));
+        let passed = self.passed(me, (mode, version));
         let before = self.leases[host].filter(|right| right.what.owner == me && right.what.version == version);
         // Who shares what was taken shares with whoever has it now.
         let taken = before.filter(|_| mode == LeaseMode::Exclusive).and_then(|right| right.what.taken);
@@ -162,7 +169,7 @@ impl Resource {
                 || bound.is_some_and(|told| told.knows(index) && until <= told.until);
             if !told && !self.wiped.excuses(&lease, &other) {
                 let (owner, theirs) = (other.owner, other.version);
-                self.fail_anyway(format!(
+                self.fail_beside(format!(
                     "S1: {me} goes on with version {version} while {owner} is active with {theirs}"
                 ));
             }
@@ -228,7 +235,7 @@ impl Resource {
                 self.fail(format!("S1: machine {host} renews a lease beyond what was told of it"));
             }
             None if others > 0 && grew => {
-                self.fail_anyway(format!("S1: machine {host} renews a lease while another is active"));
+                self.fail_beside(format!("S1: machine {host} renews a lease while another is active"));
             }
             _ => {}
         }

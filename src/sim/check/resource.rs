@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Right;
-use super::leases::Lease;
+use super::leases::{Lease, Told};
 use super::shown::Hidden;
 use super::wiped::Wiped;
 use crate::format::{Block, Leader};
@@ -31,8 +31,8 @@ pub(in crate::sim) struct Resource {
     pub(super) decided: BTreeMap<Version, Owner>,
     /// Who was proposed as the next owner by another.
     proposed: BTreeSet<Owner>,
-    /// Whose claims were passed over by force: up to which version, by which machine, and what that was told.
-    pub(super) passed_over: BTreeMap<Owner, (Version, usize, Time)>,
+    /// Whose claims were passed over by force, up to which version, and who was told what of that.
+    pub(super) passed_over: BTreeMap<(Owner, Version), Told>,
     pub(super) latest: Version,
     pub(super) latest_was_released: bool,
 }
@@ -64,7 +64,15 @@ impl Resource {
         }
     }
 
-    /// A write of an earlier holder of a host id lands on the block of who took that as the id of its own failed join.
+    /// A machine acts beside another one. What was wiped is left out already.
+    pub(super) fn fail_beside(&mut self, what: String) {
+        if self.counters.met == 0 {
+            self.fail_anyway(what);
+        }
+    }
+
+    /// A write of an earlier holder of a host id lands on the block, or on the record, of who took that as the id of
+    /// its own failed join.
     pub(super) fn meets(&mut self) {
         self.counters.met += 1;
     }
@@ -111,13 +119,25 @@ impl Resource {
             self.counters.used_again += 1;
             self.latest = Version::new(version.get() - 1);
         }
-        self.passed_over.iter().map(|(owner, (.., bound))| (*owner, *bound)).collect()
+        let passed = self.passed_over.iter().filter(|((_, last), _)| self.decided.contains_key(&last.after(1)));
+        passed.map(|((owner, _), told)| (*owner, told.until())).collect()
     }
 
     /// A machine has passed over claims of these up to `version`, which may act until then. It need not hold the
-    /// resource now: its acquire may have failed behind that.
+    /// resource now: its acquire may have failed behind that, or before anything came of it.
     pub(in crate::sim) fn passes_over(&mut self, host: usize, version: Version, told: &BTreeMap<Owner, Time>) {
-        self.passed_over.extend(told.iter().map(|(owner, bound)| (*owner, (version, host, *bound))));
+        for (owner, bound) in told {
+            let before = self.passed_over.get(&(*owner, version)).copied();
+            self.passed_over.insert((*owner, version), Told::one(host, *bound).also(before));
+        }
+    }
+
+    /// Who has passed over this version of an owner's, and until when that may act.
+    pub(super) fn passed(&self, me: Owner, (mode, version): (LeaseMode, Version)) -> Option<Told> {
+        let later = self.passed_over.range((me, version)..=(me, Version::new(u64::MAX)));
+        let taken = later.filter(|((_, last), _)| self.decided.contains_key(&last.after(1)));
+        let told = taken.map(|(_, told)| *told).reduce(|one, other| one.also(Some(other)));
+        told.filter(|_| mode == LeaseMode::Exclusive)
     }
 
     /// A machine is about to write its block.

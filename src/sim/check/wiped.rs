@@ -81,7 +81,9 @@ impl Resource {
             Some(host) => self.wiped.blocks.insert(host),
             None => std::mem::replace(&mut self.wiped.leads_late, true),
         };
+        // What showed an owner that it was passed over may be what is gone.
         self.passed_over.clear();
+        self.leases.iter_mut().flatten().for_each(|right| right.what.forget_taker());
     }
 
     /// Leases of before may be active until then. `anew`: what everybody has begun is of before.

@@ -85,6 +85,7 @@ impl Host {
             // A record of a later generation, late or not, is the death of the one before it to a sanlock host. So each
             // machine has an id of its own there.
             None if env.sanlock_hosts() > 0 => HostId::new(index as u64 + 1),
+            None if env.options.new_ids => env.unused_id(),
             // Few enough that hosts meet.
             None => HostId::new(1 + env.random.below(env.ids() - 1)),
         };
