@@ -5,9 +5,10 @@
 //! ([`super::looks`]).
 //!
 //! Invariants:
-//! - A lease is held until F after the start of the last look that showed it as it is to be. So a host that takes it by
-//!   force knows until when its former owner may act, though that one may see nothing any more; and whoever wipes the
-//!   area of a resource ends every hold of it F + G later.
+//! - A lease is held until F after the start of the last look that showed it as it is to be; or after an earlier
+//!   moment, if the look does not show who may have taken it since then. So a host that takes it by force knows until
+//!   when its former owner may act, though that one may see nothing any more; and whoever wipes the area of a resource
+//!   ends every hold of it F + G later.
 //! - Lost is latched.
 
 use std::collections::BTreeSet;
@@ -71,6 +72,8 @@ pub struct Holding {
     timeouts: Timeouts,
     /// Start of the last look that showed it as it is to be. `None`: nobody looks.
     looked: Option<Time>,
+    /// Nobody can have taken it unseen before that: `looked`, or earlier.
+    untaken: Time,
     /// When the next look begins.
     due: Time,
     /// An upgrade is about to drop the flag: what it does next is not to be looked at.
@@ -98,6 +101,7 @@ impl Holding {
         Holding {
             timeouts,
             looked: looks.then_some(looked),
+            untaken: looked,
             due: if looks { looked + timeouts.renewal() } else { Time::MAX },
             exposed: false,
             loss: None,
@@ -109,16 +113,17 @@ impl Holding {
         }
     }
 
-    /// A lease that an earlier process held: what the read showed is to be looked at once more, at once.
+    /// A lease that an earlier process held: what the read showed is to be looked at once more, at once. Whose blocks
+    /// were not read can have taken nothing before `unseen`.
     #[must_use]
-    pub fn adopted(self) -> Holding {
-        let due = self.looked.unwrap_or(self.due);
-        Holding { due, scan_first: true, ..self }
+    pub fn adopted(self, unseen: Time) -> Holding {
+        let (due, untaken) = (self.looked.unwrap_or(self.due), self.untaken.min(unseen));
+        Holding { due, untaken, scan_first: true, ..self }
     }
 
     /// Until when it is held if no further look succeeds. `None`: as long as the host id.
     pub fn deadline(&self) -> Option<Time> {
-        self.looked.filter(|_| in_force!(LookedAtInTime)).map(|looked| looked + self.timeouts.fail())
+        self.looked.filter(|_| in_force!(LookedAtInTime)).map(|_| self.untaken + self.timeouts.fail())
     }
 
     /// When the last look began that showed it as it is to be. `None`: nobody looks.
@@ -198,12 +203,13 @@ impl Holding {
         let scanned = std::mem::take(&mut self.scan_first);
         match look.verdict {
             Verdict::Good => {
-                let shown = look.unseen.map_or(started, |unseen| unseen.min(started));
-                self.looked = self.looked.map(|before| before.max(shown));
-                self.stands = look.settled && shown == started;
+                let untaken = look.unseen.map_or(started, |unseen| unseen.min(started));
+                self.looked = self.looked.map(|before| before.max(started));
+                self.untaken = self.untaken.max(untaken);
+                self.stands = look.settled && untaken == started;
                 self.leader = look.leader.or(self.leader.take());
                 self.passed.extend(look.passed);
-                if shown < started {
+                if untaken < started {
                     self.scan_first = true;
                     // At once, but not again and again where scans fail or reads take too long.
                     self.due = if scanned { self.due } else { self.due.min(now) };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use leasehold::format::{Block, Leader};
-use leasehold::protocol::area::AreaView;
+use leasehold::protocol::area::{AreaView, claim};
 use leasehold::protocol::holding::{Holding, Loss, Restore, Task};
 use leasehold::protocol::looks::{Glance, Look, Restoration, Sight, Verdict};
 use leasehold::protocol::resource::{After, Effect, Event, Operation, Outcome, Refusal, Wish};
@@ -313,8 +313,8 @@ fn scenario_46_a_late_leader_does_not_hide_a_taker_that_the_owner_has_never_seen
     world.restores(&mut a, restore);
     for _ in 0..3 {
         assert_eq!(world.overlooks(&mut a, B, unseen), None);
-        let shown = a.holding.looked_at();
-        assert!(shown <= Some(unseen), "{shown:?}: its leader is the one that it has written itself");
+        let end = a.holding.deadline();
+        assert!(end <= Some(unseen + timeouts().fail()), "{end:?}: its leader is the one that it has written itself");
         assert!(a.holding.needs_scan(Some(world.now), world.now));
     }
     assert_eq!(world.look(&mut a), None);
@@ -334,7 +334,7 @@ fn a_leader_that_has_not_changed_shows_that_nobody_has_come() {
     for _ in 0..3 {
         let start = world.now;
         assert_eq!(world.overlooks(&mut a, B, Time::ZERO), None);
-        assert_eq!(a.holding.looked_at(), Some(start));
+        assert_eq!(a.holding.deadline(), Some(start + timeouts().fail()));
         assert!(!a.holding.needs_scan(Some(first), world.now));
     }
     // Whoever wrote it may write the same once more.
@@ -342,19 +342,41 @@ fn a_leader_that_has_not_changed_shows_that_nobody_has_come() {
     world.sees(&mut a, Sight { settled: false, ..covering(&view) });
     let start = world.now;
     assert_eq!(world.overlooks(&mut a, B, Time::ZERO), None);
-    assert!(a.holding.looked_at() < Some(start));
+    assert!(a.holding.deadline() < Some(start + timeouts().fail()));
 }
 
 /// What an earlier process read may be long ago.
 #[test]
 fn what_is_taken_up_from_an_earlier_process_is_looked_at_once_more() {
     let mut world = World::new();
+    let unseen = world.now;
     let mut a = world.owner_a();
-    a.holding = a.holding.adopted();
+    a.holding = a.holding.adopted(unseen);
+    assert_eq!(a.holding.deadline(), Some(unseen + timeouts().fail()));
     assert!(a.holding.needs_scan(Some(world.now), world.now));
     assert_eq!(a.holding.task(world.now), Some(Task::Look));
     assert_eq!(world.look(&mut a), None);
     assert!(a.holding.due() > world.now && !a.holding.needs_scan(Some(world.now), world.now));
+}
+
+/// A shared version 1 and gave it up, and runs version 1 again to hold it alone, because the leader was set back. Then
+/// the area is set back to where A shared.
+#[test]
+fn scenario_51_a_flag_that_was_set_back_does_not_hold_alone() {
+    let mut world = World::new();
+    world.share(A);
+    let (flag, leader) = (world.block_of(A), world.leader.clone());
+    world.give_back(A);
+    world.leader = world.made();
+    let mut a = world.acquire(A, false);
+    world.until(&mut a, |effect| matches!(effect, Effect::WriteLeader(..)));
+    world.step(&mut a);
+    world.blocks.insert(id(A), Seen::Good(flag));
+    world.leader = leader;
+    if let Outcome::Held(version) = world.finish(a) {
+        let own = world.block_of(A);
+        assert_eq!(claim(id(A), &own), Some((version, owner(A, 1))), "{own:?}");
+    }
 }
 
 /// A shares, the area is wiped while its flag is on its way, and B comes to own the same version once more.

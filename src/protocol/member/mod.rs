@@ -423,8 +423,8 @@ impl Member {
         passed: BTreeSet<(Owner, Version)>,
     ) {
         self.leases.adopt(resource, mode, version, own);
-        let shown = if mode == LeaseMode::Exclusive { looked.min(self.unseen()) } else { looked };
-        let holding = holding::Holding::new(&self.subject(resource), shown, passed).adopted();
+        let unseen = if mode == LeaseMode::Exclusive { self.unseen() } else { Time::MAX };
+        let holding = holding::Holding::new(&self.subject(resource), looked, passed).adopted(unseen);
         self.leases.hold(resource, version, version, holding);
         self.look_when_due((resource.offset, version));
     }

@@ -40,7 +40,8 @@ impl Operation {
             return self.undo(view, &leader, own_is_wrong);
         }
         // A flag that this operation did not set was given up before: somebody has set the area back.
-        if self.has_flagged() && self.open == self.own.as_ref().map(|own| own.instance) {
+        let shares = self.wish.mode == LeaseMode::Shared && self.has_flagged();
+        if shares && self.open == self.own.as_ref().map(|own| own.instance) {
             return self.check_flag(view, &leader, recalled, observer, now, random);
         }
         // What a damaged block held before this generation touched it belonged to a generation that is gone.
