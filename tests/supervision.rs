@@ -218,15 +218,13 @@ fn a_program_is_ended_as_soon_as_the_host_id_is_somebody_elses() {
 /// Scenario 37: with steps taken in turn the program would be asked first, and given time for it.
 #[test]
 fn a_supervisor_that_was_stopped_kills_at_once() {
-    let timeouts = timeouts([100, 500, 3_000, 1_000, 4_000]);
-    let folder = common::devices::folder();
-    let device = folder.path().join("disk");
-    common::devices::lockspace(&device, timeouts);
-    let mark = Mark::new();
-    let mut manager = Process::start(processes::worker(&["manage", text(&device)]).current_dir(folder.path()), &mark);
+    let (mark, folder) = (Mark::new(), common::devices::folder());
+    let mut manager = Process::start(processes::worker(&["manage"]).current_dir(folder.path()), &mark);
     until("the program", || manager.said().contains("supervised") || manager.ended().is_some());
     manager.signal(Signal::STOP);
-    let over = BootClock.now() + timeouts.fail() + timeouts.fence();
+    // A thread may go on for a moment, and renew.
+    until("the stop", || manager.is_stopped());
+    let over = BootClock.now() + managed().fail() + managed().fence();
     until("the time in which all must be gone", || BootClock.now() > over);
     manager.signal(Signal::CONT);
     until("the end of the program", || manager.said().contains("gone") || manager.ended().is_some());
@@ -241,17 +239,21 @@ fn worker() {
     // No worker outlives its test.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task.split('\n').collect::<Vec<_>>()[..] {
-        ["manage", device] => manage(device),
+        ["manage"] => manage(),
         ["starve"] => starve(),
         _ => panic!("no such task: {task:?}"),
     }
 }
 
-fn manage(device: &str) {
-    let membership = common::devices::join(Path::new(device), JoinOptions::new);
+fn managed() -> Timeouts {
+    timeouts([100, 500, 3_000, 1_000, 4_000])
+}
+
+fn manage() {
+    let scene = Scene::new(managed());
     let mut child = Command::new("sh").args(["-c", STUBBORN]).spawn().unwrap();
     until("the program", || Path::new("ready").exists());
-    let supervision = membership.supervise(Protected::new(child.id())).unwrap();
+    let supervision = scene.membership.supervise(Protected::new(child.id())).unwrap();
     println!("\nsupervised");
     while !supervision.wait(PATIENCE) {}
     println!("\ngone {:?}", supervision.reached());

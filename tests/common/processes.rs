@@ -141,6 +141,15 @@ impl Process {
         signal_process(self.pid(), signal);
     }
 
+    /// Whether none of its threads goes on.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat"))).all(|stat| {
+            // Behind the name, which may have anything in it.
+            stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        })
+    }
+
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
