@@ -101,8 +101,14 @@ const RARE: &[(Rule, Emphasis)] = &[
 ];
 
 /// Rules whose mutants live longest: they are tried first, so that all processors are busy to the end.
-const LONGEST: &[Rule] =
-    &[Rule::BlankHasVersion, Rule::RivalEndsHold, Rule::UnconfirmedGivesNothing, Rule::LocksAreShared];
+const LONGEST: &[Rule] = &[
+    Rule::BlankHasVersion,
+    Rule::StrangerIsNotFree,
+    Rule::RivalEndsHold,
+    Rule::UnconfirmedGivesNothing,
+    Rule::LocksAreShared,
+    Rule::NewcomersAreUnseen,
+];
 
 fn options(rule: Rule, seed: u64) -> Options {
     match RARE.iter().find(|(rare, _)| *rare == rule) {
