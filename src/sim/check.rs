@@ -51,7 +51,7 @@ pub(super) struct Checker {
     raced: BTreeSet<HostId>,
     /// Of these, those whose record a write of the holder before the race has hit since: its machine may take the id at
     /// once, which is a known limit (docs/design/limits.md).
-    hidden: BTreeSet<HostId>,
+    misnamed: BTreeSet<HostId>,
     resources: BTreeMap<Area, Resource>,
     /// What hosts say to each other.
     pub(super) messages: Messages,
@@ -72,7 +72,7 @@ impl Checker {
             put_back: BTreeMap::new(),
             jumped: BTreeSet::new(),
             raced: BTreeSet::new(),
-            hidden: BTreeSet::new(),
+            misnamed: BTreeSet::new(),
             resources: BTreeMap::new(),
             messages: Messages::default(),
             names: BTreeMap::new(),

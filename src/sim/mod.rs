@@ -41,7 +41,8 @@
 //! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id,
 //!   releases the id only when all are over, and none of them lands in a sector of an id that another machine holds;
 //!   unless a late write of a join that failed had put that machine's name on the id before. Where it then lands on a
-//!   block, S2 and S4 end for that resource: a known limit (docs/design/limits.md). A declaration, or a record
+//!   block, S1, S2 and S4 end for that resource; on the record, for all of them, and S3 for the id: a known limit
+//!   (docs/design/limits.md). A declaration, or a record
 //!   that is mended, may land there, too; so may what clears an area in which nobody ever owned a resource, a write of
 //!   a host of a former lockspace, or a late one of a format.
 //! - **L1** After the faults, a new host that is alone acquires within four D: it may have to wait for a damaged block,

@@ -17,7 +17,7 @@ impl Checker {
             self.fail(format!("S3: machine {host} holds {me} of a former lockspace"));
         }
         let holds = |tenure: &Option<Right<Tenure>>| tenure.is_some_and(|it| it.what.id == me.host && it.until > now);
-        if let Some(other) = self.tenures.iter().position(holds).filter(|_| !self.hidden.contains(&me.host)) {
+        if let Some(other) = self.tenures.iter().position(holds).filter(|_| !self.misnamed.contains(&me.host)) {
             self.fail(format!("S3: machine {host} holds {me} while machine {other} does"));
         }
         let (newest, all) = self.generations.entry(me.host).or_default();
@@ -121,7 +121,7 @@ impl Checker {
             match Area::at(offset) {
                 Some(area) => self.of(area).meets(),
                 None => {
-                    self.hidden.insert(tenure.id);
+                    self.misnamed.insert(tenure.id);
                     self.resources.values_mut().for_each(Resource::meets);
                 }
             }
