@@ -207,9 +207,7 @@ impl Member {
 
     /// Reads the leader and the blocks of the ids in use.
     pub(crate) fn read_area(&self, resource: &Resource) -> Result<(Span, AreaView), DiskError> {
-        // In a child nothing is read, and the machine may be locked for good.
-        let known = || self.pulse.with_machine(|machine| machine.coverage().highest);
-        let highest = if self.pulse.is_forked() { 0 } else { known().max(self.host().get()) };
+        let highest = self.pulse.with_machine(|machine| machine.coverage().highest).max(self.host().get());
         view_up_to(&self.io, &self.terms, resource, highest, self.terms.timeouts.io())
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use leasehold::format::{Force, HostEvent};
 use leasehold::{
     AcquireError, ConvertError, CreateError, DeclareError, DiskCause, DiskError, EventError, FindError, JoinError,
     JoinOptions, Lease, LeaseMode, LeaveError, LossReason, Membership, PrepareError, Protected, ReleaseError,
-    RequestError, Resource, Status, SuperviseError, ValueError, Wait, WatchdogError,
+    RequestError, Resource, Status, SuperviseError, Supervision, ValueError, Wait, WatchdogError,
 };
 use nix::libc;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
@@ -21,7 +22,7 @@ use crate::common::answers::{AtOnce, held_by};
 use crate::common::devices::{disk, folder, join, open, text, with_resources};
 use crate::common::memory::{Scene, steady};
 use crate::common::processes::{Mark, Process, signal_process, worker};
-use crate::common::{id, until, until_some};
+use crate::common::{PATIENCE, id, until, until_some};
 
 pub(crate) fn work(task: &[&str]) {
     match task {
@@ -60,14 +61,28 @@ fn is_forked(error: &DiskError) -> bool {
     matches!(error.cause, DiskCause::Fault(Fault::Forked))
 }
 
+/// What the child is told of a program that its parent supervises.
+fn is_told_of_program(supervision: Supervision) {
+    supervision.end(Duration::ZERO);
+    assert!(!supervision.wait(Duration::MAX), "it waits for nothing");
+    assert_eq!(supervision.reached(), None);
+    supervision.stop();
+}
+
 /// In a process of its own: holds `a`, `b` and `c` as host 1, and has a child. Ends when it is killed.
 fn hold(device: &Path, folder: &Path) {
     let membership = join(device, || JoinOptions::new().host_id(id(1)).machine("this one"));
     let resources = ["a", "b", "c", "d"].map(|name| membership.lockspace().find(name).unwrap());
     let leases = [0, 1, 2].map(|number| membership.try_acquire(&resources[number]).unwrap());
+    let mut program = Command::new("sleep").arg("1006").stdout(Stdio::null()).spawn().unwrap();
+    let supervision = membership.supervise(Protected::new(program.id())).unwrap();
     let Some(_) = fork() else {
         end_after(|| {
-            let said = catch_unwind(AssertUnwindSafe(|| is_told(membership, leases, &resources[3])));
+            let tells = || {
+                is_told_of_program(supervision);
+                is_told(membership, leases, &resources[3]);
+            };
+            let said = catch_unwind(AssertUnwindSafe(tells));
             report(folder, "child", &format!("{} {}", std::process::id(), said.is_ok()));
             thread::sleep(Duration::MAX);
         });
@@ -76,6 +91,10 @@ fn hold(device: &Path, folder: &Path) {
     let before = membership.renewal_latencies().len();
     until("renewals", || membership.renewal_latencies().len() >= before + 3);
     assert!(leases.iter().all(Lease::is_held));
+    assert!(program.try_wait().unwrap().is_none(), "the child has had it ended");
+    supervision.end(Duration::ZERO);
+    assert!(supervision.wait(PATIENCE), "the child has stopped it");
+    program.wait().unwrap();
     report(folder, "parent", "");
     thread::sleep(Duration::MAX);
 }
