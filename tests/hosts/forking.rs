@@ -72,8 +72,14 @@ fn is_told_of_program(supervision: Supervision) {
 /// In a process of its own: holds `a`, `b` and `c` as host 1, and has a child. Ends when it is killed.
 fn hold(device: &Path, folder: &Path) {
     let membership = join(device, || JoinOptions::new().host_id(id(1)).machine("this one"));
-    let resources = ["a", "b", "c", "d"].map(|name| membership.lockspace().find(name).unwrap());
+    let resources = ["a", "b", "c", "d", "f"].map(|name| membership.lockspace().find(name).unwrap());
     let leases = [0, 1, 2].map(|number| membership.try_acquire(&resources[number]).unwrap());
+    let orphan = membership.try_acquire(&resources[4]).unwrap();
+    let dropped = catch_unwind(AssertUnwindSafe(move || {
+        let _held = orphan;
+        panic!("expected by the test");
+    }));
+    assert!(dropped.is_err());
     let mut program = Command::new("sleep").arg("1006").stdout(Stdio::null()).spawn().unwrap();
     let supervision = membership.supervise(Protected::new(program.id())).unwrap();
     let Some(_) = fork() else {
@@ -91,6 +97,7 @@ fn hold(device: &Path, folder: &Path) {
     let before = membership.renewal_latencies().len();
     until("renewals", || membership.renewal_latencies().len() >= before + 3);
     assert!(leases.iter().all(Lease::is_held));
+    assert_eq!(membership.orphans().len(), 1, "it is the parent's");
     assert!(program.try_wait().unwrap().is_none(), "the child has had it ended");
     supervision.end(Duration::ZERO);
     assert!(supervision.wait(PATIENCE), "the child has stopped it");
@@ -154,7 +161,7 @@ fn scenario_59_a_child_that_is_forked_holds_nothing_writes_nothing_and_keeps_the
     let (mark, folder) = (Mark::new(), folder());
     let device = folder.path().join("disk");
     fs::write(&device, vec![0; 8 << 20]).unwrap();
-    let lockspace = with_resources(disk(&device), steady(), &["a", "b", "c", "d"]);
+    let lockspace = with_resources(disk(&device), steady(), &["a", "b", "c", "d", "f"]);
     let mut parent = Process::start(&mut worker(&["forking", "holder", text(&device), text(folder.path())]), &mark);
     let told = until_some("the child", || {
         assert!(parent.ended().is_none(), "{}", parent.complained());
