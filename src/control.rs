@@ -98,8 +98,9 @@ impl Membership {
     /// is not true two hosts may hold one resource, until the host that was declared dead finds it out: at its next
     /// renewal, with [`LossReason::DeclaredDead`].
     ///
-    /// The generation must be the one that the host's record shows, so that a host which came back is not hit. And the
-    /// record must not have changed for R + T of that host, as this membership has seen it: one that renews was not
+    /// The generation must be the one that the host's record shows, so that a host which came back is not hit. The name
+    /// in the record says whose it is: a join that failed may have had the number of the host that holds the id. And
+    /// the record must not have changed for R + T of that host, as this membership has seen it: one that renews was not
     /// fenced. The call waits for the rest of that time, and for a read and a write.
     ///
     /// A write of this call that is still in flight ([`DeclareError::Unknown`]) may land when the host has come back,

@@ -119,6 +119,14 @@ pub(super) struct Machine {
     pub(super) locked: Option<(HostId, u64)>,
 }
 
+/// A generation of which it is known that its machine was fenced.
+#[derive(Clone, Copy)]
+pub(super) struct Fenced {
+    pub(super) owner: Owner,
+    /// The machine, where it never held that: a join of its has failed, and left the record.
+    pub(super) left_by: Option<MachineId>,
+}
+
 /// Everything but the processes.
 pub(super) struct Env {
     pub(super) options: Options,
@@ -131,8 +139,8 @@ pub(super) struct Env {
     pub(super) quiet: bool,
     /// Machines that acquired since then, and what.
     pub(super) acquired: BTreeSet<(usize, Area)>,
-    /// Generations that a machine held before it lost its power.
-    pub(super) fenced: Vec<Owner>,
+    /// Generations of machines that have lost their power.
+    pub(super) fenced: Vec<Fenced>,
     /// A generation that a process has just begun to go on with.
     pub(super) resumed: Option<Owner>,
     /// A sector is damaged.
@@ -380,8 +388,18 @@ impl Env {
             !record.is_free() && extension.is_some_and(|it| it.machine == machine && !it.confirmed)
         };
         let shown = self.known_ids().filter_map(|id| self.storage.delta(delta_at(id)).good().cloned());
-        let shown: Vec<Owner> = shown.filter(failed).filter_map(|record| record.owner()).collect();
+        let shown = shown.filter(failed).filter_map(|record| record.owner());
+        let shown: Vec<Fenced> = shown.map(|owner| Fenced { owner, left_by: machine }).collect();
         self.fenced.extend(shown);
+    }
+
+    /// Whether the record shows that generation, but of another machine than the one that was fenced: joins of two
+    /// machines may come to one number. An operator sees that, and gives no word.
+    pub(super) fn is_of_another(&self, fenced: Fenced) -> bool {
+        let Fenced { owner, left_by } = fenced;
+        let record = self.storage.delta(delta_at(owner.host)).good().cloned();
+        let shown = record.filter(|record| record.owner() == Some(owner)).and_then(|record| record.extension?.machine);
+        left_by.is_some() && shown.is_some() && shown != left_by
     }
 
     /// The record of a machine that has lost its power may be damaged then. No second one is: who mends it needs an id.

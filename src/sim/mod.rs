@@ -35,7 +35,8 @@
 //!
 //!   Where an area was wiped, S1, S2 and S4 hold but for what `check/wiped.rs` says.
 //! - **V** Whoever gave a resource up, or shares it, has no write of its value in flight. A value that is said to be
-//!   surely the newest is: none that was written after it was confirmed before it was read.
+//!   surely the newest is: none that was written after it was confirmed before it was read; to one whose lease was
+//!   taken by force, and who has not seen that, none of its own version.
 //! - **N** A host is told of requests and events that somebody sent, and of none that is not for it or for what it
 //!   holds. When a call is said to stand, it does.
 //! - **W** A machine never has two writes to one sector in flight, submits none after the deadline of its host id,

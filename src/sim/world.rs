@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::counters::Counters;
-use super::env::{Due, Env, Event};
+use super::env::{Due, Env, Event, Fenced};
 use super::host::{Host, Signal};
 use super::storage::Area;
 use super::{Faults, Options};
@@ -215,7 +215,8 @@ impl World {
             env.kill(host);
             if power {
                 env.power_off(host);
-                env.fenced.extend(self.hosts[host].latest());
+                let held = self.hosts[host].latest();
+                env.fenced.extend(held.map(|owner| Fenced { owner, left_by: None }));
                 env.fenced_as_shown(host);
                 env.rot_record(self.hosts[host].latest());
             }

@@ -22,7 +22,8 @@ Examples:
 
 You vouch for it: cut the power of that host first, or take its access to the device away. What it holds is then \
 free at once. Its host id is taken again only by a join that names it (`--host-id`), and after the dead time: who \
-names it vouches that no write of an earlier holder of that id will reach the device. `status` shows its generation. \
+names it vouches that no write of an earlier holder of that id will reach the device. `status` shows its generation \
+and its name: your word is for the host of that name. \
 A host that still renews is refused (exit code 75), one that came back with another generation too (exit code 73). A \
 host that was declared dead and lives after all loses everything at its next renewal, and says by whom; until then \
 two hosts may run the same. Joins the lockspace for it.")]

@@ -158,6 +158,10 @@ impl Checker {
         self.raced.insert(id);
     }
 
+    pub(in crate::sim) fn is_raced(&self, id: HostId) -> bool {
+        self.raced.contains(&id)
+    }
+
     /// The write of a join has landed in time on an id that was free by somebody's word: what was there before is over.
     pub(in crate::sim) fn vouched(&mut self, id: HostId) {
         self.raced.remove(&id);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Right;
 use super::resource::Resource;
-use crate::protocol::area::claimed;
+use crate::protocol::area::claim;
 use crate::sim::storage::Storage;
 use crate::types::{LeaseMode, Owner, Time, Version};
 
@@ -90,18 +90,7 @@ impl Resource {
         self.latest = self.latest.max(version);
         self.latest_was_released = mode == LeaseMode::Shared;
         self.decide(version, me);
-        // Damage may have come after the write.
-        let says = |disk| {
-            let block = storage.block(disk, self.area, me.host);
-            block.good().is_none_or(|block| match mode {
-                LeaseMode::Exclusive => block.instance == version && claimed(me.host, block) == Some(me),
-                LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),
-            })
-        };
-        let copies = (0..storage.disks()).filter(|disk| says(*disk)).count();
-        if copies * 2 <= storage.disks() {
-            self.fail(format!("S4: {me} holds version {version}, but its block does not say so"));
-        }
+        self.block_says(me, (mode, version), storage);
         // Who shares again what was taken shares with whoever has it now, and may go on.
         let stays = stays && mode == LeaseMode::Exclusive;
         let bound = self.leases[host].filter(|_| stays).and_then(|right| right.what.taken).or(passed);
@@ -155,6 +144,7 @@ impl Resource {
             self.latest = self.latest.max(version);
             self.latest_was_released = false;
             self.decide(version, me);
+            self.block_says(me, (mode, version), storage);
         }
         self.leases[host] = Some(Right { what: lease, until });
         self.begins(host, storage, now);
@@ -173,6 +163,22 @@ impl Resource {
                     "S1: {me} goes on with version {version} while {owner} is active with {theirs}"
                 ));
             }
+        }
+    }
+
+    /// The own block on disk says how a resource is held, on most disks.
+    fn block_says(&mut self, me: Owner, (mode, version): (LeaseMode, Version), storage: &Storage) {
+        // Damage may have come after the write.
+        let says = |disk| {
+            let block = storage.block(disk, self.area, me.host);
+            block.good().is_none_or(|block| match mode {
+                LeaseMode::Exclusive => claim(me.host, block) == Some((version, me)),
+                LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),
+            })
+        };
+        let copies = (0..storage.disks()).filter(|disk| says(*disk)).count();
+        if copies * 2 <= storage.disks() {
+            self.fail(format!("S4: {me} holds version {version}, but its block does not say so"));
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Checker;
 use crate::format::HostEvent;
 use crate::sim::storage::Area;
-use crate::types::{HostId, Owner, Version};
+use crate::types::{HostId, LeaseMode, Owner, Version};
 
 /// What was written and sent.
 #[derive(Default)]
@@ -25,11 +25,6 @@ impl Messages {
         self.count
     }
 
-    /// What may already have been confirmed.
-    pub(in crate::sim) fn newest(&self, area: Area) -> Option<(Version, u64)> {
-        self.values.get(&area)?.last().copied()
-    }
-
     /// Somebody asks for that version.
     pub(in crate::sim) fn asks(&mut self, area: Area, version: Version) {
         self.requests.insert((area, version));
@@ -46,6 +41,14 @@ impl Checker {
     pub(in crate::sim) fn wrote_value(&mut self, area: Area, version: Version, number: u64) {
         self.counters.values += 1;
         self.messages.values.entry(area).or_default().insert((version, number));
+    }
+
+    /// The newest value that was confirmed, of those that a machine may know of which holds `version`.
+    pub(in crate::sim) fn confirmed(&mut self, area: Area, me: Owner, version: Version) -> Option<(Version, u64)> {
+        // Its lease was taken by force, and it writes values until it sees that: over those of the owner after it, too.
+        let unseen = self.of(area).passed(me, (LeaseMode::Exclusive, version)).is_some();
+        let last = if unseen { version } else { Version::new(u64::MAX) };
+        self.messages.values.get(&area)?.range(..=(last, u64::MAX)).next_back().copied()
     }
 
     /// A machine says of the value that it read that it is surely the newest; `confirmed` was when it began to read.

@@ -73,7 +73,7 @@ impl Resource {
 
     /// A write of an earlier holder of a host id lands on the block, or on the record, of who took that as the id of
     /// its own failed join.
-    pub(super) fn meets(&mut self) {
+    pub(in crate::sim) fn meets(&mut self) {
         self.counters.met += 1;
     }
 

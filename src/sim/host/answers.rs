@@ -156,7 +156,12 @@ impl Member {
         let until = self.acts_until(index, env, (area.offset(), version));
         self.program.extends(area, until);
         let taken = passed_over(index, env, over);
-        env.check.of(area).held(index, me, (mode, version), &taken, env.now, until, &env.storage);
+        let (resource, now) = (env.check.of(area), env.now);
+        match order {
+            // It may be what a process before it held that its token says nothing of.
+            Order::Complete(_) => resource.took_up(index, me, (mode, version), &taken, now, until, &env.storage),
+            _ => resource.held(index, me, (mode, version), &taken, now, until, &env.storage),
+        }
         if let Some(resource) = self.program.resource_at(area) {
             env.check.is_called(area, index, resource.name, env.now);
         }

@@ -366,8 +366,9 @@ impl Member {
         }
         // Those of long ago have come back, or have been declared dead.
         let recent = env.fenced.len().saturating_sub(4);
-        let target = env.fenced[recent + env.random.below((env.fenced.len() - recent) as u64) as usize];
-        if target.host == me {
+        let fenced = env.fenced[recent + env.random.below((env.fenced.len() - recent) as u64) as usize];
+        let target = fenced.owner;
+        if target.host == me || env.is_of_another(fenced) {
             return;
         }
         env.trace(|| format!("host {index} declares {target} dead"));
@@ -415,7 +416,7 @@ fn wish(env: &mut Env, area: Area, wait: bool) -> Wish {
 impl Env {
     /// Who held the id last, if that one lost its power since and the record is damaged.
     fn fenced_and_damaged(&self, id: HostId) -> Option<Owner> {
-        let latest = self.check.latest(id).filter(|latest| self.fenced.contains(latest))?;
+        let latest = self.check.latest(id).filter(|latest| self.fenced.iter().any(|fenced| fenced.owner == *latest))?;
         self.storage.delta(delta_at(id)).bad().map(|_| latest)
     }
 }

@@ -238,7 +238,9 @@ impl Host {
                 env.trace(|| format!("host {index} could not join as {id}: {refusal:?}"));
                 env.check.counters.refusals += 1;
                 if refusal != Refusal::Storage {
-                    self.id = None;
+                    // The one that is alone at the end has time to try each id once.
+                    let tries_all = index == env.options.hosts && env.options.faults.formats > 0;
+                    self.id = HostId::new(id.get() % (env.ids() - 1) + 1).filter(|_| tries_all);
                 }
                 self.ended(env, End::Refused);
             }
