@@ -126,6 +126,11 @@ impl Holding {
         self.looked.filter(|_| in_force!(LookedAtInTime)).map(|_| self.untaken + self.timeouts.fail())
     }
 
+    /// Nobody can have taken it unseen before that.
+    pub(super) const fn untaken(&self) -> Time {
+        self.untaken
+    }
+
     /// When the last look began that showed it as it is to be. `None`: nobody looks.
     pub const fn looked_at(&self) -> Option<Time> {
         self.looked

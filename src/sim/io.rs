@@ -365,11 +365,15 @@ impl Env {
         {
             self.check.set_back(after.owner());
         }
-        let hides = decides.is_some_and(|area| self.check.of(area).hides(host, offset));
+        let value = decides.and_then(|area| self.storage.value(area, offset, &bytes));
+        let hides = decides.is_some_and(|area| self.check.of(area).hides(host, offset, value));
         if let Some(area) = decides {
             if hides {
                 // Those who have come since saw nothing of a claim that lands now.
                 self.is_in_doubt(area, leads.is_none());
+            } else if self.check.of(area).is_of_before(value) {
+                // Another one goes on with such a claim, and may decide only now what became of it.
+                self.is_in_doubt(area, false);
             }
             self.check.of(area).lands(offset, hides);
         }

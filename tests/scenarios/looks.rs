@@ -322,6 +322,49 @@ fn scenario_46_a_late_leader_does_not_hide_a_taker_that_the_owner_has_never_seen
     assert_eq!(a.holding.loss().map(|(_, loss)| loss), Some(&taken));
 }
 
+/// B takes the lease from A by force. Then the leader is damaged, and so is B's block: nothing is left of that.
+#[test]
+fn scenario_46_damage_does_not_hide_a_taker() {
+    let mut world = World::new();
+    let mut a = world.owner_a();
+    for _ in 0..2 {
+        assert_eq!(world.look(&mut a), None);
+    }
+    let end = a.holding.deadline();
+    world.takes_as(B, forced(1));
+    world.leader_is_damaged = true;
+    world.blocks.insert(id(B), damage());
+    let restore = world.look(&mut a).unwrap();
+    world.restores(&mut a, restore);
+    for _ in 0..3 {
+        assert_eq!(world.look(&mut a), None);
+        assert_eq!(a.holding.deadline(), end, "its leader is the one that it has written itself");
+    }
+}
+
+/// One fault alone costs no lease: while the leader stands nobody has taken anything.
+#[test]
+fn a_damaged_block_of_another_host_hides_nothing_where_the_leader_stands() {
+    let mut world = World::new();
+    let mut a = world.owner_a();
+    assert_eq!(world.look(&mut a), None);
+    world.blocks.insert(id(B), damage());
+    let goes_on = |world: &mut World, a: &mut Lease| {
+        let start = world.now;
+        assert_eq!(world.look(a), None);
+        assert_eq!(a.holding.deadline(), Some(start + timeouts().fail()));
+    };
+    goes_on(&mut world, &mut a);
+    goes_on(&mut world, &mut a);
+    // Nor where the other one is gone.
+    world.leaves(B);
+    world.scan(id(A));
+    world.leader_is_damaged = true;
+    let restore = world.look(&mut a).unwrap();
+    world.restores(&mut a, restore);
+    goes_on(&mut world, &mut a);
+}
+
 /// Reading all records with each look would cost more than all the rest.
 #[test]
 fn a_leader_that_has_not_changed_shows_that_nobody_has_come() {

@@ -137,7 +137,8 @@ impl Resource {
         let bound = taken.or(passed);
         let lease = self.lease(host, me, (mode, version), bound);
         if mode == LeaseMode::Exclusive {
-            if version < self.latest && bound.is_none() {
+            // Where it has paused beyond its deadline it never acts on that.
+            if version < self.latest && bound.is_none() && until > now {
                 self.fail(format!("S2: {me} goes on with version {version}, but {} was held last", self.latest));
             }
             // That of an acquire which was cut short is held for the first time.

@@ -1,6 +1,6 @@
 //! A resource whose area was wiped, made again or set back under those who hold it. They may not know that until F + G
 //! later, nor until F + G after a write that was justified by what was there before, and lands late: it hides what
-//! happened. So long
+//! happened. Nor until F + G after another host has gone on with the claim that such a write brought. So long
 //! - a lease of before may be active beside any other (S1), and
 //! - what is said of versions (S2) and of the disk (S4) may be of either count of versions.
 //!
@@ -13,7 +13,7 @@ use super::leases::Lease;
 use super::resource::Resource;
 use crate::format::Block;
 use crate::protocol::area::claim;
-use crate::types::{HostId, LeaseMode, Time};
+use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// What is known of wipes of an area, and who acts on what.
 pub(super) struct Wiped {
@@ -28,6 +28,8 @@ pub(super) struct Wiped {
     machines: Vec<Acts>,
     /// For each write on its way, by machine and place, the start of the read that justifies it.
     writes: BTreeMap<(usize, u64), Time>,
+    /// What writes have claimed that were justified by what was there before.
+    claims: BTreeSet<(Version, Owner)>,
 }
 
 /// What a machine does with a resource.
@@ -44,7 +46,15 @@ struct Acts {
 impl Wiped {
     pub(super) fn new(machines: usize) -> Wiped {
         let machines = vec![Acts::default(); machines];
-        Wiped { at: None, doubt: None, leads_late: false, blocks: BTreeSet::new(), machines, writes: BTreeMap::new() }
+        Wiped {
+            at: None,
+            doubt: None,
+            leads_late: false,
+            blocks: BTreeSet::new(),
+            machines,
+            writes: BTreeMap::new(),
+            claims: BTreeSet::new(),
+        }
     }
 
     /// Whether somebody has ever wiped the area.
@@ -121,10 +131,25 @@ impl Resource {
         }
     }
 
-    /// Whether a write that lands is justified by what was there before: it may hide what happened since.
-    pub(in crate::sim) fn hides(&self, host: usize, offset: u64) -> bool {
+    /// Whether a write that lands is justified by what was there before: it may hide what happened since. `value`:
+    /// which host wrote it, and what it says.
+    pub(in crate::sim) fn hides(
+        &mut self,
+        host: usize,
+        offset: u64,
+        value: Option<(HostId, (Version, Owner))>,
+    ) -> bool {
         let read = self.wiped.writes.get(&(host, offset));
-        read.is_some_and(|read| self.wiped.at >= Some(*read))
+        let hides = read.is_some_and(|read| self.wiped.at >= Some(*read));
+        if hides {
+            self.wiped.claims.extend(value.map(|(_, claim)| claim));
+        }
+        hides
+    }
+
+    /// Whether what a write says that lands is what another host has claimed by what was there before.
+    pub(in crate::sim) fn is_of_before(&self, value: Option<(HostId, (Version, Owner))>) -> bool {
+        value.is_some_and(|(writer, claim)| writer != claim.1.host && self.wiped.claims.contains(&claim))
     }
 
     /// A machine's write lands at `offset`; whether it is one of before.
