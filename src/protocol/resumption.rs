@@ -254,8 +254,12 @@ impl Standing {
             }
             Some(&Leader { version: by, owner, .. }) if by >= version => superseded(by, owner),
             // It is not shown, or a late write has set the leader back. Who is known to have held it holds it: a
-            // version that was decided stays so, and nobody but by force goes beyond one that a live host claims.
-            _ if listed == Some((LeaseMode::Exclusive, version)) => Standing::Held(LeaseMode::Exclusive, version),
+            // version that was decided stays so, and nobody but by force goes beyond one that a live host claims. The
+            // block of who has done that may be damaged.
+            _ if listed == Some((LeaseMode::Exclusive, version)) => match view.bad_blocks().next() {
+                None => Standing::Held(LeaseMode::Exclusive, version),
+                Some(_) => superseded(version, None),
+            },
             _ => Standing::Open(version),
         }
     }

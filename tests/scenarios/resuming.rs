@@ -261,6 +261,23 @@ fn a_shared_lease_is_taken_up_when_it_is_known_that_its_flag_was_in_time() {
     assert_eq!(standing(Seen::Good(leader), &claims, None), Standing::Upgrading(n));
 }
 
+/// B has taken the lease by force. Its block is damaged, and the leader is damaged, or set back.
+#[test]
+fn scenario_46_damage_does_not_hide_a_taker_from_a_successor() {
+    let (me, n) = (owner(A, 3), Version::new(7));
+    let own = Block { mbal: 1, bal: 1, inp: Some(me), instance: n, ..Block::default() };
+    let free = Leader::new_free(Geometry::default(), name("ls"), NONCE, name("res"), 2_000, Version::new(6));
+    let listed = Some((LeaseMode::Exclusive, n));
+    for leader in [damage(), Seen::Good(free)] {
+        let mut blocks = BTreeMap::from([(id(A), Seen::Good(own.clone()))]);
+        let alone = AreaView { leader: leader.clone(), blocks: blocks.clone() };
+        assert_eq!(found(me, &alone, listed), Standing::Held(LeaseMode::Exclusive, n));
+        blocks.insert(id(B), damage());
+        let lost = Standing::Superseded { mode: LeaseMode::Exclusive, version: n, by: n, owner: None };
+        assert_eq!(found(me, &AreaView { leader, blocks }, listed), lost);
+    }
+}
+
 /// Its block is at the version that it wants, of which it has not accepted anything. Another host's is damaged.
 #[test]
 fn a_shared_lease_is_taken_up_though_a_change_to_exclusive_was_cut_short_before_it_claimed_anything() {
