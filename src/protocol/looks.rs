@@ -15,8 +15,8 @@
 //!
 //! A late write may also hide that the lease was taken: the taker's leader is gone, and all that is left to show its
 //! value is its block, perhaps that of an id that nobody used when this host last read all records. So a leader that is
-//! not known to stand since the last good look shows nothing that those may have done who joined after that reading,
-//! and nothing at all where the block of a host that may be alive is damaged.
+//! not known to stand since the last good look shows nothing that those may have done who joined after that reading;
+//! and nothing at all where it was another one meanwhile, and the block of a host that may be alive is damaged.
 
 use super::Seen;
 use super::area::AreaView;
@@ -128,10 +128,9 @@ impl Look {
         let passed = view.claimed_by_others(me.host).filter(|(_, other)| certain && *other < version).collect();
         let stands = right.is_some_and(|leader| holding.knows(leader)) || !in_force!(NewcomersAreUnseen);
         let mut damaged = view.bad_blocks().filter(|host| *host != me.host);
-        let unseen = match damaged.any(|host| !observer.judge_host(host).is_gone()) {
-            true => unseen.min(holding.untaken()),
-            false => unseen,
-        };
+        let hidden = damaged.any(|host| !observer.judge_host(host).is_gone());
+        let since = right.filter(|_| hidden).and_then(|leader| holding.untaken_behind(leader));
+        let unseen = since.map_or(unseen, |since| since.min(unseen));
         let unseen = (alone && !stands).then_some(unseen);
         Some(Look { verdict, asking, leader: right.cloned(), settled, unseen, passed })
     }
