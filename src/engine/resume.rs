@@ -124,7 +124,8 @@ impl Member {
         {
             return unknown(damage(resource.offset, "leader", reason).into());
         }
-        let (standing, own) = match Standing::of(me, &view, listed) {
+        let standing = self.with_observer(|observer| Standing::of(me, &view, listed, observer));
+        let (standing, own) = match standing {
             Ok(found) => found,
             Err(reason) => {
                 let reason = damage(block_at, "block", reason).into();
@@ -139,6 +140,9 @@ impl Member {
             let passed = view.claimed_by_others(me.host).collect();
             self.pulse.with_machine(|machine| machine.adopt(resource, (mode, version), own, span.started, passed));
         };
+        // The program stops within G; then it is given back, as what is taken by force always is.
+        let lose =
+            |version, loss| self.pulse.with_machine(|machine| machine.lose_lease((resource.offset, version), loss));
         let unforced = |version| Acquired { version, overridden: Vec::new() };
         match standing {
             Standing::Held(LeaseMode::Shared, version) => {
@@ -166,11 +170,14 @@ impl Member {
                 Err(error) => gone(version, GoneReason::CutShort(error)),
             },
             Standing::Superseded { mode, version, by, owner } => {
-                // The program stops within G; then it is given back, as what is taken by force always is.
                 go_on(mode, version, own);
-                let loss = holding::Loss::Taken { owner, version: by };
-                self.pulse.with_machine(|machine| machine.lose_lease((resource.offset, version), loss));
+                lose(version, holding::Loss::Taken { owner, version: by });
                 gone(version, GoneReason::Superseded { version: by, owner })
+            }
+            Standing::Unverified(mode, version) => {
+                go_on(mode, version, own);
+                lose(version, holding::Loss::Unverified);
+                gone(version, GoneReason::Unverified)
             }
             Standing::Leftover => {
                 let version = own.instance;

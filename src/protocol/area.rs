@@ -89,6 +89,11 @@ impl AreaView {
         self.blocks.iter().filter(|(_, seen)| seen.good().is_none()).map(|(host, _)| *host)
     }
 
+    /// Hosts that may be alive and whose block is damaged: what they have of the resource nobody knows.
+    pub fn unread<'view>(&'view self, observer: &'view Observer) -> impl Iterator<Item = HostId> + 'view {
+        self.bad_blocks().filter(|host| !observer.judge_host(*host).is_gone())
+    }
+
     /// The latest instance that any readable block belongs to.
     pub fn latest_instance(&self) -> Version {
         self.good_blocks().map(|(_, block)| block.instance).max().unwrap_or_default()

@@ -88,8 +88,6 @@ pub struct Holding {
     leader: Option<Leader>,
     /// While a leader with these bytes is there nobody has taken the lease since that look.
     stands: bool,
-    /// Another leader has been there since, or none: it may have been that of somebody who has taken the lease.
-    disturbed: bool,
     /// The records of all ids are to be read before the next look.
     scan_first: bool,
 }
@@ -111,7 +109,6 @@ impl Holding {
             passed,
             leader: None,
             stands: false,
-            disturbed: false,
             scan_first: false,
         }
     }
@@ -127,17 +124,6 @@ impl Holding {
     /// Until when it is held if no further look succeeds. `None`: as long as the host id.
     pub fn deadline(&self) -> Option<Time> {
         self.looked.filter(|_| in_force!(LookedAtInTime)).map(|_| self.untaken + self.timeouts.fail())
-    }
-
-    /// Until when it was certain that nobody has taken it, where `leader` may have overwritten that of a taker, or
-    /// another one has.
-    pub(super) fn untaken_behind(&self, leader: &Leader) -> Option<Time> {
-        (self.disturbed || self.is_another(leader)).then_some(self.untaken)
-    }
-
-    /// Whether the last good look has shown another leader.
-    fn is_another(&self, leader: &Leader) -> bool {
-        self.leader.as_ref().is_some_and(|before| before != leader)
     }
 
     /// When the last look began that showed it as it is to be. `None`: nobody looks.
@@ -221,8 +207,6 @@ impl Holding {
                 self.looked = self.looked.map(|before| before.max(started));
                 self.untaken = self.untaken.max(untaken);
                 self.stands = look.settled && untaken == started;
-                self.disturbed |= look.leader.as_ref().is_some_and(|leader| self.is_another(leader));
-                self.disturbed &= !self.stands;
                 self.leader = look.leader.or(self.leader.take());
                 self.passed.extend(look.passed);
                 if untaken < started {
@@ -235,7 +219,6 @@ impl Holding {
             Verdict::Lost(loss) => self.lose(loss, now),
             Verdict::Restore(what) => {
                 self.stands = false;
-                self.disturbed |= matches!(what, Restoration::Leader(_));
                 let by = self.deadline().unwrap_or(Time::MAX);
                 return Some(Restore { what, by });
             }

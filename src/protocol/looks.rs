@@ -15,8 +15,8 @@
 //!
 //! A late write may also hide that the lease was taken: the taker's leader is gone, and all that is left to show its
 //! value is its block, perhaps that of an id that nobody used when this host last read all records. So a leader that is
-//! not known to stand since the last good look shows nothing that those may have done who joined after that reading;
-//! and nothing at all where it was another one meanwhile, and the block of a host that may be alive is damaged.
+//! not known to stand since the last good look shows nothing that those may have done who joined after that reading.
+//! And one that is damaged or set back is not written again while a damaged block may be that of a taker.
 
 use super::Seen;
 use super::area::AreaView;
@@ -112,12 +112,15 @@ impl Look {
         let loss = lost(subject, version, before, view, leader)
             .or_else(|| rival(me, holding, view, leader, observer, now).filter(|_| in_force!(RivalEndsHold)));
         let alone = before.mode == LeaseMode::Exclusive;
+        // Those who share are shown by their blocks alone.
+        let lower = alone && right.is_none() && in_force!(LowerLeaderIsNoGoodLook);
         let verdict = match (loss, &before.own) {
             (Some(loss), _) => Verdict::Lost(loss),
             (None, None) if view.block(me.host).is_none() => Verdict::Unclear,
             (None, Some(own)) if view.block(me.host).is_none() => Verdict::Restore(Restoration::Block(own.clone())),
-            // Those who share are shown by their blocks alone.
-            (None, Some(own)) if alone && right.is_none() && in_force!(LowerLeaderIsNoGoodLook) => {
+            // It may have been that of a taker, whose block is damaged, too: writing it again would hide that for good.
+            (None, Some(_)) if lower && view.unread(observer).next().is_some() => Verdict::Unclear,
+            (None, Some(own)) if lower => {
                 Verdict::Restore(Restoration::Leader(again(subject, (version, holding), own, leader, now)))
             }
             (None, _) => Verdict::Good,
@@ -127,10 +130,6 @@ impl Look {
         let certain = leader.is_some_and(|leader| leader.version >= version);
         let passed = view.claimed_by_others(me.host).filter(|(_, other)| certain && *other < version).collect();
         let stands = right.is_some_and(|leader| holding.knows(leader)) || !in_force!(NewcomersAreUnseen);
-        let mut damaged = view.bad_blocks().filter(|host| *host != me.host);
-        let hidden = damaged.any(|host| !observer.judge_host(host).is_gone());
-        let since = right.filter(|_| hidden).and_then(|leader| holding.untaken_behind(leader));
-        let unseen = since.map_or(unseen, |since| since.min(unseen));
         let unseen = (alone && !stands).then_some(unseen);
         Some(Look { verdict, asking, leader: right.cloned(), settled, unseen, passed })
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::area::{AreaView, claim};
 use super::delta::{Identity, Tenure, Terms};
+use super::liveness::Observer;
 use super::procedure::Window;
 use super::record::{Effect, Event, RecordProcedure};
 use super::rules::in_force;
@@ -186,6 +187,8 @@ pub enum Standing {
         /// Whose that is.
         owner: Option<Owner>,
     },
+    /// It was held so, and nothing readable says whether somebody has taken it since.
+    Unverified(LeaseMode, Version),
     /// Its block says what was never held, that it waits or owns for a moment in order to share; or what is not held
     /// any more, because the block was set back.
     Leftover,
@@ -199,20 +202,28 @@ impl Standing {
         claimed(me, own).is_some() || own.shared == Some(me.generation) || waits(me, own)
     }
 
-    /// As `view` shows it, and the own block in there. `listed` is what the predecessor is known to have held.
+    /// As `view` shows it, and the own block in there. `listed` is what the predecessor is known to have held; the
+    /// `observer` has looked at all ids in use.
     ///
     /// # Errors
     /// The own block is damaged: it may say anything.
-    pub fn of(me: Owner, view: &AreaView, listed: Option<(LeaseMode, Version)>) -> Result<(Standing, Block), Defect> {
+    pub fn of(
+        me: Owner,
+        view: &AreaView,
+        listed: Option<(LeaseMode, Version)>,
+        observer: &Observer,
+    ) -> Result<(Standing, Block), Defect> {
         let own = match view.blocks.get(&me.host) {
             Some(Seen::Good(own)) => own.clone(),
             Some(Seen::Bad(defect)) => return Err(defect.clone()),
             None => Block::default(),
         };
-        Ok((Standing::by(me, view, &own, listed), own))
+        let hidden = view.unread(observer).next().is_some();
+        Ok((Standing::by(me, (view, hidden), &own, listed), own))
     }
 
-    fn by(me: Owner, view: &AreaView, own: &Block, listed: Option<(LeaseMode, Version)>) -> Standing {
+    /// `hidden`: a damaged block may be that of somebody who has taken the resource.
+    fn by(me: Owner, (view, hidden): (&AreaView, bool), own: &Block, listed: Option<(LeaseMode, Version)>) -> Standing {
         let claims = claimed(me, own);
         let shares = own.shared == Some(me.generation);
         let mine = own.extension.as_ref().filter(|extension| extension.generation == me.generation.get());
@@ -223,7 +234,7 @@ impl Standing {
             (None, false) if !waits => Standing::Nothing,
             _ if set_back && in_force!(OwnBlockIsLookedAt) => Standing::Leftover,
             (Some(_), false) if mine.is_some_and(|extension| extension.shares) => Standing::Leftover,
-            (Some(version), false) => Standing::alone(me, view, version, listed),
+            (Some(version), false) => Standing::alone(me, (view, hidden), version, listed),
             (claims, true) => {
                 let version = listed.filter(|(mode, _)| *mode == LeaseMode::Shared).map(|(_, version)| version);
                 // A block that has the flag says that it is there to share, but for one that a ballot has begun in.
@@ -235,7 +246,7 @@ impl Standing {
                     // It shared before it began to change that, so its flag was looked after.
                     (true, version) => Standing::Upgrading(version.unwrap_or(before)),
                     (false, Some(version)) if version == own.instance => Standing::Held(LeaseMode::Shared, version),
-                    (false, version) => Standing::sharing(me, view, own.instance, version),
+                    (false, version) => Standing::sharing(me, (view, hidden), own.instance, version),
                 }
             }
             (None, false) => Standing::Leftover,
@@ -243,7 +254,12 @@ impl Standing {
     }
 
     /// The own block claims `version`.
-    fn alone(me: Owner, view: &AreaView, version: Version, listed: Option<(LeaseMode, Version)>) -> Standing {
+    fn alone(
+        me: Owner,
+        (view, hidden): (&AreaView, bool),
+        version: Version,
+        listed: Option<(LeaseMode, Version)>,
+    ) -> Standing {
         let superseded = |by, owner| Standing::Superseded { mode: LeaseMode::Exclusive, version, by, owner };
         if let Some((owner, by)) = view.fenced(me, version) {
             return superseded(by, owner);
@@ -254,25 +270,22 @@ impl Standing {
             }
             Some(&Leader { version: by, owner, .. }) if by >= version => superseded(by, owner),
             // It is not shown, or a late write has set the leader back. Who is known to have held it holds it: a
-            // version that was decided stays so, and nobody but by force goes beyond one that a live host claims. The
-            // block of who has done that may be damaged.
-            _ if listed == Some((LeaseMode::Exclusive, version)) => match view.bad_blocks().next() {
-                None => Standing::Held(LeaseMode::Exclusive, version),
-                Some(_) => superseded(version, None),
-            },
-            _ => Standing::Open(version),
+            // version that was decided stays so, and nobody but by force goes beyond one that a live host claims.
+            _ if listed != Some((LeaseMode::Exclusive, version)) => Standing::Open(version),
+            _ if hidden => Standing::Unverified(LeaseMode::Exclusive, version),
+            _ => Standing::Held(LeaseMode::Exclusive, version),
         }
     }
 
     /// The own block has its flag. Whether it was looked at once more after it was set is not known: that is done now.
-    fn sharing(me: Owner, view: &AreaView, instance: Version, listed: Option<Version>) -> Standing {
-        let leader = view.leader.good();
-        match leader.filter(|leader| !view.overtakes(me, leader, instance) && view.bad_blocks().next().is_none()) {
-            Some(_) => Standing::Held(LeaseMode::Shared, listed.unwrap_or(instance)),
-            None => {
-                let (by, owner) = leader.map_or((instance, None), |leader| (leader.version, leader.owner));
+    fn sharing(me: Owner, (view, hidden): (&AreaView, bool), instance: Version, listed: Option<Version>) -> Standing {
+        match view.leader.good() {
+            Some(leader) if view.overtakes(me, leader, instance) => {
+                let (by, owner) = (leader.version, leader.owner);
                 Standing::Superseded { mode: LeaseMode::Shared, version: instance, by, owner }
             }
+            Some(_) if !hidden => Standing::Held(LeaseMode::Shared, listed.unwrap_or(instance)),
+            _ => Standing::Unverified(LeaseMode::Shared, instance),
         }
     }
 }

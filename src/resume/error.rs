@@ -195,6 +195,10 @@ pub enum GoneReason {
         /// Its owner, if the leader names one.
         owner: Option<Owner>,
     },
+    /// The block of another host that may be alive is damaged and the leader does not show the lease, or it is shared
+    /// and the token doesn't list it: somebody may have taken it. It is given back as after `Superseded`.
+    #[error("a damaged block of another host may hide that it was taken")]
+    Unverified,
     /// Its acquire was cut short, and could not be completed. Nothing of it is left, or, after `Unknown`, the engine
     /// goes on giving it back.
     #[error("its acquire was cut short and could not be completed")]

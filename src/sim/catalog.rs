@@ -101,7 +101,7 @@ impl Env {
             return;
         }
         // The machine keeps the lock of the id until the write is over.
-        match self.machines[host].locked.is_some_and(|(id, _)| self.check.is_raced(id)) {
+        match self.machines[host].locked.is_some_and(|(id, _)| self.check.is_outrun(host, id, self.now)) {
             true => self.check.of(area).meets(),
             false => self.check.fail(format!("W: machine {host} clears the sector {offset} of the area of a resource")),
         }

@@ -365,15 +365,11 @@ impl Env {
         {
             self.check.set_back(after.owner());
         }
-        let value = decides.and_then(|area| self.storage.value(area, offset, &bytes));
-        let hides = decides.is_some_and(|area| self.check.of(area).hides(host, offset, value));
+        let hides = decides.is_some_and(|area| self.check.of(area).hides(host, offset));
         if let Some(area) = decides {
             if hides {
                 // Those who have come since saw nothing of a claim that lands now.
                 self.is_in_doubt(area, leads.is_none());
-            } else if self.check.of(area).is_of_before(value) {
-                // Another one goes on with such a claim, and may decide only now what became of it.
-                self.is_in_doubt(area, false);
             }
             self.check.of(area).lands(offset, hides);
         }
@@ -385,10 +381,18 @@ impl Env {
                     let free = if after.is_free() { " (free)" } else { "" };
                     format!("leader lands {when} from host {host}: {} {:?}{free}", after.version, after.owner)
                 });
+                if self.check.of(area).decides_what_was_before(&after) {
+                    self.is_in_doubt(area, false);
+                }
                 self.check.of(area).leader(before.good(), &after);
             }
         } else {
             self.storage.put(disk, offset, bytes);
+            if let Some((area, host)) = decides.filter(|_| hides).and_then(|area| Some((area, area.host_at(offset)?)))
+                && let Seen::Good(block) = self.storage.block(disk, area, host)
+            {
+                self.check.of(area).claims_by_what_was_before(host, &block);
+            }
             self.trace(|| format!("sector {offset} lands {when} from host {host}"));
         }
         self.changed(offset);

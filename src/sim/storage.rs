@@ -8,7 +8,7 @@ use super::host::Tag;
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
 use crate::protocol::catalog::index::Index;
 use crate::protocol::{Defect, Seen, reading};
-use crate::types::{HostId, Name, Owner, Resource, Time, Version};
+use crate::types::{HostId, Name, Resource, Time, Version};
 
 /// Bytes of a sector.
 pub(super) const SECTOR: u64 = 512;
@@ -207,22 +207,6 @@ impl Storage {
     pub(super) fn block(&self, disk: usize, area: Area, host: HostId) -> Seen<Block> {
         let at = area.block_at(host);
         reading::block(readable(&self.sector(disk, at)), at, self.nonce)
-    }
-
-    /// What the bytes of a leader or a block say: who wrote them, and which version has which owner.
-    pub(super) fn value(&self, area: Area, offset: u64, bytes: &Sector) -> Option<(HostId, (Version, Owner))> {
-        match area.host_at(offset) {
-            None => {
-                let leader = reading::leader(readable(bytes), offset, self.nonce);
-                let leader = leader.good()?;
-                Some((HostId::new(leader.writer.id)?, (leader.version, leader.owner?)))
-            }
-            Some(host) => {
-                let block = reading::block(readable(bytes), offset, self.nonce);
-                let block = block.good()?;
-                Some((host, (block.instance, block.inp?)))
-            }
-        }
     }
 
     /// The latest version of a resource that a leader, or a value accepted by one of these hosts, shows.

@@ -123,7 +123,8 @@ fn scenario_9_a_successor_that_was_paused_writes_nothing_after_the_deadline() {
 fn a_block_that_is_damaged_says_nothing_of_what_was_held() {
     let leader = Leader::new_free(Geometry::default(), name("ls"), NONCE, name("res"), 2_000, Version::new(6));
     let view = AreaView { leader: Seen::Good(leader), blocks: BTreeMap::from([(id(A), damage())]) };
-    assert!(Standing::of(owner(A, 3), &view, Some((LeaseMode::Exclusive, Version::new(6)))).is_err());
+    let listed = Some((LeaseMode::Exclusive, Version::new(6)));
+    assert!(Standing::of(owner(A, 3), &view, listed, &Observer::new(timeouts())).is_err());
 }
 
 /// A renewal that hangs lands when others have counted D from the one before it, and is there for the successor to
@@ -178,7 +179,11 @@ fn what_is_no_holding_of_this_machine_and_boot_is_not_continued() {
 }
 
 fn found(me: Owner, view: &AreaView, listed: Option<(LeaseMode, Version)>) -> Standing {
-    let (standing, own) = Standing::of(me, view, listed).unwrap();
+    found_by(&Observer::new(timeouts()), me, view, listed)
+}
+
+fn found_by(observer: &Observer, me: Owner, view: &AreaView, listed: Option<(LeaseMode, Version)>) -> Standing {
+    let (standing, own) = Standing::of(me, view, listed, observer).unwrap();
     assert_eq!(Some(own), view.block(me.host));
     standing
 }
@@ -273,8 +278,12 @@ fn scenario_46_damage_does_not_hide_a_taker_from_a_successor() {
         let alone = AreaView { leader: leader.clone(), blocks: blocks.clone() };
         assert_eq!(found(me, &alone, listed), Standing::Held(LeaseMode::Exclusive, n));
         blocks.insert(id(B), damage());
-        let lost = Standing::Superseded { mode: LeaseMode::Exclusive, version: n, by: n, owner: None };
-        assert_eq!(found(me, &AreaView { leader, blocks }, listed), lost);
+        let view = AreaView { leader, blocks };
+        assert_eq!(found(me, &view, listed), Standing::Unverified(LeaseMode::Exclusive, n));
+        let mut observer = Observer::new(timeouts());
+        let left = DeltaRecord { timestamp: 0, ..predecessor().1 };
+        observer.observe(id(B), instant(Time::ZERO), None, Seen::Good(left));
+        assert_eq!(found_by(&observer, me, &view, listed), Standing::Held(LeaseMode::Exclusive, n), "B is gone");
     }
 }
 

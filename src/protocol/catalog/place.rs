@@ -72,7 +72,7 @@ impl Place {
         if let Some(owner) = holds.into_iter().find(|owner| active(*owner, observer)) {
             return Place::Taken(Reason::Held(owner.host));
         }
-        if let Some(host) = view.bad_blocks().find(|host| !observer.judge_host(*host).is_gone()) {
+        if let Some(host) = view.unread(observer).next() {
             return Place::Taken(Reason::Held(host));
         }
         // A late leader of theirs would name the resource that stood there.

@@ -135,7 +135,7 @@ impl Operation {
             return self.note(own);
         }
         let version = own.instance;
-        let unread = view.bad_blocks().any(|host| !observer.judge_host(host).is_gone());
+        let unread = view.unread(observer).next().is_some();
         let overtaken = view.overtakes(self.subject.me, leader, version);
         if self.kind == Kind::Downgrade {
             // The holder is to learn of it first: until then the flag keeps others away.

@@ -6,7 +6,7 @@ use super::resource::Resource;
 use super::{Checker, Right, Tenure};
 use crate::protocol::delta::JUMP;
 use crate::sim::host::Tag;
-use crate::sim::storage::{Area, is_of};
+use crate::sim::storage::{Area, delta_at, is_of};
 use crate::types::{Generation, HostId, Owner, Time};
 
 impl Checker {
@@ -158,8 +158,9 @@ impl Checker {
         self.raced.insert(id);
     }
 
-    pub(in crate::sim) fn is_raced(&self, id: HostId) -> bool {
-        self.raced.contains(&id)
+    /// Whether another machine holds that id, which `host` had, because a join has raced for it.
+    pub(in crate::sim) fn is_outrun(&self, host: usize, id: HostId, now: Time) -> bool {
+        self.raced.contains(&id) && self.hit(host, delta_at(id), now).is_some()
     }
 
     /// The write of a join has landed in time on an id that was free by somebody's word: what was there before is over.

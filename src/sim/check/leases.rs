@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Right;
 use super::resource::Resource;
-use crate::protocol::area::claim;
+use crate::protocol::area::claimed;
 use crate::sim::storage::Storage;
 use crate::types::{LeaseMode, Owner, Time, Version};
 
@@ -75,7 +75,7 @@ impl Resource {
         self.counters.held += 1;
         // The version was taken before its owner could say that it holds it.
         let passed = self.passed(me, (mode, version));
-        let stays = self.leases[host].is_some_and(|right| right.what.owner == me && right.what.version == version);
+        let stays = self.still_has(host, me, version);
         match mode {
             // Others may have set up their shared holds meanwhile.
             LeaseMode::Shared => self.counters.shared += 1,
@@ -90,7 +90,18 @@ impl Resource {
         self.latest = self.latest.max(version);
         self.latest_was_released = mode == LeaseMode::Shared;
         self.decide(version, me);
-        self.block_says(me, (mode, version), storage);
+        // Damage may have come after the write.
+        let says = |disk| {
+            let block = storage.block(disk, self.area, me.host);
+            block.good().is_none_or(|block| match mode {
+                LeaseMode::Exclusive => block.instance == version && claimed(me.host, block) == Some(me),
+                LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),
+            })
+        };
+        let copies = (0..storage.disks()).filter(|disk| says(*disk)).count();
+        if copies * 2 <= storage.disks() {
+            self.fail(format!("S4: {me} holds version {version}, but its block does not say so"));
+        }
         // Who shares again what was taken shares with whoever has it now, and may go on.
         let stays = stays && mode == LeaseMode::Exclusive;
         let bound = self.leases[host].filter(|_| stays).and_then(|right| right.what.taken).or(passed);
@@ -117,6 +128,11 @@ impl Resource {
         }
     }
 
+    /// Whether a machine, or its program after the end of its process, has that version and has not given it up.
+    pub(in crate::sim) fn still_has(&self, host: usize, me: Owner, version: Version) -> bool {
+        self.leases[host].is_some_and(|right| (right.what.owner, right.what.version) == (me, version))
+    }
+
     /// A process goes on with the lease that one before it on its machine had.
     #[expect(clippy::too_many_arguments, reason = "what is to be checked comes from everywhere")]
     pub(in crate::sim) fn took_up(
@@ -141,11 +157,13 @@ impl Resource {
             if version < self.latest && bound.is_none() && until > now {
                 self.fail(format!("S2: {me} goes on with version {version}, but {} was held last", self.latest));
             }
+            if until > now && bound.is_some_and(|told| until > told.until) {
+                self.fail(format!("S1: {me} goes on with version {version} beyond what was told of it"));
+            }
             // That of an acquire which was cut short is held for the first time.
             self.latest = self.latest.max(version);
             self.latest_was_released = false;
             self.decide(version, me);
-            self.block_says(me, (mode, version), storage);
         }
         self.leases[host] = Some(Right { what: lease, until });
         self.begins(host, storage, now);
@@ -164,22 +182,6 @@ impl Resource {
                     "S1: {me} goes on with version {version} while {owner} is active with {theirs}"
                 ));
             }
-        }
-    }
-
-    /// The own block on disk says how a resource is held, on most disks.
-    fn block_says(&mut self, me: Owner, (mode, version): (LeaseMode, Version), storage: &Storage) {
-        // Damage may have come after the write.
-        let says = |disk| {
-            let block = storage.block(disk, self.area, me.host);
-            block.good().is_none_or(|block| match mode {
-                LeaseMode::Exclusive => claim(me.host, block) == Some((version, me)),
-                LeaseMode::Shared => block.instance == version && block.shared == Some(me.generation),
-            })
-        };
-        let copies = (0..storage.disks()).filter(|disk| says(*disk)).count();
-        if copies * 2 <= storage.disks() {
-            self.fail(format!("S4: {me} holds version {version}, but its block does not say so"));
         }
     }
 

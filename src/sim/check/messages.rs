@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Checker;
 use crate::format::HostEvent;
 use crate::sim::storage::Area;
-use crate::types::{HostId, LeaseMode, Owner, Version};
+use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// What was written and sent.
 #[derive(Default)]
@@ -44,9 +44,16 @@ impl Checker {
     }
 
     /// The newest value that was confirmed, of those that a machine may know of which holds `version`.
-    pub(in crate::sim) fn confirmed(&mut self, area: Area, me: Owner, version: Version) -> Option<(Version, u64)> {
+    pub(in crate::sim) fn confirmed(
+        &mut self,
+        area: Area,
+        me: Owner,
+        version: Version,
+        now: Time,
+    ) -> Option<(Version, u64)> {
         // Its lease was taken by force, and it writes values until it sees that: over those of the owner after it, too.
-        let unseen = self.of(area).passed(me, (LeaseMode::Exclusive, version)).is_some();
+        let told = self.of(area).passed(me, (LeaseMode::Exclusive, version));
+        let unseen = told.is_some_and(|told| now < told.until());
         let last = if unseen { version } else { Version::new(u64::MAX) };
         self.messages.values.get(&area)?.range(..=(last, u64::MAX)).next_back().copied()
     }

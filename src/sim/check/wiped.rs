@@ -1,6 +1,6 @@
 //! A resource whose area was wiped, made again or set back under those who hold it. They may not know that until F + G
 //! later, nor until F + G after a write that was justified by what was there before, and lands late: it hides what
-//! happened. Nor until F + G after another host has gone on with the claim that such a write brought. So long
+//! happened; nor until F + G after another host has then decided what such a write claims. So long
 //! - a lease of before may be active beside any other (S1), and
 //! - what is said of versions (S2) and of the disk (S4) may be of either count of versions.
 //!
@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::leases::Lease;
 use super::resource::Resource;
-use crate::format::Block;
-use crate::protocol::area::claim;
+use crate::format::{Block, Leader};
+use crate::protocol::area::{claim, claimed};
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// What is known of wipes of an area, and who acts on what.
@@ -28,7 +28,7 @@ pub(super) struct Wiped {
     machines: Vec<Acts>,
     /// For each write on its way, by machine and place, the start of the read that justifies it.
     writes: BTreeMap<(usize, u64), Time>,
-    /// What writes have claimed that were justified by what was there before.
+    /// What blocks claim since that were written by what was there before.
     claims: BTreeSet<(Version, Owner)>,
 }
 
@@ -46,15 +46,8 @@ struct Acts {
 impl Wiped {
     pub(super) fn new(machines: usize) -> Wiped {
         let machines = vec![Acts::default(); machines];
-        Wiped {
-            at: None,
-            doubt: None,
-            leads_late: false,
-            blocks: BTreeSet::new(),
-            machines,
-            writes: BTreeMap::new(),
-            claims: BTreeSet::new(),
-        }
+        let (blocks, writes, claims) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+        Wiped { at: None, doubt: None, leads_late: false, blocks, machines, writes, claims }
     }
 
     /// Whether somebody has ever wiped the area.
@@ -131,25 +124,21 @@ impl Resource {
         }
     }
 
-    /// Whether a write that lands is justified by what was there before: it may hide what happened since. `value`:
-    /// which host wrote it, and what it says.
-    pub(in crate::sim) fn hides(
-        &mut self,
-        host: usize,
-        offset: u64,
-        value: Option<(HostId, (Version, Owner))>,
-    ) -> bool {
+    /// Whether a write that lands is justified by what was there before: it may hide what happened since.
+    pub(in crate::sim) fn hides(&self, host: usize, offset: u64) -> bool {
         let read = self.wiped.writes.get(&(host, offset));
-        let hides = read.is_some_and(|read| self.wiped.at >= Some(*read));
-        if hides {
-            self.wiped.claims.extend(value.map(|(_, claim)| claim));
-        }
-        hides
+        read.is_some_and(|read| self.wiped.at >= Some(*read))
     }
 
-    /// Whether what a write says that lands is what another host has claimed by what was there before.
-    pub(in crate::sim) fn is_of_before(&self, value: Option<(HostId, (Version, Owner))>) -> bool {
-        value.is_some_and(|(writer, claim)| writer != claim.1.host && self.wiped.claims.contains(&claim))
+    /// The block of a host has landed that is justified by what was there before.
+    pub(in crate::sim) fn claims_by_what_was_before(&mut self, host: HostId, block: &Block) {
+        self.wiped.claims.extend(claimed(host, block).map(|owner| (block.instance, owner)));
+    }
+
+    /// Whether a leader decides such a claim that another host has written than its owner.
+    pub(in crate::sim) fn decides_what_was_before(&self, leader: &Leader) -> bool {
+        let owner = leader.owner.filter(|owner| !leader.is_free() && leader.writer.id != owner.host.get());
+        owner.is_some_and(|owner| self.wiped.claims.contains(&(leader.version, owner)))
     }
 
     /// A machine's write lands at `offset`; whether it is one of before.
@@ -170,6 +159,7 @@ impl Resource {
     pub(in crate::sim) fn is_known(&mut self, now: Time) {
         let Some((since, _)) = self.wiped.doubt.filter(|(_, until)| *until <= now) else { return };
         self.wiped.doubt = None;
+        self.wiped.claims.clear();
         let active = self.leases.iter().enumerate();
         let active = active.filter_map(|(host, right)| Some((host, right.filter(|right| right.until > now)?.what)));
         let active: Vec<(usize, Lease)> = active.collect();

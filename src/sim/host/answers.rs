@@ -158,8 +158,10 @@ impl Member {
         let taken = passed_over(index, env, over);
         let (resource, now) = (env.check.of(area), env.now);
         match order {
-            // It may be what a process before it held that its token says nothing of.
-            Order::Complete(_) => resource.took_up(index, me, (mode, version), &taken, now, until, &env.storage),
+            // A process before it held that already, and its token does not say so.
+            Order::Complete(_) if resource.still_has(index, me, version) => {
+                resource.took_up(index, me, (mode, version), &taken, now, until, &env.storage);
+            }
             _ => resource.held(index, me, (mode, version), &taken, now, until, &env.storage),
         }
         if let Some(resource) = self.program.resource_at(area) {

@@ -62,7 +62,7 @@ impl Member {
     fn reads_value(&mut self, index: usize, env: &mut Env, area: Area, version: Version) {
         env.trace(|| format!("host {index} reads the value"));
         self.program.begins(area);
-        let confirmed = env.check.confirmed(area, self.machine.me(), version);
+        let confirmed = env.check.confirmed(area, self.machine.me(), version, env.now);
         let timeout = self.machine.terms().timeouts.io();
         env.read(index, Tag::Value { area, version, confirmed }, 0, vec![area.value_at()], Some(timeout));
     }

@@ -313,7 +313,7 @@ impl Member {
             Geometry::default(),
             self.machine.terms().nonce,
         );
-        let Ok((standing, own)) = Standing::of(me, &view, listed) else {
+        let Ok((standing, own)) = Standing::of(me, &view, listed, self.machine.observer()) else {
             // The program is told that its lease is gone.
             env.check.of(area).stopped(index);
             return env.signal_after(index, Duration::ZERO, Signal::Act { area });
@@ -339,14 +339,12 @@ impl Member {
             }
             Standing::Open(version) => return self.order(index, env, area, Order::Complete(version)),
             Standing::Superseded { mode, version, by, owner } => {
-                // The program stops within G, then it is given back.
                 self.machine.adopt(&resource, (mode, version), own, started, claims);
-                let loss = Loss::Taken { owner, version: by };
-                env.check.of(area).loses(me, version, &loss);
-                self.machine.lose_lease((area.offset(), version), loss);
-                self.program.holds(area, (mode, version));
-                self.program.loses(area);
-                self.machine.terms().timeouts.fence()
+                self.stops(env, area, (mode, version), Loss::Taken { owner, version: by })
+            }
+            Standing::Unverified(mode, version) => {
+                self.machine.adopt(&resource, (mode, version), own, started, claims);
+                self.stops(env, area, (mode, version), Loss::Unverified)
             }
             Standing::Leftover => {
                 let version = own.instance;
@@ -358,6 +356,15 @@ impl Member {
         };
         self.passes(index, env);
         env.signal_after(index, rest, Signal::Act { area });
+    }
+
+    /// The program stops within G, then the lease is given back.
+    fn stops(&mut self, env: &mut Env, area: Area, (mode, version): (LeaseMode, Version), loss: Loss) -> Duration {
+        env.check.of(area).loses(self.machine.me(), version, &loss);
+        self.machine.lose_lease((area.offset(), version), loss);
+        self.program.holds(area, (mode, version));
+        self.program.loses(area);
+        self.machine.terms().timeouts.fence()
     }
 
     /// `passed`: those it was taken from by force.
