@@ -195,9 +195,10 @@ pub enum GoneReason {
         /// Its owner, if the leader names one.
         owner: Option<Owner>,
     },
-    /// The block of another host that may be alive is damaged and the leader does not show the lease, or it is shared
-    /// and the token doesn't list it: somebody may have taken it. It is given back as after `Superseded`.
-    #[error("a damaged block of another host may hide that it was taken")]
+    /// The leader does not show that it is held alone, or nothing but the area itself says that it is shared, and what
+    /// would show that somebody has taken it is damaged: the block of a host that may be alive, or for a shared lease
+    /// the leader. It is given back as after `Superseded`.
+    #[error("what would show whether another host has taken it is damaged")]
     Unverified,
     /// Its acquire was cut short, and could not be completed. Nothing of it is left, or, after `Unknown`, the engine
     /// goes on giving it back.
