@@ -22,8 +22,7 @@ use std::time::{Duration, Instant};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 use leasehold::disk::{Access, DirectDisk, Disk, Fault, Lane, LockOutcome, Op, Reply, Request};
-use leasehold::format::SectorSize;
-use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, Timeouts, Wait};
+use leasehold::{FormatOptions, JoinOptions, Lockspace, Membership, SectorSize, Timeouts, Wait};
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 

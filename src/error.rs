@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::disk::Fault;
-use crate::protocol::Defect;
 use crate::protocol::resource::Blocker;
+use crate::protocol::{Defect, delta};
 use crate::types::{HostId, Name, Owner, Version};
 
 pub use hosts::{JoinError, LeaveError};
@@ -215,11 +215,13 @@ impl PartialEq for LossReason {
 
 impl Eq for LossReason {}
 
-impl From<crate::protocol::delta::Loss> for LossReason {
-    fn from(loss: crate::protocol::delta::Loss) -> LossReason {
-        use crate::protocol::delta::Loss;
+impl LossReason {
+    /// Why a host id is lost. `cause`: what an I/O failed with, if one did.
+    pub(crate) fn of_host(loss: delta::Loss, cause: impl FnOnce() -> Option<Arc<DiskError>>) -> LossReason {
+        use delta::Loss;
+
         match loss {
-            Loss::Expired => LossReason::Expired { cause: None },
+            Loss::Expired => LossReason::Expired { cause: cause() },
             Loss::Overwritten(record) => {
                 LossReason::Overwritten { name: record.host_name, generation: record.generation }
             }

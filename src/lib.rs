@@ -38,8 +38,7 @@
 //! what a process held that was restarted; [`Watching`] goes on looking; [`Membership`] acquires and creates; [`Lease`]
 //! is what is held. [`Protected`] programs end when it does, and a [`Watchdog`] is for when nobody can end them.
 //! What went wrong has a kind, [`ErrorKind`], whichever call it was.
-//! [`disk`] is the seam to storage and clock, [`format`](mod@format) the bytes on disk, [`protocol`] the pure state
-//! machines.
+//! [`disk`] is the seam to storage and clock; [`inspect`] shows what stands on a device.
 
 #![deny(missing_docs, unsafe_code)]
 
@@ -49,22 +48,23 @@ mod create;
 pub mod disk;
 mod engine;
 mod error;
+#[doc(hidden)]
 pub mod format;
 mod formatting;
 mod handover;
 mod index;
+pub mod inspect;
 mod join;
 mod kind;
 mod lease;
 mod lease_state;
 mod lockspace;
 mod membership;
+#[doc(hidden)]
 pub mod protocol;
 mod repair;
 mod requests;
 mod resume;
-#[cfg(feature = "sim")]
-pub mod sim;
 mod supervision;
 mod timeouts;
 mod types;
@@ -81,6 +81,7 @@ pub use error::{
     AcquireError, ConvertError, CreateError, Damage, DiskCause, DiskError, EventError, FindError, FormatError, Holder,
     JoinError, LeaveError, LossReason, OpenError, ReleaseError, RequestError, Taker, ValueError,
 };
+pub use format::{AreaSize, Force, Geometry, GeometryError, HostEvent, SectorSize, Value, ValueOrigin};
 pub use formatting::{FormatOptions, format};
 pub use handover::{Handover, HandoverError, PrepareError};
 pub use join::{JoinOptions, Joining};

@@ -247,7 +247,7 @@ impl Lockspace {
     ///
     /// # Errors
     /// When its place can't be read.
-    pub fn has_index(&self) -> Result<bool, DiskError> {
+    pub(crate) fn has_index(&self) -> Result<bool, DiskError> {
         match index::read_header(&self.io, &self.terms) {
             Err(FindError::NoIndex { .. }) => Ok(false),
             Err(FindError::Disk(error)) => Err(error),
@@ -277,7 +277,7 @@ impl Lockspace {
     pub const SEARCHED_AREAS: u64 = 1 << 16;
 
     /// The lease that guards the index.
-    pub const fn index_guard(&self) -> Resource {
+    pub(crate) const fn index_guard(&self) -> Resource {
         Index::guard(self.terms.geometry)
     }
 

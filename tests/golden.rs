@@ -331,5 +331,6 @@ fn shown(field: &Field) -> String {
         FieldValue::Number(number) => number.to_string(),
         FieldValue::Hex(number) => format!("{number:#x}"),
         FieldValue::Text(name) => name.to_string(),
+        other => format!("{other:?}"),
     }
 }

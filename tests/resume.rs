@@ -2,7 +2,6 @@
 //!
 //! `LEASEHOLD_RESTART_SECONDS`: for how long a process is killed and restarted every second under load (2).
 
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // In a test these are assertions and its report.
 
 mod common;

@@ -92,14 +92,9 @@ impl Scene {
         looks[1]
     }
 
-    fn await_closed(&self) {
-        // The kernel closes behind the back of who closed.
-        until("the close of the device", || !self.node.account().open);
-    }
-
     /// The device is off, nothing marks it, and the host id is anybody's.
     fn assert_left(&self) {
-        self.await_closed();
+        self.node.await_closed();
         assert_eq!(self.node.account().fires_at(), None, "it counts on");
         assert!(!self.node.account().fired);
         let marks = fs::read_dir(self.marks()).into_iter().flatten();
@@ -151,7 +146,7 @@ fn it_is_not_fed_after_the_loss() {
     // A machine that is this slow would have been reset.
     if BootClock.now() + Duration::from_secs(1) < fires {
         membership.disarm_watchdog().unwrap();
-        scene.await_closed();
+        scene.node.await_closed();
         assert_eq!(scene.node.account().fires_at(), None);
     }
     scene.path.clear_rule();
@@ -170,7 +165,7 @@ fn it_is_not_fed_when_the_host_id_is_somebody_elses() {
     });
     scene.assert_not_fed();
     membership.disarm_watchdog().unwrap();
-    scene.await_closed();
+    scene.node.await_closed();
     assert_eq!(scene.node.account().fires_at(), None);
 }
 
@@ -220,7 +215,7 @@ fn a_resumed_membership_is_watched_over() {
     let left = scene.node.account();
     assert!(left.counts && left.opened == 1, "{left:?}");
     membership.disarm_watchdog().unwrap();
-    scene.await_closed();
+    scene.node.await_closed();
     let mut resumed = common::resume(&lockspace, &token, options).unwrap();
     let begun = scene.node.account();
     assert!(begun.counts && begun.opened == 2 && begun.feedings > left.feedings, "{begun:?}");
@@ -247,7 +242,7 @@ fn a_restarted_process_does_not_cancel_a_pending_reset() {
     assert!(matches!(second(), WatchdogError::InUse { .. }));
     process.signal(Signal::KILL);
     process.wait();
-    scene.await_closed();
+    scene.node.await_closed();
     let left = scene.node.account();
     let fires = left.fires_at().expect("an end that is not orderly switched it off");
     // Its last renewal had started before it was killed.
@@ -312,7 +307,6 @@ fn worker() {
             let timeouts = membership.lockspace().timeouts();
             thread::sleep(timeouts.fail() + timeouts.fence());
         }
-        ["stuck", file] => common::host_path::write_beside(Path::new(file)),
         _ => panic!("no such task: {task:?}"),
     }
 }
@@ -453,169 +447,4 @@ fn a_process_that_kills_itself_is_gone_in_time_though_it_is_stopped() {
     assert!(died >= deadline(&stopped).unwrap(), "killed before the deadline");
     assert_eq!(leaver.code(), 0, "{}", leaver.complained());
     assert!(leaver.said().contains("left"));
-}
-
-#[cfg(feature = "cli")]
-mod command {
-    use std::os::unix::fs::FileExt;
-    use std::process::Command;
-
-    use leasehold::Profile;
-    use leasehold::disk::{Access, DirectDisk};
-
-    use super::*;
-    use common::devices::{file, lockspace, text};
-    use common::host_path::HostPath;
-    use common::processes::leasehold;
-
-    /// A lockspace on a file, and what the command leaves outside of it.
-    struct Stand {
-        scene: Scene,
-        device: PathBuf,
-        mark: Mark,
-    }
-
-    impl Stand {
-        fn new() -> Stand {
-            Stand::with(roomy())
-        }
-
-        fn with(timeouts: Timeouts) -> Stand {
-            let scene = Scene::new();
-            let device = scene.folder.path().join("disk");
-            lockspace(&device, timeouts);
-            Stand { scene, device, mark: Mark::new() }
-        }
-
-        /// What runs a command that is still to be named.
-        fn runner(&self) -> Command {
-            let mut run = Command::new(env!("CARGO_BIN_EXE_leasehold"));
-            run.args(["run", "--create", "--device", text(&self.device), "--watchdog", text(&self.scene.node.path)]);
-            run.args(["demo", "--"]).current_dir(self.scene.folder.path());
-            run
-        }
-
-        fn run(&self, script: &str) -> Process {
-            Process::start(self.runner().args(["sh", "-c", script]), &self.mark)
-        }
-
-        /// The end of a `run` that loses its host id, the first one.
-        fn lost(&self, run: &mut Process) -> i32 {
-            let device = fs::OpenOptions::new().write(true).open(&self.device).unwrap();
-            // A renewal that has read already writes over it: until one reads it.
-            until("the loss", || {
-                device.write_all_at(&[7; 4096], 0).unwrap();
-                run.ended().is_some()
-            });
-            run.code()
-        }
-
-        fn test(&self) -> (i32, String) {
-            let words =
-                ["watchdog", "test", "--device", text(&self.scene.node.path), "--lockspace", text(&self.device)];
-            leasehold(&self.mark, &words)
-        }
-
-        fn file(&self) -> PathBuf {
-            let name = text(&self.scene.node.path).trim_start_matches('/').replace('/', "-");
-            Path::new("/run/leasehold").join(name)
-        }
-
-        fn assert_off(&self) {
-            self.scene.await_closed();
-            assert_eq!(self.scene.node.account().fires_at(), None, "it counts on");
-            assert!(!self.file().exists(), "a mark was left");
-        }
-    }
-
-    impl Drop for Stand {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(self.file());
-        }
-    }
-
-    #[test]
-    fn a_device_is_tried_out_without_a_reset() {
-        let stand = Stand::new();
-        let (code, said) = stand.test();
-        assert_eq!(code, 0, "{said}");
-        assert!(said.contains("was opened, set, fed and switched off"), "{said}");
-        assert!(stand.scene.node.account().feedings > 4);
-        stand.assert_off();
-        let (code, said) = leasehold(&stand.mark, &["watchdog", "test", "--device", text(&stand.device)]);
-        assert_eq!(code, 74, "{said}");
-        assert!(said.contains("is not a watchdog"), "{said}");
-    }
-
-    #[test]
-    fn a_lockspace_that_is_too_fast_for_it_is_told_without_opening_it() {
-        let stand = Stand::new();
-        let options = FormatOptions { timeouts: Profile::Fast.timeouts(), ..FormatOptions::default() };
-        let disk = Arc::new(DirectDisk::open(&stand.device, Access::ReadWrite).unwrap());
-        leasehold::format(disk, &FormatOptions { force: true, ..options }).unwrap();
-        let (code, said) = stand.test();
-        assert_eq!(code, 64, "{said}");
-        assert!(said.contains("2.025s"), "{said}");
-        let mut run = stand.run("exit 7");
-        assert_eq!(run.code(), 64, "{}", run.complained());
-        assert_eq!(stand.scene.node.account().opened, 0);
-    }
-
-    #[test]
-    fn it_is_switched_off_when_the_command_has_ended() {
-        let stand = Stand::new();
-        let mut run = stand.run("exit 7");
-        assert_eq!(run.code(), 7, "{}", run.complained());
-        assert_eq!(stand.scene.node.account().opened, 1);
-        stand.assert_off();
-    }
-
-    /// All that ran is gone by then.
-    #[test]
-    fn it_is_switched_off_after_a_loss_when_all_of_the_command_is_gone() {
-        let stand = Stand::new();
-        let mut run = stand.run("setsid sleep 1001 & echo > ready; exec sleep 1002");
-        until("the command", || stand.scene.folder.path().join("ready").exists() || run.ended().is_some());
-        assert_eq!(stand.lost(&mut run), 69, "{}", run.complained());
-        assert_eq!(stand.mark.living(), Vec::<i32>::new());
-        stand.assert_off();
-    }
-
-    /// One thread of it is in a write that the kernel doesn't end; `/proc` shows a zombie.
-    #[test]
-    fn it_counts_on_after_a_loss_when_something_of_the_command_can_not_be_killed() {
-        // When the end is given up the device may not have fired yet: it could be switched off.
-        let stand = Stand::with(timeouts([200, 1_000, 50_000, 2_500, 52_500]));
-        let (folder, file) = file(4096);
-        let hung = HostPath::new(folder.path(), "hung", &file);
-        hung.hang_writes_from(0);
-        let mut run = stand.runner();
-        let mut run = Process::start(processes::run_worker(&mut run, &["stuck", text(&hung.file)]), &stand.mark);
-        // To be dropped before what waits for the processes: they end with their writes.
-        let hung = hung;
-        until("a write that hangs", || hung.held_back() > 0 || run.ended().is_some());
-        assert!(run.ended().is_none(), "{}", run.complained());
-        assert_eq!(stand.lost(&mut run), 74, "{}", run.complained());
-        assert!(hung.held_back() > 0);
-        assert!(run.complained().contains("can't be killed; nothing is given back"), "{}", run.complained());
-        stand.scene.await_closed();
-        assert!(stand.scene.node.account().fires_at().is_some(), "it was switched off");
-        assert!(stand.file().exists(), "others may have the device");
-    }
-
-    #[test]
-    fn a_killed_supervisor_leaves_it_counting_and_nobody_else_takes_it() {
-        let stand = Stand::new();
-        let mut run = stand.run("echo > ready; exec sleep 1002");
-        until("the command", || stand.scene.folder.path().join("ready").exists() || run.ended().is_some());
-        run.signal(Signal::KILL);
-        run.wait();
-        stand.scene.await_closed();
-        let left = stand.scene.node.account();
-        assert!(left.counts);
-        let (code, said) = stand.test();
-        assert_eq!(code, 73, "{said}");
-        assert!(said.contains(text(&stand.file())), "{said}");
-        assert_eq!(stand.scene.node.account().fed, left.fed, "the reset was put off");
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leasehold::sim::{Faults, Options};
+use leasehold_simulator::{Faults, Options};
 
 use super::input::Input;
 

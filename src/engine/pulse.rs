@@ -203,10 +203,7 @@ impl Pulse {
             Loss::Lease(holding::Loss::Taken { owner, version }) => LossReason::Fenced(taker(machine, owner, version)),
             Loss::Lease(holding::Loss::Erased) => LossReason::BlockErased,
             Loss::Lease(holding::Loss::Replaced) => LossReason::BlockReplaced,
-            Loss::Host(loss) => match loss.into() {
-                LossReason::Expired { .. } => LossReason::Expired { cause: cause() },
-                reason => reason,
-            },
+            Loss::Host(loss) => LossReason::of_host(loss, cause),
         }
     }
 

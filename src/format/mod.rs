@@ -59,7 +59,7 @@ pub use request::{Force, Request};
 pub use value::{Value, ValueOrigin};
 
 use crate::timeouts::Timeouts;
-use crate::types::Name;
+use crate::types::{HostId, Name};
 
 /// Why bytes are not a valid record of the kind that was expected.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -223,6 +223,7 @@ pub struct Field {
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FieldValue {
     /// A number that is best read in decimal.
     Number(u64),
@@ -230,6 +231,10 @@ pub enum FieldValue {
     Hex(u64),
     /// A name.
     Text(Name),
+    /// The hosts that are called.
+    Hosts(Vec<HostId>),
+    /// The data of a value.
+    Bytes(Vec<u8>),
 }
 
 /// The fields that `bytes` have when they are taken for a record of this kind, in disk order, valid or not: to look at

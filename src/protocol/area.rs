@@ -6,7 +6,7 @@ use super::delta::Terms;
 use super::liveness::Observer;
 use super::procedure::Sectors;
 use super::resource::Hold;
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Defect, Seen, reading};
 #[cfg(doc)]
 use crate::format::LeaderExtension;
@@ -121,7 +121,8 @@ impl AreaView {
     /// Whether `owner` gave up `version`, as its own block shows: it says so, or belongs to a later instance, which no
     /// host starts while it holds an earlier one without saying that it does. Or it gave the version up in advance.
     pub fn released(&self, owner: Owner, version: Version) -> bool {
-        in_force!(ReleasedFlagFrees) && self.block(owner.host).is_some_and(|block| gave_up(owner, &block, version))
+        Rule::ReleasedFlagFrees.is_in_force()
+            && self.block(owner.host).is_some_and(|block| gave_up(owner, &block, version))
     }
 
     /// The owner that `leader` names, unless it says itself that it is free or the owner gave the version up.
@@ -136,9 +137,9 @@ impl AreaView {
         // Who committed another's value doesn't know for how long that is held.
         let hold = |owner: Owner| if leader.short_hold { Hold::Short } else { self.hold_of(owner.host) };
         let named = self.named(leader).map(|owner| (leader.version, owner, hold(owner)));
-        let claims = self.unnamed(leader, end).filter(|_| in_force!(ClaimsCount));
+        let claims = self.unnamed(leader, end).filter(|_| Rule::ClaimsCount.is_in_force());
         let claims = claims.map(|(version, owner)| (version, owner, self.hold_of(owner.host)));
-        let sharers = self.sharing().filter(|_| in_force!(SharersCount));
+        let sharers = self.sharing().filter(|_| Rule::SharersCount.is_in_force());
         let sharers = sharers.map(|(version, owner)| (version, owner, Hold::Shared));
         named.into_iter().chain(claims).chain(sharers)
     }
@@ -168,8 +169,8 @@ impl AreaView {
     /// is never overridden, and may leave the claim of a ballot that it lost in its block for good.
     fn claims(&self, leader: Option<&Leader>, end: Version) -> impl Iterator<Item = (Version, Owner)> {
         let current = leader.map_or(Version::default(), |leader| leader.version);
-        let judged = leader.is_some_and(|leader| self.judged(leader)) && in_force!(JudgedClaimsAreOver);
-        let from = if judged || !in_force!(EarlierClaimsCount) { current } else { Version::default() };
+        let judged = leader.is_some_and(|leader| self.judged(leader)) && Rule::JudgedClaimsAreOver.is_in_force();
+        let from = if judged || !Rule::EarlierClaimsCount.is_in_force() { current } else { Version::default() };
         self.good_blocks().filter_map(move |(host, block)| {
             let (version, owner) = claim(host, block)?;
             let may_stand = version > current || block.extension.is_some();
@@ -183,7 +184,7 @@ impl AreaView {
     fn judged(&self, leader: &Leader) -> bool {
         let block = HostId::new(leader.writer.id).and_then(|host| self.blocks.get(&host)).and_then(Seen::good);
         let shown = block.is_some_and(|block| block.instance >= leader.version);
-        leader.is_judged() && (shown || !in_force!(JudgedIsShown))
+        leader.is_judged() && (shown || !Rule::JudgedIsShown.is_in_force())
     }
 
     /// The versions below `end` and after the leader's `current` one that were handed over to a host which asks for
@@ -255,7 +256,7 @@ impl AreaView {
         let anothers = |leader: &&Leader| leader.owner.is_some_and(|other| other != owner);
         let led = leader.filter(|it| it.version > version || it.version == version && anothers(it));
         let led = led.map(|leader| (leader.owner, leader.version));
-        let others = self.good_blocks().filter(|(host, _)| *host != owner.host && in_force!(FencedByBlocks));
+        let others = self.good_blocks().filter(|(host, _)| *host != owner.host && Rule::FencedByBlocks.is_in_force());
         let shown = others.filter_map(|(_, block)| match block.bal {
             0 => Some((None, begun_after(block)?)),
             _ => Some((block.inp, block.instance)),

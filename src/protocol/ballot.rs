@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Seen;
 use super::area::AreaView;
-use super::rules::in_force;
+use super::rules::Rule;
 use crate::format::{Block, BlockExtension, numbers};
 use crate::types::{Generation, HostId, Owner, Time, Version};
 
@@ -75,9 +75,9 @@ impl Ballot {
         extension: BlockExtension,
     ) -> Ballot {
         debug_assert!(instance >= own.instance, "no instance below the own block's is started");
-        let stays = own.instance == instance && in_force!(AcceptedValueStays);
+        let stays = own.instance == instance && Rule::AcceptedValueStays.is_in_force();
         let kept = if stays { own.clone() } else { Block::default() };
-        let released = kept.released && in_force!(ReleaseStays);
+        let released = kept.released && Rule::ReleaseStays.is_in_force();
         let block = Block { mbal, instance, released, shared, extension: Some(extension), ..kept };
         Ballot { me, disks, phase: Phase::One, block, ignored, answers: BTreeMap::new() }
     }
@@ -111,7 +111,7 @@ impl Ballot {
                 _ if self.ignored.contains(host) && *host != self.me.host => continue,
                 Seen::Bad(_) => return Progress::Damaged(*host),
             };
-            if block.instance > self.block.instance && in_force!(LaterInstanceEndsBallot) {
+            if block.instance > self.block.instance && Rule::LaterInstanceEndsBallot.is_in_force() {
                 return Progress::Superseded;
             }
             if block.instance != self.block.instance {
@@ -143,7 +143,7 @@ impl Ballot {
     /// Begins phase 2: proposes what was accepted with the largest ballot, or else `owner`. What the block said it
     /// holds of an earlier version is given up by that.
     pub fn propose(&mut self, owner: Owner, now: Time) {
-        let chosen = self.answers.values().flatten().max().copied().filter(|_| in_force!(LargestAcceptedWins));
+        let chosen = self.answers.values().flatten().max().copied().filter(|_| Rule::LargestAcceptedWins.is_in_force());
         let (inp, inp_timestamp) = match chosen {
             Some((_, owner, timestamp)) => (owner, timestamp),
             None => (owner, now.as_timestamp()),

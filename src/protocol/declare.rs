@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::delta::Terms;
 use super::procedure::Window;
 use super::record::{Effect, Event, RecordProcedure};
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{DeltaExtension, DeltaRecord};
 use crate::timeouts::stretched;
@@ -84,7 +84,7 @@ impl Declaration {
         if !self.terms.own(self.target.host, &record) {
             return refuse(Refusal::Foreign(Box::new(record)));
         }
-        if record.generation != self.target.generation.get() && in_force!(DeclarationNamesGeneration) {
+        if record.generation != self.target.generation.get() && Rule::DeclarationNamesGeneration.is_in_force() {
             return refuse(Refusal::Generation(Box::new(record)));
         }
         if record.is_free() {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::declare::declared_by;
 use super::procedure::Window;
 use super::record::{Effect, Event, RecordProcedure};
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{DeltaExtension, DeltaRecord, Geometry, numbers};
 use crate::timeouts::{Timeouts, stretched};
@@ -146,7 +146,7 @@ const MAX_SKIP: u64 = 1_023;
 
 /// At least this is skipped beyond a record over which others may have stood, and at most so much more: as many
 /// holdings as nobody has while a write is in flight. A `u32` tells the distance.
-pub(crate) const JUMP: u64 = 1 << 20;
+pub const JUMP: u64 = 1 << 20;
 const MAX_JUMP_SKIP: u64 = (1 << 30) - 1;
 
 impl Acquire {
@@ -180,7 +180,7 @@ impl Acquire {
                 renewed.map_or(span.ended, |renewed| renewed.min(span.ended)) + stretched(self.dead(&record))
             }
         };
-        let may_take = self.identity.wrote(&record) || !in_force!(SameMachineTakes);
+        let may_take = self.identity.wrote(&record) || !Rule::SameMachineTakes.is_in_force();
         self.watched(span, record.clone(), record, until, may_take)
     }
 
@@ -190,10 +190,10 @@ impl Acquire {
         if declared_by(&record).is_none() {
             return self.write(span, &record);
         }
-        if !self.bid.vouched && in_force!(DeclaredIdIsNamed) {
+        if !self.bid.vouched && Rule::DeclaredIdIsNamed.is_in_force() {
             return refuse(Refusal::Declared(Box::new(record)));
         }
-        if !in_force!(DeclaredIsWatched) {
+        if !Rule::DeclaredIsWatched.is_in_force() {
             return self.write(span, &record);
         }
         if span.ended.since(span.started) > self.terms.timeouts.io() {
@@ -237,7 +237,7 @@ impl Acquire {
 
     /// How long others who read the same record may still write.
     fn settling(&self) -> Duration {
-        if in_force!(JoinWaits) { stretched(self.slowest_io * 2) } else { Duration::ZERO }
+        if Rule::JoinWaits.is_in_force() { stretched(self.slowest_io * 2) } else { Duration::ZERO }
     }
 
     fn next_look(&self, now: Time, until: Time) -> Time {
@@ -284,7 +284,7 @@ impl Acquire {
             return refuse(Refusal::Storage);
         }
         self.step = Step::Writing { record: record.clone() };
-        let timeout = match in_force!(JoinWriteIsPrompt) {
+        let timeout = match Rule::JoinWriteIsPrompt.is_in_force() {
             true => self.terms.timeouts.io(),
             false => self.terms.timeouts.dead() * 3,
         };
@@ -293,14 +293,14 @@ impl Acquire {
 
     /// How many generations are passed over.
     fn skip(&self, seen: &DeltaRecord) -> u64 {
-        match is_settled(seen) || !in_force!(GenerationsJump) {
+        match is_settled(seen) || !Rule::GenerationsJump.is_in_force() {
             true => self.random % (MAX_SKIP + 1),
             false => JUMP + (self.random & MAX_JUMP_SKIP),
         }
     }
 
     fn checked(&mut self, span: Span, seen: &DeltaRecord, record: DeltaRecord, write_started: Time) -> Effect<Joined> {
-        if *seen != record && in_force!(JoinIsChecked) {
+        if *seen != record && Rule::JoinIsChecked.is_in_force() {
             return refuse(Refusal::Outrun);
         }
         let Some(me) = record.owner() else {
@@ -341,7 +341,8 @@ impl RecordProcedure for Acquire {
             }
             (_, Event::Read(_, Seen::Bad(reason))) => refuse(Refusal::Damaged(reason)),
             (Step::Writing { record }, Event::Wrote(span, Written::Done))
-                if span.ended.since(span.started) <= self.terms.timeouts.io() || !in_force!(JoinWriteIsPrompt) =>
+                if span.ended.since(span.started) <= self.terms.timeouts.io()
+                    || !Rule::JoinWriteIsPrompt.is_in_force() =>
             {
                 let write_started = span.started;
                 let until = span.ended + self.settling();
@@ -379,7 +380,7 @@ pub(super) fn may_have_failed(record: &DeltaRecord) -> bool {
 /// Whether a host id may be given back. `settled`: no write of its holder, to any sector, is in flight. One that landed
 /// later could hit what the next holder of the id has written.
 pub fn may_release(settled: bool) -> bool {
-    settled || !in_force!(WritesEndBeforeRelease)
+    settled || !Rule::WritesEndBeforeRelease.is_in_force()
 }
 
 fn refuse(refusal: Refusal) -> Effect<Joined> {
@@ -451,7 +452,7 @@ impl Tenure {
 
     /// Latches the loss if the deadline has passed.
     pub fn tick(&mut self, now: Time) {
-        if now >= self.deadline && in_force!(LostIsLatched) {
+        if now >= self.deadline && Rule::LostIsLatched.is_in_force() {
             self.lost.get_or_insert(Loss::Expired);
         }
     }
@@ -475,13 +476,13 @@ impl Tenure {
     /// # Errors
     /// The id is lost: its deadline has passed, or the sector holds what this holder didn't write.
     pub fn renew(&mut self, now: Time, seen: &Seen<DeltaRecord>) -> Result<DeltaRecord, Loss> {
-        if in_force!(DeadlineBeforeWrite) {
+        if Rule::DeadlineBeforeWrite.is_in_force() {
             self.tick(now);
         }
         if self.lost.is_none() {
             match seen {
                 Seen::Bad(reason) => self.lost = Some(Loss::Damaged(reason.clone())),
-                Seen::Good(record) if self.recognises(record).is_none() && in_force!(OwnRecordIsVerified) => {
+                Seen::Good(record) if self.recognises(record).is_none() && Rule::OwnRecordIsVerified.is_in_force() => {
                     let declared = declared_by(record).filter(|_| record.generation == self.me.generation.get());
                     let overwritten = || Loss::Overwritten(Box::new(record.clone()));
                     self.lost = Some(declared.map_or_else(overwritten, Loss::Declared));
@@ -516,7 +517,7 @@ impl Tenure {
             self.last = record;
             self.last_since = since;
             if self.lost.is_none() {
-                let from = if in_force!(DeadlineFromStart) { span.started } else { span.ended };
+                let from = if Rule::DeadlineFromStart.is_in_force() { span.started } else { span.ended };
                 self.deadline = self.deadline.max(from + self.timeouts.fail());
             }
         }

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use super::looks::{Look, Restoration, Verdict};
 use super::resource::Subject;
-use super::rules::in_force;
+use super::rules::Rule;
 use crate::format::Leader;
 use crate::timeouts::Timeouts;
 use crate::types::{Owner, Time, Version};
@@ -123,7 +123,7 @@ impl Holding {
 
     /// Until when it is held if no further look succeeds. `None`: as long as the host id.
     pub fn deadline(&self) -> Option<Time> {
-        self.looked.filter(|_| in_force!(LookedAtInTime)).map(|_| self.untaken + self.timeouts.fail())
+        self.looked.filter(|_| Rule::LookedAtInTime.is_in_force()).map(|_| self.untaken + self.timeouts.fail())
     }
 
     /// When the last look began that showed it as it is to be. `None`: nobody looks.

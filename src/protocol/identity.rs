@@ -11,7 +11,7 @@
 //! Not in here: reading the files. What the caller of a join says of its machine stands in the place of all this.
 
 use super::delta::Identity;
-use super::rules::in_force;
+use super::rules::Rule;
 use crate::format::DeltaRecord;
 use crate::types::{BootId, MachineId, Time};
 
@@ -89,14 +89,14 @@ const PLACEHOLDERS: &[&str] = &[
 /// # Errors
 /// Why it can't be known.
 pub fn machine(found: &Found) -> Result<MachineId, Unidentified> {
-    if !shares_locks(found) && in_force!(LocksAreShared) {
+    if !shares_locks(found) && Rule::LocksAreShared.is_in_force() {
         return Err(Unidentified::Container);
     }
     let id = found.machine_id.as_deref().map(str::trim).filter(|id| is_machine_id(id));
     let id = id.ok_or(Unidentified::NoMachineId)?;
     let board = match &found.board {
         Board::Text(text) => text.trim().to_ascii_lowercase(),
-        Board::Unreadable if in_force!(BoardIsKnown) => return Err(Unidentified::BoardUnreadable),
+        Board::Unreadable if Rule::BoardIsKnown.is_in_force() => return Err(Unidentified::BoardUnreadable),
         Board::Unreadable | Board::Missing => String::new(),
     };
     Ok(MachineId::of_hash(hash(&[id, if is_board(&board) { &board } else { "" }])))
@@ -123,7 +123,7 @@ pub fn boot(found: &Found) -> Option<BootId> {
 /// The boot id in `text`, if by these `mounts` it is the kernel's own.
 pub fn boot_id<'text>(text: Option<&'text str>, mounts: Option<&str>) -> Option<&'text str> {
     let id = text.map(str::trim).filter(|id| !id.is_empty());
-    id.filter(|_| mounts.is_some_and(shows_kernel) || !in_force!(BootIsTheMachines))
+    id.filter(|_| mounts.is_some_and(shows_kernel) || !Rule::BootIsTheMachines.is_in_force())
 }
 
 /// Whether every process of the machine that takes itself for one of it meets this one's local lock.
@@ -177,7 +177,7 @@ impl Identity {
         let theirs = record.extension.as_ref().and_then(|extension| extension.machine);
         match self.machine.zip(theirs) {
             Some((own, theirs)) => own == theirs,
-            None => self.machine == theirs && record.extension.is_some() && !in_force!(UnknownIsNobody),
+            None => self.machine == theirs && record.extension.is_some() && !Rule::UnknownIsNobody.is_in_force(),
         }
     }
 
@@ -200,8 +200,8 @@ impl Identity {
     /// and all its writes are over.
     pub fn rebooted_since(&self, record: &DeltaRecord) -> bool {
         let confirmed = record.extension.as_ref().is_some_and(|extension| extension.confirmed);
-        let other_boot = self.same_boot(record).map_or(!in_force!(UnknownBootIsNoReboot), |same| !same);
-        self.wrote(record) && confirmed && (other_boot || !in_force!(FastOnlyAfterReboot))
+        let other_boot = self.same_boot(record).map_or(!Rule::UnknownBootIsNoReboot.is_in_force(), |same| !same);
+        self.wrote(record) && confirmed && (other_boot || !Rule::FastOnlyAfterReboot.is_in_force())
     }
 }
 

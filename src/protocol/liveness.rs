@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::declare::declared_by;
 use super::delta::may_have_failed;
-use super::rules::in_force;
+use super::rules::Rule;
 use super::sightings::Sightings;
 use super::{Seen, Span};
 use crate::format::DeltaRecord;
@@ -155,7 +155,7 @@ impl Observer {
                 missing.since = Some(span.ended);
             }
         }
-        let content = if in_force!(ConfirmedByMirror) { content } else { Some(span.started) };
+        let content = if Rule::ConfirmedByMirror.is_in_force() { content } else { Some(span.started) };
         let confirmed = content.map(|content| Confirmation { started: span.started, content });
         let Some(view) = self.views.get_mut(&host) else {
             let before = value.good().and_then(|record| self.sightings.since(host, record, span.ended));
@@ -199,15 +199,15 @@ impl Observer {
         };
         let spans = self.spans_of(record);
         // Somebody's word is for one generation. One before it may live: a join that failed may have landed over it.
-        let ends_all = declared_by(record).is_none() || !in_force!(DeclarationEndsOne);
+        let ends_all = declared_by(record).is_none() || !Rule::DeclarationEndsOne.is_in_force();
         if record.generation == asked && is_over(record) || record.generation > asked && record.is_free() && ends_all {
             return Verdict::Over;
         }
-        if !in_force!(NoRemoteTime) && now.as_timestamp() > record.timestamp + spans.dead.as_secs() {
+        if !Rule::NoRemoteTime.is_in_force() && now.as_timestamp() > record.timestamp + spans.dead.as_secs() {
             return Verdict::Dead;
         }
         if record.generation == asked {
-            if !in_force!(ConfirmedByLaterRead) && now >= view.first_seen + stretched(spans.dead) {
+            if !Rule::ConfirmedByLaterRead.is_in_force() && now >= view.first_seen + stretched(spans.dead) {
                 return Verdict::Dead;
             }
             // Whoever was hit may be slower.
@@ -215,12 +215,12 @@ impl Observer {
             return counted(view.first_seen, view.confirmed, spans);
         }
         if record.generation > asked {
-            if superseded(record) == Some(asked) || !in_force!(SupersededByName) {
+            if superseded(record) == Some(asked) || !Rule::SupersededByName.is_in_force() {
                 return Verdict::Over;
             }
             return counted(view.generation_since, view.mirrored, largest);
         }
-        if !in_force!(NewerIsLive) {
+        if !Rule::NewerIsLive.is_in_force() {
             return Verdict::Over;
         }
         let (mirrored, other_since) = (view.mirrored, view.generation_since);
@@ -258,7 +258,7 @@ impl Observer {
         };
         match view.value.good() {
             // A word may have landed late, over the record of whoever holds the id.
-            Some(record) if declared_by(record).is_some() && in_force!(DeclaredHostIsCounted) => {
+            Some(record) if declared_by(record).is_some() && Rule::DeclaredHostIsCounted.is_in_force() => {
                 counted(view.first_seen, view.confirmed, self.longest())
             }
             Some(record) if record.is_free() => Verdict::Over,
@@ -329,7 +329,7 @@ impl Observer {
     /// F and D of the holder of `record`, as it says.
     fn spans_of(&self, record: &DeltaRecord) -> Spans {
         let own = Spans::from(self.timeouts);
-        match in_force!(PeersOwnTimeouts) {
+        match Rule::PeersOwnTimeouts.is_in_force() {
             true => own.longest(record.timeouts(self.timeouts.io()).into()),
             false => own,
         }
@@ -361,13 +361,13 @@ fn is_over(record: &DeltaRecord) -> bool {
 
 /// Whether a failed join may have left `record`: of a holder that it has landed over it shows no end.
 fn is_counted(record: &DeltaRecord) -> bool {
-    may_have_failed(record) && in_force!(FailedJoinIsCounted)
+    may_have_failed(record) && Rule::FailedJoinIsCounted.is_in_force()
 }
 
 fn counted(since: Time, confirmed: Option<Confirmation>, Spans { fail, dead }: Spans) -> Verdict {
-    let count = |span| since + if in_force!(SpansAreStretched) { stretched(span) } else { span };
+    let count = |span| since + if Rule::SpansAreStretched.is_in_force() { stretched(span) } else { span };
     let dead_at = count(dead);
-    let recent = |content| content >= count(fail) || !in_force!(MirrorIsRecent);
+    let recent = |content| content >= count(fail) || !Rule::MirrorIsRecent.is_in_force();
     match confirmed {
         Some(Confirmation { started, content }) if started >= dead_at && recent(content) => Verdict::Dead,
         _ => Verdict::Active { dead_at: Some(dead_at) },

@@ -23,7 +23,7 @@ use super::area::AreaView;
 use super::holding::{Holding, Loss};
 use super::liveness::Observer;
 use super::resource::Subject;
-use super::rules::in_force;
+use super::rules::Rule;
 use crate::format::{Block, Leader, Writer};
 use crate::types::{LeaseMode, Owner, Time, Version};
 
@@ -103,17 +103,17 @@ impl Look {
         now: Time,
     ) -> Option<Look> {
         let undisturbed = after.is_some_and(|after| after.begun == before.begun);
-        if !undisturbed && in_force!(OwnWorkIsNoLook) {
+        if !undisturbed && Rule::OwnWorkIsNoLook.is_in_force() {
             return None;
         }
         let me = subject.me;
         let leader = view.leader_of(subject.lockspace, subject.resource).ok();
         let right = leader.filter(|leader| (leader.version, leader.owner) == (version, Some(me)) && !leader.is_free());
         let loss = lost(subject, version, before, view, leader)
-            .or_else(|| rival(me, holding, view, leader, observer, now).filter(|_| in_force!(RivalEndsHold)));
+            .or_else(|| rival(me, holding, view, leader, observer, now).filter(|_| Rule::RivalEndsHold.is_in_force()));
         let alone = before.mode == LeaseMode::Exclusive;
         // Those who share are shown by their blocks alone.
-        let lower = alone && right.is_none() && in_force!(LowerLeaderIsNoGoodLook);
+        let lower = alone && right.is_none() && Rule::LowerLeaderIsNoGoodLook.is_in_force();
         let verdict = match (loss, &before.own) {
             (Some(loss), _) => Verdict::Lost(loss),
             (None, None) if view.block(me.host).is_none() => Verdict::Unclear,
@@ -129,7 +129,7 @@ impl Look {
         // Where the area was wiped its leader has most likely gone back.
         let certain = leader.is_some_and(|leader| leader.version >= version);
         let passed = view.claimed_by_others(me.host).filter(|(_, other)| certain && *other < version).collect();
-        let stands = right.is_some_and(|leader| holding.knows(leader)) || !in_force!(NewcomersAreUnseen);
+        let stands = right.is_some_and(|leader| holding.knows(leader)) || !Rule::NewcomersAreUnseen.is_in_force();
         let unseen = (alone && !stands).then_some(unseen);
         Some(Look { verdict, asking, leader: right.cloned(), settled, unseen, passed })
     }
@@ -144,12 +144,12 @@ fn lost(
     leader: Option<&Leader>,
 ) -> Option<Loss> {
     let me = subject.me;
-    if !holds_still(subject, before, view) && in_force!(OwnBlockIsLookedAt) {
+    if !holds_still(subject, before, view) && Rule::OwnBlockIsLookedAt.is_in_force() {
         let empty = view.block(me.host).is_some_and(|block| block == Block::default());
         return Some(if empty { Loss::Erased } else { Loss::Replaced });
     }
     let fenced = view.fenced_by(leader, me, version).filter(|_| before.mode == LeaseMode::Exclusive);
-    let fenced = fenced.filter(|_| in_force!(OwnerVerifies));
+    let fenced = fenced.filter(|_| Rule::OwnerVerifies.is_in_force());
     fenced.map(|(owner, version)| Loss::Taken { owner, version })
 }
 

@@ -15,7 +15,7 @@
 use super::delta::Terms;
 use super::liveness::{Observer, Verdict};
 use super::procedure::{Effect, Event, Extent, Procedure, Sectors, Window, Write};
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Defect, Seen, Span, Written, reading};
 use crate::format::numbers::{self, Numbers};
 use crate::format::{DeltaExtension, DeltaRecord};
@@ -191,7 +191,7 @@ impl Damaged {
         let known = self.rest.as_ref().map_or(0, |rest| rest.generation).max(self.shown);
         let Terms { geometry, lockspace, nonce, timeouts } = self.terms;
         let never_held = DeltaRecord::free(geometry, lockspace, nonce, timeouts);
-        let declared_by = Some(self.by).filter(|_| free && in_force!(MendedIsDeclared));
+        let declared_by = Some(self.by).filter(|_| free && Rule::MendedIsDeclared.is_in_force());
         DeltaRecord {
             owner_id: self.host.get(),
             generation: known.max(1),

@@ -21,9 +21,7 @@
 //! | [`reading`] | what sectors say in this formatting of the device |
 //! | [`record`] | nothing: the same for machines that work on one delta record |
 //! | [`resource`] | a lease of either mode: judge, ballot, commit, wait, take over, convert, repair, release, give up |
-//! | [`procedure`] | nothing: what machines that read, write and wait on sectors have in common |
-//! | [`record`] | nothing: the same for machines that work on one delta record |
-//! | [`resource`] | a lease, exclusive or shared: judge, ballot, commit, take over, convert, repair, release, give up |
+//! | [`rules`] | nothing: the names of the rules, by which the mutants' build switches one off |
 //!
 //! What it rests on: "Disk Paxos" (Gafni and Lamport, 2003) for the ballot, "Light-weight leases for storage-centric
 //! coordination" (Chockler and Malkhi, 2004) for the delta lease. docs/design argues what was added to them.
@@ -45,7 +43,7 @@ pub mod reading;
 pub mod record;
 pub mod resource;
 pub mod resumption;
-pub(crate) mod rules;
+pub mod rules;
 pub mod sightings;
 
 use crate::format::Corrupt;
@@ -140,7 +138,7 @@ pub enum Written {
 
 /// The next of the numbers that follow from `state`, by SplitMix64 (Steele, Lea and Flood, "Fast splittable
 /// pseudorandom number generators", 2014): for whoever was given one random number and needs several.
-pub(crate) const fn split_mix(state: &mut u64) -> u64 {
+pub const fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut mixed = *state;
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::liveness::Observer;
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Defect, Span, Written};
 use crate::types::Time;
 
@@ -90,7 +90,7 @@ pub struct Window {
 impl Window {
     /// Whether the write may be submitted at `now`, which is read right before the submission.
     pub fn is_open(&self, now: Time) -> bool {
-        now < self.before || !in_force!(WriteIsInTime)
+        now < self.before || !Rule::WriteIsInTime.is_in_force()
     }
 }
 

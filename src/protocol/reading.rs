@@ -5,7 +5,7 @@
 //! says nothing. A record without an extension, which a sanlock host wrote, is told by the lockspace's name alone.
 
 use super::procedure::Sectors;
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Defect, Seen};
 use crate::format::numbers::Numbers;
 use crate::format::{Block, DeltaRecord, Geometry, Leader};
@@ -70,7 +70,7 @@ pub(crate) fn within_reach<T: Numbers>(seen: Seen<T>) -> Seen<T> {
 
 fn of_this_formatting(shown: Option<u32>, nonce: u32, number: u64) -> Result<(), Defect> {
     match shown {
-        Some(shown) if shown != nonce && in_force!(NonceIsChecked) => {
+        Some(shown) if shown != nonce && Rule::NonceIsChecked.is_in_force() => {
             Err(Defect::OtherFormatting { nonce: shown, number })
         }
         _ => Ok(()),

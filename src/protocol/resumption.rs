@@ -21,7 +21,7 @@ use super::delta::{Identity, Tenure, Terms};
 use super::liveness::Observer;
 use super::procedure::Window;
 use super::record::{Effect, Event, RecordProcedure};
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Defect, Seen, Span, Written};
 use crate::format::{Block, DeltaRecord, Leader};
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
@@ -106,11 +106,11 @@ impl Resume {
         let Some(started) = record.started().filter(by_now) else {
             return Err(Refusal::OtherClock);
         };
-        let deadline = match in_force!(UnconfirmedGivesNothing) {
+        let deadline = match Rule::UnconfirmedGivesNothing.is_in_force() {
             true => record.held_until().unwrap_or(started.min(now)),
             false => started + self.terms.timeouts.fail(),
         };
-        if now >= deadline && in_force!(ResumeInTime) {
+        if now >= deadline && Rule::ResumeInTime.is_in_force() {
             return Err(Refusal::TooLate { deadline, now });
         }
         record.begin_write(now, deadline);
@@ -138,7 +138,7 @@ impl RecordProcedure for Resume {
                 Ok((record, deadline)) => {
                     self.step = Step::Writing { record: Box::new(record.clone()), deadline };
                     // The process may be paused before it is submitted.
-                    let window = match in_force!(ResumeInTime) {
+                    let window = match Rule::ResumeInTime.is_in_force() {
                         true => Window { before: deadline, timeout: deadline.since(span.ended) },
                         false => Window { before: Time::MAX, timeout: self.terms.timeouts.fail() },
                     };
@@ -148,7 +148,7 @@ impl RecordProcedure for Resume {
             },
             (Step::Reading, Event::Read(_, Seen::Bad(reason))) => Effect::Done(Err(Refusal::Damaged(reason))),
             (Step::Writing { deadline, .. }, Event::Wrote(Span { ended: now, .. }, Written::Done))
-                if now >= deadline && in_force!(ResumeInTime) =>
+                if now >= deadline && Rule::ResumeInTime.is_in_force() =>
             {
                 Effect::Done(Err(Refusal::TooLate { deadline, now }))
             }
@@ -232,7 +232,7 @@ impl Standing {
         let set_back = listed.is_some_and(|(_, version)| version > own.instance);
         match (claims, shares) {
             (None, false) if !waits => Standing::Nothing,
-            _ if set_back && in_force!(OwnBlockIsLookedAt) => Standing::Leftover,
+            _ if set_back && Rule::OwnBlockIsLookedAt.is_in_force() => Standing::Leftover,
             (Some(_), false) if mine.is_some_and(|extension| extension.shares) => Standing::Leftover,
             (Some(version), false) => Standing::alone(me, (view, hidden), version, listed),
             (claims, true) => {

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::liveness::Observer;
-use super::rules::in_force;
+use super::rules::Rule;
 use crate::format::DeltaRecord;
 use crate::types::{HostId, Time};
 
@@ -67,14 +67,14 @@ impl Sightings {
     /// What counts of them for a process of this boot.
     #[must_use]
     pub fn recalled(self, boot: u128) -> Sightings {
-        let counts = self.boot == boot || !in_force!(SightingIsOfThisBoot);
+        let counts = self.boot == boot || !Rule::SightingIsOfThisBoot.is_in_force();
         Sightings { boot, seen: if counts { self.seen } else { BTreeMap::new() } }
     }
 
     /// Since when `host`'s sector has shown `record`, if that was seen before `now`.
     pub(super) fn since(&self, host: HostId, record: &DeltaRecord, now: Time) -> Option<Time> {
         let sighting = self.seen.get(&host)?;
-        let same = sighting.print == print(record) || !in_force!(SightingIsOfSameRecord);
+        let same = sighting.print == print(record) || !Rule::SightingIsOfSameRecord.is_in_force();
         (same && sighting.since <= now).then_some(sighting.since)
     }
 }

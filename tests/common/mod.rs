@@ -10,9 +10,6 @@ pub(crate) mod fuse;
 pub(crate) mod host_path;
 pub(crate) mod memory;
 pub(crate) mod processes;
-pub(crate) mod sanlock;
-#[cfg(feature = "cli")]
-pub(crate) mod scene;
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,6 @@
 //! Processes that a test starts, and what they start.
 
 use std::error::Error;
-#[cfg(feature = "cli")]
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Seek};
 use std::os::unix::process::ExitStatusExt;
@@ -233,19 +231,6 @@ pub(crate) fn with_sources(error: &dyn Error) -> String {
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Runs the command `leasehold` to its end: exit code, and all it said.
-#[cfg(feature = "cli")]
-pub(crate) fn leasehold<S: AsRef<OsStr>>(mark: &Mark, args: &[S]) -> (i32, String) {
-    answer(Process::start(Command::new(env!("CARGO_BIN_EXE_leasehold")).args(args), mark))
-}
-
-/// As [`leasehold`]; again, if it could not be done because the machine is busy.
-#[cfg(feature = "cli")]
-#[track_caller]
-pub(crate) fn leasehold_calmly<S: AsRef<OsStr>>(mark: &Mark, args: &[S]) -> (i32, String) {
-    answer_of(|| Process::start(Command::new(env!("CARGO_BIN_EXE_leasehold")).args(args), mark))
-}
-
 /// Exit code and all that was said by a process that ends by itself; by another one, if the machine was too busy for
 /// it.
 #[track_caller]
@@ -253,8 +238,9 @@ pub(crate) fn answer_of(start: impl Fn() -> Process) -> (i32, String) {
     until_some("an answer", || Some(answer(start())).filter(|(_, said)| !is_busy(said)))
 }
 
+/// Exit code and all that was said by a process that ends by itself.
 #[track_caller]
-fn answer(mut process: Process) -> (i32, String) {
+pub(crate) fn answer(mut process: Process) -> (i32, String) {
     let code = process.code();
     (code, process.said() + &process.complained())
 }

@@ -1,6 +1,5 @@
 //! Hosts beside each other, on all that they may find below them: in one process and in several, on disks in memory
-//! that fail and hang, on files, loop devices, frozen file systems, and FUSE files that hang for one host; and the
-//! command.
+//! that fail and hang, on files, loop devices, and frozen file systems.
 //!
 //! One program, because these tests wait for most of their time: for deadlines, for processes, for hosts to be dead. So
 //! many of them wait at once.
@@ -11,47 +10,17 @@
 mod common;
 
 mod blank;
-#[cfg(feature = "cli")]
-mod channel;
-#[cfg(feature = "cli")]
-mod command;
-#[cfg(feature = "cli")]
-mod control;
 mod direct_disk;
 mod engine;
-#[cfg(feature = "cli")]
-mod faults;
-#[cfg(feature = "cli")]
-mod forced;
 mod forking;
 mod formatting;
-#[cfg(feature = "cli")]
-mod ghosts;
-#[cfg(feature = "cli")]
-mod guard;
 mod handover;
-#[cfg(feature = "cli")]
-mod handover_command;
-#[cfg(feature = "cli")]
-mod identity;
 mod kinds;
 mod lifecycle;
 mod looks;
-#[cfg(feature = "cli")]
-mod loop_devices;
-#[cfg(feature = "cli")]
-mod migration;
 mod modes;
 mod numbers;
-#[cfg(feature = "cli")]
-mod remembering;
 mod repair;
-#[cfg(feature = "cli")]
-mod requests;
-#[cfg(feature = "cli")]
-mod value;
-#[cfg(feature = "cli")]
-mod views;
 mod watching;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -66,16 +35,6 @@ fn worker() {
         set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     }
     match task[0] {
-        #[cfg(feature = "cli")]
-        "control" => control::work(&task[1..]),
-        #[cfg(feature = "cli")]
-        "faults" => faults::work(&task[1..]),
-        #[cfg(feature = "cli")]
-        "guard" => guard::work(&task[1..]),
-        #[cfg(feature = "cli")]
-        "loop_devices" => loop_devices::work(&task[1..]),
-        #[cfg(feature = "cli")]
-        "migration" => migration::work(&task[1..]),
         "forking" => forking::work(&task[1..]),
         "modes" => modes::processes::work(&task[1..]),
         _ => panic!("no such task: {task:?}"),

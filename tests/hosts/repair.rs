@@ -1,4 +1,5 @@
-//! Repairs, in memory: what may be written anew, when, and by whom. `tests/damage.rs` has the command, on any damage.
+//! Repairs, in memory: what may be written anew, when, and by whom. `crates/command/tests/damage.rs` has the command,
+//! on any damage.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -102,7 +102,7 @@ fn a_second_taker_is_told_of_every_owner_that_may_still_act() {
 }
 
 /// It never looks at its leader again, so it would go on; also who waits is told so. Without the rule
-/// (`SanlockIsNotForced`) B holds version 2 while A runs: `tests/mutants.rs`.
+/// (`SanlockIsNotForced`) B holds version 2 while A runs: `crates/simulator/examples/mutants`.
 #[test]
 fn a_sanlock_host_is_not_overridden() {
     for wait in [false, true] {

@@ -18,6 +18,8 @@ use leasehold::Time;
 use leasehold::disk::{BootClock, Clock};
 use parking_lot::Mutex;
 
+use crate::common::until;
+
 use super::common::fuse::{FILE, attributes, unmount};
 
 /// Of opcodes, as `linux/watchdog.h` makes them: the letter W and a number.
@@ -94,6 +96,11 @@ impl Node {
 
     pub(crate) fn account(&self) -> Account {
         *self.shared.account.lock()
+    }
+
+    /// The kernel closes behind the back of who closed.
+    pub(crate) fn await_closed(&self) {
+        until("the close of the device", || !self.account().open);
     }
 }
 

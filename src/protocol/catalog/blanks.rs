@@ -6,7 +6,7 @@
 
 use crate::format::{Block, Geometry, IndexHeader, Leader, Request};
 use crate::protocol::procedure::Extent;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{HostId, Version};
 
 /// Bytes, and where they belong.
@@ -19,7 +19,7 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// Where there is no request at all a sanlock host can't ask for the resource.
 pub(super) fn sectors(geometry: Geometry, area: u64, extent: Extent, nonce: u32, version: Version) -> Vec<u8> {
     let size = geometry.sector_bytes() as u64;
-    let blank = match in_force!(BlankHasNonce) {
+    let blank = match Rule::BlankHasNonce.is_in_force() {
         true => Block::blank(nonce, version),
         false => Block::default(),
     };
@@ -48,7 +48,7 @@ pub(super) fn resource(leader: &Leader, nonce: u32, at: u64, len: usize) -> Vec<
     let geometry = leader.geometry;
     let (first, size) = (at + geometry.request_offset(), geometry.sector_bytes());
     let extent = Extent { offset: first, sectors: (len / size) as u64 - 1 };
-    let version = if in_force!(BlankHasVersion) { leader.version } else { Version::default() };
+    let version = if Rule::BlankHasVersion.is_in_force() { leader.version } else { Version::default() };
     let mut pieces = chunks(first, &sectors(geometry, at, extent, nonce, version));
     pieces.push((at, leader.encode(at)));
     pieces

@@ -23,7 +23,7 @@ use crate::protocol::area::AreaView;
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::{self, Event, Extent, Procedure, Sectors, Window, Write};
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::protocol::{Written, reading};
 use crate::types::{Name, Owner, Resource, Time, Version};
 
@@ -229,7 +229,7 @@ impl Create {
                 // Where nothing is kept, what a former lockspace left in the own block isn't either.
                 let own = view.block(me.host).filter(|_| !ground.fresh).unwrap_or_default();
                 let site = Site { number, ground, own };
-                if !in_force!(MakingIsMarked) {
+                if !Rule::MakingIsMarked.is_in_force() {
                     return self.clear(site);
                 }
                 let write = self.write_own(number, &self.signed(&site.own, true));

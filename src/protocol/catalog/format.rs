@@ -42,7 +42,7 @@ use crate::format::{DeltaRecord, IndexHeader, Leader, LeaderExtension};
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::{Effect, Event, Extent, Procedure, Sectors, Window, Write};
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::protocol::{Span, Written};
 use crate::timeouts::stretched;
 use crate::types::{HostId, Name, Time, Version};
@@ -216,7 +216,7 @@ impl Format {
                 Ok(self.write(self.guard(), span))
             }
             Stage::Settling => {
-                if in_force!(FormatIsChecked) {
+                if Rule::FormatIsChecked.is_in_force() {
                     self.expect_own(&seen)?;
                 }
                 // Hosts that held for a moment may have acquired something since the scan.
@@ -232,7 +232,7 @@ impl Format {
                 Ok(self.write(piece, span))
             }
             Stage::Committing => {
-                if in_force!(FormatIsChecked) {
+                if Rule::FormatIsChecked.is_in_force() {
                     self.expect_own(&seen)?;
                 }
                 Ok(self.write((0, self.record_of(HostId::FIRST).encode(0)), span))
@@ -250,8 +250,8 @@ impl Format {
                 self.known.overwrite(piece.clone(), &image[piece.clone()]);
                 let taken = span.ended.since(read);
                 let patience = self.former.as_ref().map_or(Duration::MAX, |former| former.io * 2);
-                self.slow |= taken > patience && in_force!(FormatIsPrompt);
-                if piece.start == 0 && self.former.is_some() && in_force!(VersionIsNoted) {
+                self.slow |= taken > patience && Rule::FormatIsPrompt.is_in_force();
+                if piece.start == 0 && self.former.is_some() && Rule::VersionIsNoted.is_in_force() {
                     self.stage = Stage::Noting(Overwriting { image, piece, read });
                     return Ok(self.look_again());
                 }
@@ -289,14 +289,14 @@ impl Format {
     fn go_on(&mut self, image: Vec<u8>, from: usize, wrote: Span) -> Effect<Answer> {
         if from < image.len() {
             let sector = self.plan.terms.geometry.sector_bytes();
-            let quarter = if in_force!(PiecesAreSmall) { image.len() / 4 } else { image.len() };
+            let quarter = if Rule::PiecesAreSmall.is_in_force() { image.len() / 4 } else { image.len() };
             let most = PIECE.min(quarter / sector * sector).max(sector);
             let piece = from..image.len().min(from + most);
             self.stage = Stage::Overwriting(Overwriting { image, piece, read: Time::ZERO });
             return self.look_again();
         }
         let quiet = self.former.as_ref().map(|former| if self.slow { former.dead } else { former.io * 2 });
-        let quiet = quiet.filter(|_| in_force!(FormatSettles)).unwrap_or_default();
+        let quiet = quiet.filter(|_| Rule::FormatSettles.is_in_force()).unwrap_or_default();
         self.stage = Stage::Settling;
         Effect::Wait(wrote.ended + stretched(quiet))
     }
@@ -320,7 +320,7 @@ impl Format {
     /// `read` showed what has been there since `since`.
     fn watch(&mut self, since: Time, read: Span) -> Effect<Answer> {
         let Some(former) = &self.former else { return self.overwrite() };
-        let watched = !former.is_free && in_force!(FormatWatches);
+        let watched = !former.is_free && Rule::FormatWatches.is_in_force();
         let until = since + stretched(former.dead);
         if watched && read.started < until {
             self.stage = Stage::Watching { since };
@@ -374,7 +374,7 @@ impl Format {
     fn record_of(&self, host: HostId) -> DeltaRecord {
         let Terms { geometry, lockspace, nonce, timeouts } = self.plan.terms;
         let never_held = DeltaRecord::free(geometry, lockspace, nonce, timeouts);
-        let former = self.former.as_ref().filter(|_| in_force!(GenerationsGoOn));
+        let former = self.former.as_ref().filter(|_| Rule::GenerationsGoOn.is_in_force());
         // All go on from the largest, so that one whose record is lost is not behind what it had.
         match former.filter(|former| former.generations.contains_key(&host)).and_then(Former::largest_generation) {
             Some(largest) => DeltaRecord { owner_id: host.get(), generation: largest + GENERATIONS, ..never_held },
@@ -411,7 +411,7 @@ impl Format {
     /// The leader of the lease that guards the index.
     fn guard_leader(&self) -> Leader {
         let Terms { geometry, lockspace, nonce, .. } = self.plan.terms;
-        let former = self.former.as_ref().filter(|_| in_force!(VersionsGoOn));
+        let former = self.former.as_ref().filter(|_| Rule::VersionsGoOn.is_in_force());
         let version = former.map_or(Version::default(), Former::version);
         Leader::new_free(geometry, lockspace, nonce, self.plan.guard, geometry.max_hosts(), version)
     }
@@ -458,7 +458,7 @@ impl Format {
 
     /// What has appeared since what stands from byte `start` on was last read, or written.
     fn difference(&self, start: usize, seen: &Region) -> Result<Difference, Refusal> {
-        let counts = |at| in_force!(FormatReadsAllIds) || self.written || self.is_used(at);
+        let counts = |at| Rule::FormatReadsAllIds.is_in_force() || self.written || self.is_used(at);
         match self.known.compare(start, seen, counts) {
             Difference::Changed(at) => {
                 let former = self.former.as_ref().filter(|_| !self.written);

@@ -8,7 +8,7 @@ use super::found::{DEFAULT_IO_TIMEOUT, Found, SMALLEST_AREA};
 use crate::format::{Block, Geometry, Leader, SectorSize, numbers};
 use crate::protocol::declare::declared_by;
 use crate::protocol::delta::Terms;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{Generation, HostId, Owner, Version};
 
 /// More than generations and versions grow while a write is in flight, also over formattings.
@@ -202,7 +202,7 @@ impl Former {
 
     /// The version after which those of the new lockspace come.
     pub(super) fn version(&self) -> Version {
-        let lost = self.lost && in_force!(LostIsPassedOver);
+        let lost = self.lost && Rule::LostIsPassedOver.is_in_force();
         if lost { self.version.after(LOST) } else { self.version }
     }
 

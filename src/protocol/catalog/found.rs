@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::format::{AreaSize, DeltaRecord, Geometry, SectorSize};
 use crate::protocol::delta::Terms;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::HostId;
 
 /// Areas of any sizes are of so many bytes or more, and begin at a multiple of that.
@@ -58,7 +58,7 @@ impl Found {
             [Mark::Unfinished, _] => false,
             // Something has landed late on the first one, or it is damaged.
             [_, Mark::Finished] | [Mark::Damaged, Mark::Damaged] => true,
-            [_, _] => !in_force!(TwoRecordsCommit),
+            [_, _] => !Rule::TwoRecordsCommit.is_in_force(),
         };
         let begun = match heads.each_ref().map(|head| head.unfinished.as_ref().and_then(DeltaRecord::nonce)) {
             [Some(first), Some(second)] if first == second => Some(first),
@@ -70,7 +70,7 @@ impl Found {
 
     /// Whether a record is of this lockspace: what another formatting has written, or a host of that, says nothing.
     pub(super) fn has(&self, record: &DeltaRecord) -> bool {
-        record.nonce().is_none_or(|nonce| nonce == self.terms.nonce) || !in_force!(StrangerIsNotFree)
+        record.nonce().is_none_or(|nonce| nonce == self.terms.nonce) || !Rule::StrangerIsNotFree.is_in_force()
     }
 
     /// Whether a record shows the generation of its id: it is of this lockspace, or goes on from what that showed.

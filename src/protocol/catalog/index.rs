@@ -81,7 +81,12 @@ impl Index {
     /// The resources that are listed, in the order of their areas.
     pub fn resources(&self) -> impl Iterator<Item = Resource> + '_ {
         let listed = self.entries.iter().filter_map(|entry| entry.as_ref().ok()?.as_ref());
-        listed.map(|entry| Resource { name: entry.name, offset: entry.offset })
+        listed.map(Index::listed)
+    }
+
+    /// The resource of an entry.
+    pub const fn listed(entry: &IndexEntry) -> Resource {
+        Resource { name: entry.name, offset: entry.offset }
     }
 
     /// The entries that can't be read, by their numbers.

@@ -8,7 +8,7 @@
 use crate::protocol::area::AreaView;
 use crate::protocol::delta::Terms;
 use crate::protocol::liveness::Observer;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::protocol::{Defect, Seen};
 use crate::types::{Generation, HostId, Name, Owner, Time, Version};
 
@@ -57,12 +57,12 @@ impl Place {
         let makes =
             |owner: &Owner| view.block(owner.host).and_then(|block| block.extension).is_some_and(|it| it.making);
         let late = writers(view).find(|owner| makes(owner) && !observer.has_ended(*owner));
-        if let Some(owner) = late.filter(|_| in_force!(MakingIsRespected)) {
+        if let Some(owner) = late.filter(|_| Rule::MakingIsRespected.is_in_force()) {
             return Place::Taken(Reason::Writes(owner));
         }
         let shown = view.latest_shown();
         let Some(leader) = ours else {
-            return match in_force!(MadeIsNotCleared) && was_made(view) {
+            return match Rule::MadeIsNotCleared.is_in_force() && was_made(view) {
                 true => Place::Taken(Reason::Damaged),
                 false => Place::Free(Ground { fresh: true, shown }),
             };

@@ -10,7 +10,7 @@ use crate::protocol::area::AreaView;
 use crate::protocol::holding::{Loss, Restore, Task};
 use crate::protocol::looks::{Glance, Look, Restoration, Sight, Verdict};
 use crate::protocol::procedure::Sectors;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::Time;
 
 /// A look under way.
@@ -113,7 +113,7 @@ impl Member {
             }
             Restoration::Leader(leader) => {
                 // The next look is to show who has hidden that one, too.
-                if in_force!(NewcomersAreUnseen) {
+                if Rule::NewcomersAreUnseen.is_in_force() {
                     self.scan_all();
                 }
                 (key.0, leader.encode(key.0))

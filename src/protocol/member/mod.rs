@@ -48,7 +48,7 @@ use super::delta::{self, Tenure, Terms};
 use super::holding;
 use super::liveness::Observer;
 use super::procedure::{Extent, Sectors};
-use super::rules::in_force;
+use super::rules::Rule;
 use super::{Seen, Span, Written, split_mix};
 use crate::format::Block;
 use crate::types::{LeaseMode, Name, Owner, Resource, Time, Version};
@@ -460,7 +460,7 @@ impl Member {
 
     /// Whether anything may be submitted.
     fn may_write(&self) -> bool {
-        let held = match (in_force!(DeadlineBeforeWrite), in_force!(LostIsLatched)) {
+        let held = match (Rule::DeadlineBeforeWrite.is_in_force(), Rule::LostIsLatched.is_in_force()) {
             (true, true) => self.tenure.held(self.now),
             _ => self.tenure.lost().is_none(),
         };
@@ -498,7 +498,7 @@ impl Member {
             return Submitted::Over;
         }
         let range = offset..offset + bytes.len() as u64;
-        if self.account.writes(disk, &range) && in_force!(OneWriteInFlight) {
+        if self.account.writes(disk, &range) && Rule::OneWriteInFlight.is_in_force() {
             return Submitted::Busy;
         }
         let io = self.account.write(purpose, disk, (self.now, expires), range);
@@ -623,7 +623,7 @@ impl Member {
     }
 
     fn tick(&mut self) {
-        if in_force!(DeadlineBeforeWrite) {
+        if Rule::DeadlineBeforeWrite.is_in_force() {
             self.tenure.tick(self.now);
         }
     }

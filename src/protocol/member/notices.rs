@@ -13,7 +13,7 @@ use super::effect::Effect;
 use super::leases::Key;
 use crate::format::{DeltaRecord, Force, HostBitmap, HostEvent, Request};
 use crate::protocol::procedure::{Extent, Sectors};
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::protocol::{Seen, reading};
 use crate::types::{HostId, Name, Owner, Version};
 
@@ -124,7 +124,7 @@ impl Member {
         let leader = reading::leader(Ok(leader), offset, self.terms.nonce);
         let latest = leader.good().map_or(held, |leader| leader.version.max(held));
         let still = self.leases.held().any(|(resource, _, version)| (resource.offset, version) == (offset, held));
-        let is_later = request.version > held || !in_force!(RequestIsLater);
+        let is_later = request.version > held || !Rule::RequestIsLater.is_in_force();
         let asks = request.force != Force::None && is_later && still;
         let (Some((from, name)), Some(resource)) = (self.told.caller, self.leases.resource(offset)) else { return };
         if asks && self.told.requests.insert(offset, (held, request)) != Some((held, request)) {
@@ -163,6 +163,6 @@ fn call(sector: &[u8], host: HostId, record: &DeltaRecord, me: Owner) -> Option<
         return None;
     }
     let ours = |event: &HostEvent| event.generation == 0 || event.generation == me.generation.get();
-    let mine = |event: &HostEvent| ours(event) || !in_force!(EventIsForUs);
+    let mine = |event: &HostEvent| ours(event) || !Rule::EventIsForUs.is_in_force();
     Some(HostEvent::decode(sector).ok()?.filter(mine))
 }

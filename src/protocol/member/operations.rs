@@ -14,7 +14,7 @@ use crate::format::Block;
 use crate::protocol::area::AreaView;
 use crate::protocol::holding::{self, Holding};
 use crate::protocol::resource::{self, After, Event, Operation, Outcome, Subject};
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::protocol::{Defect, Seen, Written};
 use crate::types::{HostId, LeaseMode, Owner, Resource, Time, Version};
 
@@ -213,7 +213,7 @@ impl Running {
         // A value that lands later would spoil the next owner's; those who share rely on what they read.
         // A release that waits for every write takes its turn first, so that nothing else begins meanwhile.
         let rests = self.held().is_none()
-            || !in_force!(ValueIsSettled)
+            || !Rule::ValueIsSettled.is_in_force()
             || matches!(
                 self.order,
                 Order::Convert { to: LeaseMode::Exclusive, .. } | Order::Release { settled: true, .. }

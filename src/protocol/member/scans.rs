@@ -10,7 +10,7 @@ use super::{Happened, JobId, Member, Timer};
 use crate::protocol::delta::Tenure;
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::{Extent, Sectors};
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::protocol::{Span, reading};
 use crate::types::Time;
 
@@ -139,7 +139,7 @@ impl Member {
         let content = own.and_then(|record| before.recognises(record).or_else(|| self.tenure.recognises(record)));
         let highest = reading::highest_used(&records);
         let coverage = &mut self.scans.coverage;
-        if all && (content.is_some() || !in_force!(ConfirmedByMirror)) {
+        if all && (content.is_some() || !Rule::ConfirmedByMirror.is_in_force()) {
             // A stale copy of the disk doesn't show who is there.
             *coverage = Coverage { highest, since: Some(span.started) };
         } else {

@@ -17,7 +17,7 @@ use super::{Basis, Blocker, Effect, Goal, Hold, Kind, Operation, Outcome, Refusa
 use crate::format::{Block, BlockExtension, Leader, numbers};
 use crate::protocol::area::{AreaView, claim, gave_up};
 use crate::protocol::liveness::Observer;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{HostId, Owner, Time, Version};
 
 /// What a host finds that waits to be handed a resource and has nobody in its way.
@@ -64,7 +64,7 @@ impl Operation {
 
     /// Whether a handover has been proposed, or is about to be: this host has no right to what it held any more.
     pub fn has_ceded(&self) -> bool {
-        matches!(self.kind, Kind::HandOver { .. }) && self.open.is_some() && in_force!(ProposalCedes)
+        matches!(self.kind, Kind::HandOver { .. }) && self.open.is_some() && Rule::ProposalCedes.is_in_force()
     }
 
     // The source.
@@ -84,7 +84,7 @@ impl Operation {
     /// Whom a ballot of `instance` proposes if nobody was accepted in it. A source that has proposed the destination
     /// for another version acquires for itself: while it does, the destination finds nobody, and may give up unseen.
     pub(super) fn candidate(&self, view: &AreaView, instance: Version) -> Owner {
-        let asked = |to| view.asks(to) == Some(instance) || !in_force!(DestinationAsks);
+        let asked = |to| view.asks(to) == Some(instance) || !Rule::DestinationAsks.is_in_force();
         match self.kind {
             Kind::HandOver { to, .. } if asked(to) && self.open.is_none_or(|open| open == instance) => to,
             _ => self.subject.me,
@@ -110,7 +110,7 @@ impl Operation {
             return Some(Outcome::Blocked(blocker));
         }
         let asked = view.destinations(held).any(|(owner, _)| owner == to) && !observer.judge(to, now).is_gone();
-        (!asked && in_force!(DestinationAsks)).then_some(Outcome::Refused(Refusal::NotAsked))
+        (!asked && Rule::DestinationAsks.is_in_force()).then_some(Outcome::Refused(Refusal::NotAsked))
     }
 
     /// Begins the ballot, unless what is held stays so.
@@ -147,7 +147,7 @@ impl Operation {
     /// `version` is decided for `owner`: whether it was handed over by that. Who gave it up in advance never had it.
     pub(super) fn handed_over(&self, view: &AreaView, owner: Owner, version: Version) -> Option<Outcome> {
         let Kind::HandOver { to, .. } = self.kind else { return None };
-        let withdrew = view.withdrew(to, version) && in_force!(GivenUpIsNotHeld);
+        let withdrew = view.withdrew(to, version) && Rule::GivenUpIsNotHeld.is_in_force();
         (owner == to && !withdrew).then_some(Outcome::HandedOver(version))
     }
 
@@ -179,7 +179,7 @@ impl Operation {
         };
         let mine = view.good_blocks().filter_map(chosen).filter(|(owner, _)| *owner == me).map(|(_, version)| version);
         let owns = mine.chain(led).chain(open).max();
-        if owns.is_some() || !in_force!(OnlyWhatIsHandedOver) {
+        if owns.is_some() || !Rule::OnlyWhatIsHandedOver.is_in_force() {
             return Turn::Owner(owns);
         }
         if view.good_blocks().filter_map(chosen).any(|(owner, _)| !observer.judge(owner, now).is_gone()) {
@@ -190,7 +190,7 @@ impl Operation {
 
     /// Gives up what was announced: whoever decides it for this host after all decides a free version.
     pub(super) fn withdraw(&mut self) {
-        if in_force!(WithdrawnInAdvance) {
+        if Rule::WithdrawnInAdvance.is_in_force() {
             self.withdrawn = self.withdrawn.max(self.announced);
         }
     }

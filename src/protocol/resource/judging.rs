@@ -9,7 +9,7 @@ use crate::format::Leader;
 use crate::protocol::Seen;
 use crate::protocol::area::{AreaView, claimed};
 use crate::protocol::liveness::Observer;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{LeaseMode, Time};
 
 impl Operation {
@@ -55,7 +55,7 @@ impl Operation {
             && !leader.is_free()
             && own.instance == leader.version
             && claimed(me.host, &own) == Some(me)
-            && (view.fenced(me, leader.version).is_none() || !in_force!(HeldIsNotTaken))
+            && (view.fenced(me, leader.version).is_none() || !Rule::HeldIsNotTaken.is_in_force())
         {
             if own_is_wrong {
                 return self.write_own(Step::Marking, own);

@@ -57,7 +57,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::area::AreaView;
 use super::liveness::Observer;
-use super::rules::in_force;
+use super::rules::Rule;
 use crate::format::numbers::Numbers;
 use crate::format::{Block, Geometry, Leader};
 use crate::timeouts::Timeouts;
@@ -298,13 +298,13 @@ impl Operation {
                     let mine = self.attempt.as_ref().or(self.own.as_ref());
                     view = view.within_reach(mine.map(|block| (self.subject.me.host, block)));
                 }
-                if !in_force!(DamagedIsNotEmpty) {
+                if !Rule::DamagedIsNotEmpty.is_in_force() {
                     view.blocks.retain(|_, seen| seen.good().is_some());
                 }
                 // A host that joined after the scan can't have written a block before it checked its delta lease. Who
                 // only takes back what is its own needs no other host's block.
-                let fresh =
-                    span.ended.since(since) < self.subject.timeouts.shortest_join() || !in_force!(CoverageIsFresh);
+                let fresh = span.ended.since(since) < self.subject.timeouts.shortest_join()
+                    || !Rule::CoverageIsFresh.is_in_force();
                 let ballot = matches!(self.step, Step::Reading(..));
                 if fresh || (!self.wants() && !ballot) {
                     self.stale = false;

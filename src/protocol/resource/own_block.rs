@@ -5,7 +5,7 @@ use crate::format::{Block, BlockExtension, Leader};
 use crate::protocol::area::{AreaView, claim, claimed, withdrawn};
 use crate::protocol::ballot::next_mbal;
 use crate::protocol::holding::Loss;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{LeaseMode, Version};
 
 /// What a read says of the own block.
@@ -27,7 +27,7 @@ impl Operation {
         let over = view.leader.good().map(|leader| leader.version);
         let (own, state) = match (view.block(self.subject.me.host), self.own.take()) {
             // Of several disks, those that were read need not have what was submitted last, while others may.
-            (seen, _) if self.unconfirmed && in_force!(SubmittedCounts) => {
+            (seen, _) if self.unconfirmed && Rule::SubmittedCounts.is_in_force() => {
                 (seen.into_iter().chain(self.attempt.clone()).max_by_key(order), OwnBlock::Wrong)
             }
             // Equal but for what its order doesn't tell: a disk that missed the last write was read, too.
@@ -54,10 +54,10 @@ impl Operation {
     /// again. A damaged block is not that, nor one that another disk may have.
     pub(super) fn lost_hold(&mut self, view: &AreaView) -> Option<Effect> {
         let me = self.subject.me;
-        let seen = view.block(me.host).filter(|_| self.subject.disks == 1 && in_force!(HoldIsNotMadeUp))?;
+        let seen = view.block(me.host).filter(|_| self.subject.disks == 1 && Rule::HoldIsNotMadeUp.is_in_force())?;
         let (claims, shares) = (claim(me.host, &seen), seen.shared == Some(me.generation));
         let holds = match self.kind {
-            Kind::Upgrade if !self.exposed => shares || !in_force!(UpgradeKeepsFlag),
+            Kind::Upgrade if !self.exposed => shares || !Rule::UpgradeKeepsFlag.is_in_force(),
             Kind::Upgrade => claims.is_some_and(|(_, owner)| owner == me),
             Kind::Downgrade => self.open == Some(seen.instance) && (claims.is_some() || shares),
             Kind::HandOver { held, .. } if self.open.is_none() => claims == Some((held, me)),

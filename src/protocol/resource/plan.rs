@@ -7,7 +7,7 @@ use crate::format::{Block, Leader};
 use crate::protocol::Seen;
 use crate::protocol::area::AreaView;
 use crate::protocol::liveness::{Observer, Verdict};
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{HostId, LeaseMode, Owner, Time, Version};
 
 /// A burn goes up to this many versions beyond what is needed: a damaged block that held a burn itself, of which
@@ -33,7 +33,7 @@ impl Plan {
 
     /// The same, while this host owns `held`.
     pub(super) fn holding(self, held: Option<Version>) -> Plan {
-        Plan { holds: held.filter(|held| *held < self.instance && in_force!(AskingHolds)), ..self }
+        Plan { holds: held.filter(|held| *held < self.instance && Rule::AskingHolds.is_in_force()), ..self }
     }
 
     /// The same, but at `instance` if that is a later one.
@@ -45,7 +45,7 @@ impl Plan {
     /// late write has set the leader back by one. Burn beyond both, and never at an instance that somebody has begun:
     /// what is damaged now may have had a part in that.
     fn burn(seen: Version, ignored: BTreeSet<HostId>, random: u64) -> Plan {
-        let skipped = if in_force!(BurnSkipsInstance) { 2 + random % BURN_DISTANCE } else { 0 };
+        let skipped = if Rule::BurnSkipsInstance.is_in_force() { 2 + random % BURN_DISTANCE } else { 0 };
         let burned = seen.after(skipped);
         Plan { instance: burned.after(1), ignored, burned: Some(burned), holds: None }
     }
@@ -71,7 +71,7 @@ impl Operation {
         let latest = view.latest_instance().max(own_instance);
         let damaged: BTreeSet<HostId> = view.bad_blocks().filter(|host| *host != self.subject.me.host).collect();
         let own_is_lost = view.block(self.subject.me.host).is_none() && self.own.is_none();
-        let seen = match self.leader_is_lost(view) && in_force!(RebuildSkipsVersions) {
+        let seen = match self.leader_is_lost(view) && Rule::RebuildSkipsVersions.is_in_force() {
             // Late writes of other formattings may be all that shows the versions that there were.
             true => latest.max(view.latest_shown()).after(REBUILD_DISTANCE),
             false => latest.max(leader.version),
@@ -85,12 +85,12 @@ impl Operation {
         }
         let plan = if damaged.is_empty() && seen == latest.max(leader.version) {
             // A block beyond the next version: the leader was set back by a late write.
-            let latest = if in_force!(InstanceFromBlocks) { latest } else { leader.version };
+            let latest = if Rule::InstanceFromBlocks.is_in_force() { latest } else { leader.version };
             Plan::of(latest.max(leader.version.after(1)))
         } else {
             for host in &damaged {
                 if let Verdict::Active { dead_at } = observer.judge_host(*host)
-                    && in_force!(DamagedIsJudged)
+                    && Rule::DamagedIsJudged.is_in_force()
                 {
                     let version = leader.version;
                     let hold = Hold::Damaged;
@@ -132,7 +132,7 @@ impl Operation {
     /// `plan`, if it takes the resource from the version that the wish names. What damaged blocks held may have been
     /// later versions.
     fn expected(&self, plan: Plan, leader: Version) -> Result<Plan, Obstacle> {
-        let expected = self.wish.basis.version().filter(|_| in_force!(VersionIsExpected));
+        let expected = self.wish.basis.version().filter(|_| Rule::VersionIsExpected.is_in_force());
         match expected {
             Some(version) if plan.instance != version.after(1) => {
                 let found = if plan.burned.is_some() { leader } else { Version::new(plan.instance.get() - 1) };
@@ -151,7 +151,7 @@ impl Operation {
         observer: &mut Observer,
         now: Time,
     ) -> Option<Blocker> {
-        if self.leader_is_lost(view) && !in_force!(RebuildIsJudged) {
+        if self.leader_is_lost(view) && !Rule::RebuildIsJudged.is_in_force() {
             return None;
         }
         let shares = self.wish.mode == LeaseMode::Shared;
@@ -185,12 +185,12 @@ impl Operation {
     /// Whether a forced takeover from `owner` takes effect: it looks at what it holds with each renewal.
     fn notices(owner: Owner, observer: &Observer) -> bool {
         let record = observer.record(owner.host).and_then(Seen::good);
-        record.is_some_and(|record| record.extension.is_some()) || !in_force!(SanlockIsNotForced)
+        record.is_some_and(|record| record.extension.is_some()) || !Rule::SanlockIsNotForced.is_in_force()
     }
 
     /// A version between the one that the wish names and `instance` that somebody else may have owned.
     pub(super) fn passes_over(&self, view: &AreaView, instance: Version) -> Option<Version> {
-        let expected = self.wish.basis.version().filter(|_| in_force!(VersionIsExpected))?;
+        let expected = self.wish.basis.version().filter(|_| Rule::VersionIsExpected.is_in_force())?;
         let between = |block: &&Block| block.bal > 0 && block.instance > expected && block.instance < instance;
         let accepted = view.good_blocks().map(|(_, block)| block).filter(between);
         accepted.filter(|block| block.inp != Some(self.subject.me)).map(|block| block.instance).min()

@@ -7,14 +7,14 @@ use crate::format::{Block, BlockExtension, Leader, LeaderExtension, Writer, numb
 use crate::protocol::area::AreaView;
 use crate::protocol::ballot::{Ballot, Phase, next_mbal};
 use crate::protocol::liveness::Observer;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{HostId, LeaseMode, Owner, Time};
 
 impl Operation {
     /// Begins a ballot.
     pub(super) fn run(&mut self, view: &AreaView, own: Block, plan: Plan, now: Time) -> Effect {
         let me = self.subject.me;
-        let counts = |(host, _): &(HostId, &Block)| *host == me.host || in_force!(NumberExceedsAllSeen);
+        let counts = |(host, _): &(HostId, &Block)| *host == me.host || Rule::NumberExceedsAllSeen.is_in_force();
         let seen = view.good_blocks().filter(counts).map(|(_, block)| block.mbal).chain([own.mbal]);
         let mbal = next_mbal(me.host, self.subject.geometry.max_hosts(), seen);
         let Some(mbal) = mbal.filter(|_| numbers::is_reached(plan.instance.get())) else {
@@ -41,7 +41,7 @@ impl Operation {
             return self.look();
         }
         if let Some(blocker) = self.blocker_of(ballot.instance(), &view, &leader, observer, now)
-            && in_force!(JudgedAfterPhaseOne)
+            && Rule::JudgedAfterPhaseOne.is_in_force()
         {
             if self.is_asking() {
                 // An owner that was overridden may still act, of which the destination would know nothing.
@@ -68,7 +68,7 @@ impl Operation {
         if let Some(outcome) = self.handed_over(&view, owner, version) {
             return Effect::Done(outcome);
         }
-        let given_up = view.released(owner, version) && in_force!(GivenUpIsNotHeld);
+        let given_up = view.released(owner, version) && Rule::GivenUpIsNotHeld.is_in_force();
         let hold = owner == self.subject.me && !given_up;
         let num_hosts = match self.validated(&view) {
             Ok(leader) => leader.num_hosts,
@@ -77,7 +77,7 @@ impl Operation {
         let Subject { me, geometry, lockspace, nonce, resource, .. } = self.subject;
         let timestamp = now.as_timestamp();
         // Whom this ballot was about to pass over it has waited for, but for those whom it overrode.
-        let judged = self.overridden.is_empty() || !in_force!(JudgedIsProven);
+        let judged = self.overridden.is_empty() || !Rule::JudgedIsProven.is_in_force();
         let leader = Leader {
             short_hold: hold && self.wish.mode == LeaseMode::Shared,
             owner: Some(owner),

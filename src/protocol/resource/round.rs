@@ -7,7 +7,7 @@ use crate::format::Block;
 use crate::protocol::area::AreaView;
 use crate::protocol::ballot::{Ballot, Progress};
 use crate::protocol::liveness::Observer;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::protocol::{Seen, Written};
 use crate::types::{HostId, Time};
 
@@ -50,7 +50,7 @@ impl Operation {
             Written::Done => self.durable.insert(disk),
             Written::Failed => self.failed.insert(disk),
             Written::InFlight => {
-                self.in_flight = in_force!(OneWriteInFlight);
+                self.in_flight = Rule::OneWriteInFlight.is_in_force();
                 self.failed.insert(disk)
             }
         };
@@ -61,7 +61,7 @@ impl Operation {
             return None;
         }
         // The released flag is what frees the lease; a leader that can't be freed is only out of date.
-        if self.step == Step::Freeing || self.step == Step::Resigning && !in_force!(ReleaseIsDurable) {
+        if self.step == Step::Freeing || self.step == Step::Resigning && !Rule::ReleaseIsDurable.is_in_force() {
             return Some(self.freed());
         }
         if self.in_flight {
@@ -113,7 +113,7 @@ impl Operation {
         match std::mem::replace(&mut self.step, Step::Pausing) {
             Step::Reading(mut ballot, durable) => {
                 let committed = view.leader.good().is_some_and(|leader| leader.version >= ballot.instance());
-                let back = |host: &HostId| !observer.judge_host(*host).is_gone() && in_force!(DamagedIsJudged);
+                let back = |host: &HostId| !observer.judge_host(*host).is_gone() && Rule::DamagedIsJudged.is_in_force();
                 let back = ballot.ignored().iter().copied().find(back);
                 if let Some(lost) = self.lost_hold(&view) {
                     return Some(lost);

@@ -14,7 +14,7 @@ use super::{Basis, Effect, Goal, Kind, Operation, Outcome, Refusal, Step, Subjec
 use crate::format::{Block, Leader};
 use crate::protocol::area::{AreaView, claimed};
 use crate::protocol::liveness::Observer;
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{Generation, LeaseMode, Time, Version};
 
 impl Operation {
@@ -48,7 +48,7 @@ impl Operation {
     /// The flag that the own block carries through a ballot or keeps when nothing comes of it: an upgrade holds the
     /// resource shared all along.
     pub(super) fn kept_flag(&self) -> Option<Generation> {
-        (self.kind == Kind::Upgrade && in_force!(UpgradeKeepsFlag)).then_some(self.subject.me.generation)
+        (self.kind == Kind::Upgrade && Rule::UpgradeKeepsFlag.is_in_force()).then_some(self.subject.me.generation)
     }
 
     /// `version` is decided, the own block claims it and the leader shows it: holds it, once the own block says how.
@@ -96,7 +96,7 @@ impl Operation {
     /// Gives up the version that the own block claims, and sets the flag, in one write.
     pub(super) fn note_flag(&mut self, own: Block) -> Effect {
         let extension = Some(self.extension(None, own.extension.as_ref().and_then(|extension| extension.burned)));
-        let released = in_force!(FlagGivesVersionUp);
+        let released = Rule::FlagGivesVersionUp.is_in_force();
         self.note(Block { released, shared: Some(self.subject.me.generation), extension, ..own })
     }
 
@@ -109,7 +109,7 @@ impl Operation {
         let Some(version) = self.own.as_ref().map(|own| own.instance) else { return self.look() };
         match self.wish.mode {
             LeaseMode::Exclusive if self.wants() => Effect::Done(Outcome::Held(version)),
-            LeaseMode::Shared if !in_force!(FlagIsChecked) => Effect::Done(Outcome::Held(version)),
+            LeaseMode::Shared if !Rule::FlagIsChecked.is_in_force() => Effect::Done(Outcome::Held(version)),
             LeaseMode::Exclusive | LeaseMode::Shared => self.look(),
         }
     }

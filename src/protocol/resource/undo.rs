@@ -4,7 +4,7 @@
 use super::{Basis, Effect, Goal, Kind, Operation, Outcome, Refusal, Step, Subject, Wish};
 use crate::format::{Block, Leader, LeaderExtension};
 use crate::protocol::area::{AreaView, claim};
-use crate::protocol::rules::in_force;
+use crate::protocol::rules::Rule;
 use crate::types::{LeaseMode, Time};
 
 impl Operation {
@@ -46,7 +46,7 @@ impl Operation {
         claims
             || forgotten
             || self.has_flagged()
-            || self.open.is_some() && in_force!(OutcomeStaysOpen)
+            || self.open.is_some() && Rule::OutcomeStaysOpen.is_in_force()
             || self.ticket.is_some()
             || self.announced.is_some()
             || self.goal == Goal::Leave(Outcome::Released)

@@ -208,7 +208,7 @@ fn begun(holdings: &[Holding], since: u64) -> BTreeMap<(bool, bool), BTreeSet<u6
 fn processes_share_hold_alone_and_convert_while_some_are_killed() {
     const HOSTS: u64 = 4;
     let seed = number("LEASEHOLD_SEED").unwrap_or_else(rand::random);
-    println!("again: LEASEHOLD_SEED={seed} cargo test --features cli --test hosts modes::processes");
+    println!("again: LEASEHOLD_SEED={seed} cargo test -p leasehold --test hosts modes::processes");
     let (folder, backing) = file(16 << 20);
     let node = Loop::new(&backing, &["--direct-io=on"]);
     with_resources(disk(&node.0), timeouts([200, 300, 1_300, 200, 1_500]), &["demo"]);
