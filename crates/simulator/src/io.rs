@@ -293,7 +293,7 @@ impl Env {
                     self.check.forgotten(id, generation);
                 }
             }
-            self.lands(host, disk, offset, bytes, late);
+            self.lands(host, disk, offset, bytes, late || !in_time);
             if self.check.is_complete_since(self.machines[host].clock.world(started)) {
                 self.outlasts(formatting);
             }
@@ -356,10 +356,13 @@ impl Env {
         let leads = area.filter(|area| area.offset() == offset);
         let decides = area.filter(|area| area.decides(offset));
         let is_strange = || nonce_of(offset, &bytes).is_some_and(|nonce| nonce != self.storage.nonce);
-        let hides_others = self.rotted && (leads.is_some() || decides.is_some() && is_strange());
+        let strays = decides.is_some() && is_strange();
+        let hides_others = strays && (late || self.rotted) || leads.is_some() && self.rotted;
         if hides_others && self.would_forget(disk, offset, &bytes) {
             return;
         }
+        // To those whose sector it is that is damage.
+        self.rotted |= strays && late;
         if area.is_none()
             && let Seen::Good(after) = reading::record(readable(&bytes), offset, self.storage.nonce)
             && self.storage.delta(offset).good().is_none_or(|before| after.generation < before.generation)

@@ -16,7 +16,8 @@
 //!   part, and while a write to it is on its way.
 //! - **Budget**: faults stop after [`Options::duration`]. From then on I/O is prompt, what was in flight ends within T,
 //!   and either every machine runs, or all are off for good and one that is new is alone. A few sectors rot in a run,
-//!   but not so that they take the last trace of a version that was decided by two beyond the leader.
+//!   but not so that they take the last trace of a version that was decided by two beyond the leader; nor does a late
+//!   write of another formatting.
 //!
 //! # Properties
 //! The names are those of the design; [`Failure`] says which one failed.

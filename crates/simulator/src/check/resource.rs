@@ -150,12 +150,15 @@ impl Resource {
         }
     }
 
-    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, or gave it up; unless
-    /// another process of it has come since.
+    /// A machine answers that it handed `version` over: the destination asks for it, has begun it, gave it up, or leads
+    /// with it; unless another process of it has come since.
     pub(crate) fn handed_over(&mut self, me: Owner, to: Option<Owner>, version: Version, storage: &Storage) {
         self.counters.handed_over += 1;
         let Some(to) = to else { return };
         self.decide(version, to);
+        let leads = |leader: &Leader| {
+            leader.version == version && leader.owner == Some(to) && leader.writer.id == to.host.get()
+        };
         let knows = |disk| {
             let block = storage.block(disk, self.area, to.host);
             block.good().is_none_or(|block| {
@@ -166,7 +169,8 @@ impl Resource {
                 })
             })
         };
-        let copies = (0..storage.disks()).filter(|disk| knows(*disk)).count();
+        let led = |disk| storage.leader(disk, self.area).good().is_some_and(leads);
+        let copies = (0..storage.disks()).filter(|disk| knows(*disk) || led(*disk)).count();
         if copies * 2 <= storage.disks() {
             self.fail(format!("S4: {me} hands version {version} over to {to}, who does not know"));
         }
