@@ -1,8 +1,11 @@
 //! Process groups, as `/proc` shows them.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::time::Instant;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -15,21 +18,54 @@ pub(super) fn is_led_by(pid: Pid) -> io::Result<bool> {
 /// Whether it is certain that none is left of the group, but for what `/proc` hides. Zombies, which only wait for their
 /// parent, are nobody.
 pub(super) fn has_ended(group: Pid) -> bool {
-    members_have_ended(group.as_raw_nonzero().get()).unwrap_or(false)
+    static CENSUS: Census = Census::new();
+    CENSUS.has_ended(group.as_raw_nonzero().get(), living)
 }
 
-fn members_have_ended(group: i32) -> io::Result<bool> {
+/// Which groups have a process that lives, as the last look at all processes has shown. A look costs the more the more
+/// processes there are: those that ask meanwhile share the next one.
+struct Census {
+    last: Mutex<Option<Look>>,
+}
+
+struct Look {
+    began: Instant,
+    /// `None`: not all could be seen, but for those that `/proc` hides.
+    living: Option<HashSet<i32>>,
+}
+
+impl Census {
+    const fn new() -> Census {
+        Census { last: Mutex::new(None) }
+    }
+
+    /// Whether a look that began after this call shows nothing of the group.
+    fn has_ended(&self, group: i32, look: impl FnOnce() -> io::Result<HashSet<i32>>) -> bool {
+        let asked = Instant::now();
+        let mut last = self.last.lock();
+        let last = match last.take() {
+            Some(since) if since.began > asked => last.insert(since),
+            _ => {
+                let began = Instant::now();
+                last.insert(Look { began, living: look().ok() })
+            }
+        };
+        last.living.as_ref().is_some_and(|living| !living.contains(&group))
+    }
+}
+
+/// The groups of all processes that run.
+fn living() -> io::Result<HashSet<i32>> {
+    let mut groups = HashSet::new();
     for process in fs::read_dir("/proc")? {
         let Some(pid) = process?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let hidden = |error: io::Error| match error.kind() {
             io::ErrorKind::PermissionDenied => Ok(None),
             _ => Err(error),
         };
-        if Stat::read(pid).or_else(hidden)?.is_some_and(|stat| stat.group == group && !stat.over) {
-            return Ok(false);
-        }
+        groups.extend(Stat::read(pid).or_else(hidden)?.filter(|stat| !stat.over).map(|stat| stat.group));
     }
-    Ok(true)
+    Ok(groups)
 }
 
 /// What `/proc/PID/stat` says of a process.
@@ -63,7 +99,43 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
+
+    /// With a look for each of them, many programs that end at once cost each other their leases.
+    #[test]
+    fn those_that_ask_at_once_share_a_look() {
+        const ASKING: usize = 60;
+        let (census, asking, looks) = (Census::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let look = || {
+            if looks.fetch_add(1, Relaxed) == 0 {
+                while asking.load(Relaxed) < ASKING {
+                    thread::yield_now();
+                }
+                // Those that have said so do it.
+                thread::sleep(Duration::from_millis(100));
+            }
+            Ok(HashSet::from([1]))
+        };
+        let ask = |group| {
+            asking.fetch_add(1, Relaxed);
+            assert_eq!(census.has_ended(group, look), group != 1);
+        };
+        thread::scope(|scope| (0..ASKING).for_each(|number| drop(scope.spawn(move || ask(number as i32 % 2)))));
+        assert!(looks.into_inner() < ASKING / 2, "each has looked for itself");
+    }
+
+    /// Else a process that came after the look is not seen.
+    #[test]
+    fn a_look_that_began_before_says_nothing() {
+        let census = Census::new();
+        assert!(census.has_ended(1, || Ok(HashSet::new())));
+        assert!(!census.has_ended(1, || Ok(HashSet::from([1]))));
+        assert!(!census.has_ended(1, || Err(io::ErrorKind::InvalidData.into())), "what can't be read says nothing");
+    }
 
     #[test]
     fn a_process_has_ended_when_its_last_thread_has() {
