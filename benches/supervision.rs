@@ -1,6 +1,6 @@
 //! What it takes to end many supervised programs at once, each the leader of a process group: 50 of them, then 200, on
-//! the profile `fast`, in one run. `cargo bench --bench supervision` prints the distributions and the ratio, and how many
-//! leases were lost meanwhile: none may be. `-- --test` does it once.
+//! the profile `fast`, in one run. `cargo bench --bench supervision` prints the distributions and the ratio, and how
+//! many leases were lost meanwhile: none may be. `-- --test` does it once.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 

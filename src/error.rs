@@ -157,6 +157,12 @@ pub enum LossReason {
     /// The own delta record is damaged.
     #[error("the host's record is damaged: {0}")]
     Damaged(Defect),
+    /// The device was formatted again: most host records are of another lockspace.
+    #[error("another lockspace stands on the device, with the nonce {nonce:#010x}: it was formatted again")]
+    FormattedOver {
+        /// The nonce of that lockspace.
+        nonce: u32,
+    },
     /// The lease file has no name any more. Hosts that open the path find another file or none.
     #[error("{path} was deleted, or another file has taken its place")]
     Gone {
@@ -206,6 +212,7 @@ impl PartialEq for LossReason {
             }
             (LossReason::DeclaredDead { by: a }, LossReason::DeclaredDead { by: b }) => a == b,
             (LossReason::Damaged(a), LossReason::Damaged(b)) => a == b,
+            (LossReason::FormattedOver { nonce: a }, LossReason::FormattedOver { nonce: b }) => a == b,
             (LossReason::Gone { path: a }, LossReason::Gone { path: b }) => a == b,
             (LossReason::Fenced(a), LossReason::Fenced(b)) => a == b,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
@@ -227,6 +234,7 @@ impl LossReason {
             }
             Loss::Declared(by) => LossReason::DeclaredDead { by },
             Loss::Damaged(reason) => LossReason::Damaged(reason),
+            Loss::FormattedOver(nonce) => LossReason::FormattedOver { nonce },
             Loss::Gone(path) => LossReason::Gone { path },
             Loss::Released => LossReason::Left,
         }

@@ -398,6 +398,8 @@ pub enum Loss {
     Declared(HostId),
     /// The own record is damaged.
     Damaged(Defect),
+    /// Another lockspace stands on the device, with this nonce.
+    FormattedOver(u32),
     /// No name leads any more to the medium that this path named.
     Gone(String),
     /// It was given back: the id may be anybody's.
@@ -469,6 +471,12 @@ impl Tenure {
     pub fn gone(&mut self, now: Time, path: &str) {
         self.tick(now);
         self.lost.get_or_insert_with(|| Loss::Gone(path.into()));
+    }
+
+    /// The records of all ids show another lockspace, with this nonce.
+    pub fn formatted_over(&mut self, now: Time, nonce: u32) {
+        self.tick(now);
+        self.lost.get_or_insert(Loss::FormattedOver(nonce));
     }
 
     /// A renewal has read the own sector: what to write.

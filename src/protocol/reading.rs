@@ -4,6 +4,8 @@
 //! but for the nonce. So what has another nonce is bad: it was perhaps put over a record of this lockspace, of which it
 //! says nothing. A record without an extension, which a sanlock host wrote, is told by the lockspace's name alone.
 
+use std::collections::BTreeMap;
+
 use super::procedure::Sectors;
 use super::rules::Rule;
 use super::{Defect, Seen};
@@ -30,6 +32,20 @@ pub fn records(sectors: &Sectors, geometry: Geometry, nonce: u32) -> Vec<(HostId
 pub fn highest_used(records: &[(HostId, Seen<DeltaRecord>)]) -> u64 {
     let used = |seen: &Seen<DeltaRecord>| seen.good().is_none_or(|record| record.generation != 0);
     records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get())
+}
+
+/// The nonce of another formatting of the device, if more of the records of all ids are of that one than of this
+/// lockspace: that is what stands there.
+pub fn formatted_over(records: &[(HostId, Seen<DeltaRecord>)]) -> Option<u32> {
+    let mut others: BTreeMap<u32, usize> = BTreeMap::new();
+    for (_, seen) in records {
+        if let Seen::Bad(Defect::OtherFormatting { nonce, .. }) = seen {
+            *others.entry(*nonce).or_default() += 1;
+        }
+    }
+    let own = records.iter().filter(|(_, seen)| seen.good().is_some()).count();
+    let (nonce, count) = others.into_iter().max_by_key(|(_, count)| *count)?;
+    (count > own).then_some(nonce)
 }
 
 /// The leader in a sector at byte `at` of its device.
@@ -74,5 +90,28 @@ fn of_this_formatting(shown: Option<u32>, nonce: u32, number: u64) -> Result<(),
             Err(Defect::OtherFormatting { nonce: shown, number })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timeouts::Profile;
+    use crate::types::Name;
+
+    #[test]
+    fn the_lockspace_is_the_one_that_most_records_show() {
+        let stranger = |nonce| Seen::Bad(Defect::OtherFormatting { nonce, number: 1 });
+        let own = || Seen::Good(DeltaRecord::free(Geometry::default(), Name::EMPTY, 7, Profile::Fast.timeouts()));
+        let shown = |records: &[Seen<DeltaRecord>]| {
+            let records: Vec<_> = (1..).filter_map(HostId::new).zip(records.iter().cloned()).collect();
+            formatted_over(&records)
+        };
+        assert_eq!(shown(&[]), None);
+        assert_eq!(shown(&[Seen::Bad(Defect::Unreadable)]), None, "damage is nobody's");
+        assert_eq!(shown(&[own(), stranger(8)]), None);
+        assert_eq!(shown(&[own(), stranger(8), stranger(8)]), Some(8));
+        assert_eq!(shown(&[own(), stranger(9), stranger(8), stranger(8)]), Some(8));
+        assert_eq!(shown(&[own(), own(), stranger(9), stranger(8), stranger(8)]), None);
     }
 }

@@ -213,6 +213,8 @@ rules! {
     // The device.
     /// What was written in another formatting of the device is neither valid nor empty.
     NonceIsChecked,
+    /// A membership ends when a scan of all ids shows that another lockspace stands on the device.
+    LockspaceStands,
     /// A write that its procedure justifies up to a moment is submitted before that, or not at all.
     WriteIsInTime,
     /// A lockspace is formatted over only when none of its records has changed for D, but for those of free ids.

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use leasehold::disk::{Fault, FaultDisk, MemoryDisk, Plan};
 use leasehold::format::{AreaSize, DeltaRecord, SectorSize};
 use leasehold::{
-    Finding, FormatError, FormatOptions, JoinOptions, Lockspace, OpenError, RepairOptions, Status, Wait, format,
+    AcquireError, Finding, FormatError, FormatOptions, JoinOptions, Lease, Lockspace, LossReason, Membership,
+    OpenError, RepairOptions, Status, Wait, format,
 };
 
-use crate::common::memory::{Scene, brief, edit_sector, formatted, join, path_to, sector, steady, thaw};
+use crate::common::memory::{Scene, brief, edit_sector, formatted, join, path_to, sector, steady, thaw, with_resource};
 use crate::common::{PATIENCE, id, timeouts, until, until_some};
 
 fn again(disk: &MemoryDisk, options: FormatOptions) -> Result<Lockspace, FormatError> {
@@ -155,4 +156,36 @@ fn a_host_that_joins_while_the_device_is_formatted_does_not_get_through() {
         (Ok(_), Err(_)) => {}
         (formatted, joined) => panic!("{formatted:?}, {joined:?}"),
     }
+}
+
+/// A host joins as the first id while the records of the others up to this one are those of another lockspace, with
+/// that nonce; and what it is told then when it acquires.
+fn acquire_beside(highest: usize) -> (Membership, u32, Result<Lease, AcquireError>) {
+    let (disk, resource) = with_resource(steady());
+    let lockspace = Lockspace::open(Arc::new(disk.reopen())).unwrap();
+    let another = formatted(steady());
+    let nonce = Lockspace::open(Arc::new(another.reopen())).unwrap().nonce();
+    let others = 512..highest * 512;
+    disk.edit(|bytes| bytes[others.clone()].copy_from_slice(&another.bytes()[others]));
+    let membership = join(&lockspace, || JoinOptions::new().host_id(id(1)));
+    let acquired = membership.acquire(&resource, Wait::For(PATIENCE));
+    (membership, nonce, acquired)
+}
+
+/// A late write may put the record of a host of the former lockspace back, and a join that was paused while the device
+/// was formatted takes that id. Its renewals show nothing of it. Without the rule (`LockspaceStands`) it goes on, and
+/// may rebuild what is another's here.
+#[test]
+fn scenario_54_whoever_joined_a_lockspace_that_was_formatted_over_acquires_nothing() {
+    let (membership, nonce, acquired) = acquire_beside(2_000);
+    let lost = LossReason::FormattedOver { nonce };
+    assert!(matches!(&acquired, Err(AcquireError::Lost(reason)) if *reason == lost), "{acquired:?}");
+    assert_eq!(membership.status(), Status::Lost { reason: lost });
+}
+
+/// A piece of a format that was given up may land at any time.
+#[test]
+fn scenario_54_a_late_piece_of_a_format_costs_no_other_host_its_id() {
+    let (_membership, _, acquired) = acquire_beside(500);
+    acquired.unwrap().release().unwrap();
 }

@@ -29,6 +29,8 @@ struct Right<T> {
 struct Tenure {
     id: HostId,
     nonce: u32,
+    /// It is of a former lockspace, and may be renewed until then.
+    strays: Option<Time>,
 }
 
 /// Watches a run.

@@ -27,10 +27,11 @@
 //!   one name have active leases.
 //! - **S2** Each version that is held is larger than all held before; no version ever has two owners in a leader.
 //! - **S3** A host id has one holder at a time; when the device is formatted again nobody holds one of the former
-//!   lockspace, nor does anybody later; what a process goes on with nobody takes for gone; and each holding has
-//!   a new generation, larger than the one before it. Where a late write puts back the record of an earlier one nobody
-//!   can know of the later one: then it is larger than those that did not follow such a record themselves. So it is
-//!   where a format to other sizes has overwritten the record (docs/design/limits.md).
+//!   lockspace, nor does anybody later, but until its first scan where a late write has put a former record back; what
+//!   a process goes on with nobody takes for gone; and each holding has a new generation, larger than the one before
+//!   it. Where a late write puts back the record of an earlier one nobody can know of the later one: then it is larger
+//!   than those that did not follow such a record themselves. So it is where a format to other sizes has overwritten
+//!   the record (docs/design/limits.md).
 //! - **S4** When "held" is said the own block on disk claims the version. After any other answer no block on disk
 //!   claims a version at or above the leader's for the generation that was answered, or says that it waits.
 //!

@@ -58,7 +58,8 @@ impl Scans {
     pub(super) fn new((observer, coverage): (Observer, Coverage), listens: bool, every: Duration, now: Time) -> Scans {
         Scans {
             observer,
-            coverage,
+            // What was read before the id was held does not show that the lockspace still stands.
+            coverage: Coverage { since: None, ..coverage },
             step: Step::Resting(now),
             wanted: BTreeSet::new(),
             all: false,
@@ -121,6 +122,9 @@ impl Member {
         if let Some(sectors) = read {
             self.take_in(Span { started: pending.started, ended: self.now }, all, &before, sectors);
         }
+        if !self.may_write() {
+            return;
+        }
         for job in for_jobs {
             self.tell(job, Happened::Scanned);
         }
@@ -137,6 +141,14 @@ impl Member {
         let mine = self.me().host;
         let own = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good());
         let content = own.and_then(|record| before.recognises(record).or_else(|| self.tenure.recognises(record)));
+        // The own record stays where it was set back by a late write, and taken then.
+        if all
+            && content.is_some()
+            && Rule::LockspaceStands.is_in_force()
+            && let Some(nonce) = reading::formatted_over(&records)
+        {
+            return self.tenure.formatted_over(self.now, nonce);
+        }
         let highest = reading::highest_used(&records);
         let coverage = &mut self.scans.coverage;
         if all && (content.is_some() || !Rule::ConfirmedByMirror.is_in_force()) {

@@ -92,6 +92,7 @@ const RARE: &[(Rule, Emphasis)] = &[
     (Rule::PiecesAreSmall, Emphasis::Reformatted),
     (Rule::StrangerIsNotFree, Emphasis::Reformatted),
     (Rule::VersionIsNoted, Emphasis::Resized),
+    (Rule::LockspaceStands, Emphasis::Reformatted),
 ];
 
 /// Rules whose mutants live longest: they are tried first, so that all processors are busy to the end.
@@ -102,6 +103,7 @@ const LONGEST: &[Rule] = &[
     Rule::UnconfirmedGivesNothing,
     Rule::LocksAreShared,
     Rule::NewcomersAreUnseen,
+    Rule::LockspaceStands,
 ];
 
 fn options(rule: Rule, seed: u64) -> Options {

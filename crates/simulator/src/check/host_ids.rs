@@ -14,9 +14,8 @@ impl Checker {
     /// A machine holds a host id, for now until `until`.
     pub(crate) fn joined(&mut self, host: usize, (me, nonce): (Owner, u32), now: Time, until: Time) {
         self.counters.joins += 1;
-        if nonce != self.nonce && until > now {
-            self.fail(format!("S3: machine {host} holds {me} of a former lockspace"));
-        }
+        // What a late write has put back nobody can tell from what it was, who reads nothing else.
+        let strays = (nonce != self.nonce).then(|| until + until.since(now));
         let holds = |tenure: &Option<Right<Tenure>>| tenure.is_some_and(|it| it.what.id == me.host && it.until > now);
         if let Some(other) = self.tenures.iter().position(holds).filter(|_| !self.misnamed.contains(&me.host)) {
             self.fail(format!("S3: machine {host} holds {me} while machine {other} does"));
@@ -35,7 +34,7 @@ impl Checker {
         if !grew || !is_new {
             self.fail(format!("S3: {me} is not a new generation"));
         }
-        self.tenures[host] = Some(Right { what: Tenure { id: me.host, nonce }, until });
+        self.tenures[host] = Some(Right { what: Tenure { id: me.host, nonce, strays }, until });
     }
 
     /// There is another lockspace: nobody holds an id of the former one. `all`: all records are of this one.
@@ -74,8 +73,17 @@ impl Checker {
 
     /// A renewal moved the deadline of the host id.
     pub(crate) fn renewed(&mut self, host: usize, until: Time) {
-        if let Some(tenure) = &mut self.tenures[host] {
-            tenure.until = until;
+        let Some(tenure) = &mut self.tenures[host] else { return };
+        tenure.until = until;
+        if tenure.what.strays.is_some_and(|bound| until > bound) {
+            self.fail(format!("S3: machine {host} goes on with an id of a former lockspace"));
+        }
+    }
+
+    /// A machine holds a resource.
+    pub(crate) fn acts(&mut self, host: usize) {
+        if self.tenures[host].is_some_and(|tenure| tenure.what.strays.is_some()) {
+            self.fail(format!("S3: machine {host} holds a resource in a former lockspace"));
         }
     }
 

@@ -93,8 +93,8 @@ impl Member {
         if let (Outcome::Blocked(blocker), Some(ordered)) = (&over.outcome, self.program.ordered_at(area)) {
             env.check.of(area).blocked(me, blocker, ordered);
         }
-        if let (Order::Acquire(Wish { basis: Basis::Forced(version), .. }, _), Outcome::Refused(_)) =
-            (order, &over.outcome)
+        if let Order::Acquire(Wish { basis: Basis::Forced(version), .. }, _) = order
+            && !matches!(over.outcome, Outcome::Held(_))
         {
             let told = passed_over(index, env, &over);
             env.check.of(area).passes_over(index, *version, &told);
@@ -139,6 +139,7 @@ impl Member {
         (version, over): (Version, &Over),
     ) -> Duration {
         let me = self.machine.me();
+        env.check.acts(index);
         let mode = match order {
             Order::Acquire(wish, _) => wish.mode,
             Order::Convert { to, .. } => *to,
