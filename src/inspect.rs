@@ -1,5 +1,6 @@
 //! What stands in the sectors of a lockspace, record by record and field by field: for tools that show or check a
-//! device, a damaged one, too. A program that uses leases needs nothing of it.
+//! device, a damaged one, too. A program that uses leases needs nothing of it; one that repairs a device begins with
+//! [`Lockspace::examine`].
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -27,14 +28,13 @@ use std::collections::BTreeSet;
 
 use crate::error::DiskError;
 use crate::format::{
-    Block, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request, Value as ValueBlock, fields,
+    Block, Corrupt, HostBitmap, IndexEntry, IndexHeader, Leader, RecordKind, Request, Value as ValueBlock, fields,
 };
 use crate::lockspace::Lockspace;
-use crate::protocol::{Seen, reading};
+use crate::protocol::{Defect, Seen, reading};
 use crate::types::{HostId, Name};
 
-pub use crate::format::{Corrupt, Field, FieldValue};
-pub use crate::protocol::Defect;
+pub use crate::format::{Field, FieldValue};
 
 /// A record on the device, or what stands in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]

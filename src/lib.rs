@@ -81,7 +81,7 @@ pub use error::{
     AcquireError, ConvertError, CreateError, Damage, DiskCause, DiskError, EventError, FindError, FormatError, Holder,
     JoinError, LeaveError, LossReason, OpenError, ReleaseError, RequestError, Taker, ValueError,
 };
-pub use format::{AreaSize, Force, Geometry, GeometryError, HostEvent, SectorSize, Value, ValueOrigin};
+pub use format::{AreaSize, Corrupt, Force, Geometry, GeometryError, HostEvent, SectorSize, Value, ValueOrigin};
 pub use formatting::{FormatOptions, format};
 pub use handover::{Handover, HandoverError, PrepareError};
 pub use join::{JoinOptions, Joining};
@@ -90,6 +90,7 @@ pub use lease::Lease;
 pub use lease_state::{LeaseState, LeaseStateError};
 pub use lockspace::{Lockspace, Mode, Ownership, ResourceInfo};
 pub use membership::Membership;
+pub use protocol::Defect;
 pub use protocol::declare::Declared;
 pub use protocol::identity::Unidentified;
 pub use protocol::liveness::HostState;

@@ -34,7 +34,7 @@ pub fn highest_used(records: &[(HostId, Seen<DeltaRecord>)]) -> u64 {
     records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get())
 }
 
-/// The nonce of another formatting of the device, if more of the records of all ids are of that one than of this
+/// The nonce of another formatting of the device, if more of the records of all ids are of that one than can be of this
 /// lockspace: that is what stands there.
 pub fn formatted_over(records: &[(HostId, Seen<DeltaRecord>)]) -> Option<u32> {
     let mut others: BTreeMap<u32, usize> = BTreeMap::new();
@@ -43,7 +43,8 @@ pub fn formatted_over(records: &[(HostId, Seen<DeltaRecord>)]) -> Option<u32> {
             *others.entry(*nonce).or_default() += 1;
         }
     }
-    let own = records.iter().filter(|(_, seen)| seen.good().is_some()).count();
+    let may_be_own = |seen: &Seen<DeltaRecord>| matches!(seen, Seen::Good(_) | Seen::Bad(Defect::Unreadable));
+    let own = records.iter().filter(|(_, seen)| may_be_own(seen)).count();
     let (nonce, count) = others.into_iter().max_by_key(|(_, count)| *count)?;
     (count > own).then_some(nonce)
 }
@@ -111,6 +112,7 @@ mod tests {
         assert_eq!(shown(&[Seen::Bad(Defect::Unreadable)]), None, "damage is nobody's");
         assert_eq!(shown(&[own(), stranger(8)]), None);
         assert_eq!(shown(&[own(), stranger(8), stranger(8)]), Some(8));
+        assert_eq!(shown(&[own(), Seen::Bad(Defect::Unreadable), stranger(8), stranger(8)]), None, "nobody saw it");
         assert_eq!(shown(&[own(), stranger(9), stranger(8), stranger(8)]), Some(8));
         assert_eq!(shown(&[own(), own(), stranger(9), stranger(8), stranger(8)]), None);
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -18,14 +18,19 @@ pub(super) fn is_led_by(pid: Pid) -> io::Result<bool> {
 /// Whether it is certain that none is left of the group, but for what `/proc` hides. Zombies, which only wait for their
 /// parent, are nobody.
 pub(super) fn has_ended(group: Pid) -> bool {
-    static CENSUS: Census = Census::new();
+    static CENSUS: Census = Census::new(LOOK_PATIENCE);
     CENSUS.has_ended(group.as_raw_nonzero().get(), living)
 }
+
+/// Looks take milliseconds. One that was cut off by a fork never ends in the child.
+const LOOK_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Which groups have a process that lives, as the last look at all processes has shown. A look costs the more the more
 /// processes there are: those that ask meanwhile share the next one.
 struct Census {
     last: Mutex<Option<Look>>,
+    /// Who waits for longer looks for itself.
+    patience: Duration,
 }
 
 struct Look {
@@ -35,14 +40,16 @@ struct Look {
 }
 
 impl Census {
-    const fn new() -> Census {
-        Census { last: Mutex::new(None) }
+    const fn new(patience: Duration) -> Census {
+        Census { last: Mutex::new(None), patience }
     }
 
     /// Whether a look that began after this call shows nothing of the group.
     fn has_ended(&self, group: i32, look: impl FnOnce() -> io::Result<HashSet<i32>>) -> bool {
         let asked = Instant::now();
-        let mut last = self.last.lock();
+        let Some(mut last) = self.last.try_lock_for(self.patience) else {
+            return look().is_ok_and(|living| !living.contains(&group));
+        };
         let last = match last.take() {
             Some(since) if since.began > asked => last.insert(since),
             _ => {
@@ -101,15 +108,25 @@ impl Stat {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// As a forked child's, whose parent had a thread that looked.
+    #[test]
+    fn a_look_that_does_not_end_holds_up_no_other() {
+        let census = Census::new(Duration::ZERO);
+        let _looks = census.last.lock();
+        assert!(!census.has_ended(1, || Ok(HashSet::from([1]))));
+        assert!(census.has_ended(2, || Ok(HashSet::from([1]))));
+    }
 
     /// With a look for each of them, many programs that end at once cost each other their leases.
     #[test]
     fn those_that_ask_at_once_share_a_look() {
         const ASKING: usize = 60;
-        let (census, asking, looks) = (Census::new(), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (census, asking, looks) = (Census::new(PATIENCE), AtomicUsize::new(0), AtomicUsize::new(0));
         let look = || {
             if looks.fetch_add(1, Relaxed) == 0 {
                 while asking.load(Relaxed) < ASKING {
@@ -131,7 +148,7 @@ mod tests {
     /// Else a process that came after the look is not seen.
     #[test]
     fn a_look_that_began_before_says_nothing() {
-        let census = Census::new();
+        let census = Census::new(PATIENCE);
         assert!(census.has_ended(1, || Ok(HashSet::new())));
         assert!(!census.has_ended(1, || Ok(HashSet::from([1]))));
         assert!(!census.has_ended(1, || Err(io::ErrorKind::InvalidData.into())), "what can't be read says nothing");

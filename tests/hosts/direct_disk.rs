@@ -10,10 +10,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use leasehold::SectorSize;
 use leasehold::disk::{
     Access, DirectDisk, Disk, Fault, Lane, LockOutcome, Op, OpenError, Pending, Request, channel, channel_with,
 };
-use leasehold::format::SectorSize;
 
 use rustix::process::{Resource, Rlimit};
 

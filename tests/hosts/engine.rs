@@ -8,10 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use leasehold::disk::{Fault, Lane, MemoryDisk, Plan, Request};
-use leasehold::format::SectorSize;
 use leasehold::{
-    AcquireError, FindError, JoinError, JoinOptions, Lease, LeaveError, Lockspace, LossReason, OpenError, Status, Time,
-    Timeouts, Wait,
+    AcquireError, FindError, JoinError, JoinOptions, Lease, LeaveError, Lockspace, LossReason, OpenError, SectorSize,
+    Status, Time, Timeouts, Wait,
 };
 
 use crate::common::answers::AtOnce;

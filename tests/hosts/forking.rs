@@ -9,11 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use leasehold::disk::Fault;
-use leasehold::format::{Force, HostEvent};
 use leasehold::{
-    AcquireError, ConvertError, CreateError, DeclareError, DiskCause, DiskError, EventError, FindError, JoinError,
-    JoinOptions, Lease, LeaseMode, LeaveError, LossReason, Membership, PrepareError, Protected, ReleaseError,
-    RequestError, Resource, Status, SuperviseError, Supervision, ValueError, Wait, WatchdogError,
+    AcquireError, ConvertError, CreateError, DeclareError, DiskCause, DiskError, EventError, FindError, Force,
+    HostEvent, JoinError, JoinOptions, Lease, LeaseMode, LeaveError, LossReason, Membership, PrepareError, Protected,
+    ReleaseError, RequestError, Resource, Status, SuperviseError, Supervision, ValueError, Wait, WatchdogError,
 };
 use nix::libc;
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};

@@ -30,10 +30,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 fn worker() {
     let Some(task) = common::processes::task() else { return };
     let task: Vec<&str> = task.split('\n').collect();
-    // What cleans up outlives its test; no other does.
-    if !task.starts_with(&["faults", "keeper"]) {
-        set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    }
+    // No worker outlives its test.
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task[0] {
         "forking" => forking::work(&task[1..]),
         "modes" => modes::processes::work(&task[1..]),

@@ -253,8 +253,10 @@ impl Migration {
             };
             let code = self.expect_end(&mut source, codes);
             let said = source.process.complained();
-            // The handover of one that is too busy for it comes to nothing, which leaves its command's code.
-            released = code != 0 || is_busy(&said) && said.contains("db was released");
+            // The handover of one that is too busy for it comes to nothing, which leaves its command's code. So does
+            // one to a destination of an earlier round, which was killed and is not known to be dead yet.
+            let unconfirmed = said.contains("has not confirmed");
+            released = code != 0 || unconfirmed || is_busy(&said) && said.contains("db was released");
             if !begun {
                 println!("{} did not hand over: {said}", source.name);
             }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use leasehold::disk::{FaultDisk, MemoryDisk, Plan};
-use leasehold::format::{AreaSize, Geometry, SectorSize, Value, ValueOrigin};
 use leasehold::{
-    AcquireError, AcquireOptions, ConvertError, FormatOptions, JoinOptions, LeaseMode, Lockspace, Membership,
-    ReleaseError, Resource, Status, Timeouts, ValueError, Wait, format,
+    AcquireError, AcquireOptions, AreaSize, ConvertError, FormatOptions, Geometry, JoinOptions, LeaseMode, Lockspace,
+    Membership, ReleaseError, Resource, SectorSize, Status, Timeouts, Value, ValueError, ValueOrigin, Wait, format,
 };
 use serde_json::Value as Json;
 

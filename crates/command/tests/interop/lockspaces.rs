@@ -1,6 +1,6 @@
 //! Lockspaces, host ids and indexes that hosts of one kind made, and those of the other use.
 
-use leasehold::format::{AreaSize, SectorSize};
+use leasehold::{AreaSize, SectorSize};
 
 use super::common::sanlock::Sanlock;
 use super::common::{PATIENCE, until};

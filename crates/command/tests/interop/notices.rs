@@ -1,7 +1,6 @@
 //! What sanlock hosts ask of ours, and tell them.
 
-use leasehold::JoinOptions;
-use leasehold::format::HostEvent;
+use leasehold::{HostEvent, JoinOptions};
 
 use super::common::processes::calmly;
 use super::common::sanlock::{Sanlock, direct};
