@@ -21,7 +21,7 @@ use leasehold::{
     AcquireError, FormatOptions, JoinOptions, Lease, Lockspace, Membership, ReleaseError, Resource, ResumeError,
     ResumeToken, Resumed, Status, Timeouts, Wait,
 };
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use common::devices::{Loop, file, join, open, text};
@@ -120,8 +120,6 @@ fn said_until(process: &Process) -> u64 {
 #[test]
 fn worker() {
     let Some(task) = processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task.split('\n').collect::<Vec<_>>()[..] {
         ["hold", device] => hold(Path::new(device)),
         ["embed", device, token, journal] => restarts::embed(Path::new(device), Path::new(token), Path::new(journal)),

@@ -18,7 +18,7 @@ use leasehold::{
     AcquireOptions, FormatOptions, JoinOptions, Lease, LeaseMode, Lockspace, LossReason, Membership, Protected, Scope,
     Status, Step, SuperviseError, Supervision, Time, Timeouts, Wait,
 };
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use common::devices::text;
@@ -236,8 +236,6 @@ fn a_supervisor_that_was_stopped_kills_at_once() {
 #[test]
 fn worker() {
     let Some(task) = processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task.split('\n').collect::<Vec<_>>()[..] {
         ["manage"] => manage(),
         ["starve"] => starve(),

@@ -20,7 +20,7 @@ use leasehold::{
     Armed, FormatOptions, JoinError, JoinOptions, KernelWatchdog, LeaveError, Lockspace, Membership, Pace, ResumeError,
     SelfKill, Status, Time, Timeouts, Wait, Watchdog, WatchdogError,
 };
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use common::devices::join;
@@ -261,8 +261,6 @@ fn a_restarted_process_does_not_cancel_a_pending_reset() {
 #[test]
 fn worker() {
     let Some(task) = processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task.split('\n').collect::<Vec<_>>()[..] {
         ["watched", device, node, marks] => {
             let watchdog = || KernelWatchdog::new(node).marks(marks);

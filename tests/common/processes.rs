@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use super::until_some;
 
@@ -61,6 +61,8 @@ impl Drop for Mark {
 
 /// What the environment variable of a worker process says: its task, and words for it, one on each line.
 const TASK: &str = "LEASEHOLD_TEST_TASK";
+/// There in the environment of a worker that outlives its test.
+const OUTLIVES: &str = "LEASEHOLD_TEST_OUTLIVES";
 
 /// A process of the program that runs, which does that task in its function `worker`.
 pub(crate) fn worker(task: &[&str]) -> Command {
@@ -78,9 +80,20 @@ const fn worker_words() -> [&'static str; 3] {
     ["--exact", "worker", "--nocapture"]
 }
 
-/// The task of this process, if it is a worker.
+/// As [`worker`], for one that cleans up after its test.
+pub(crate) fn keeper(task: &[&str]) -> Command {
+    let mut command = worker(task);
+    command.env(OUTLIVES, "1");
+    command
+}
+
+/// The task of this process, if it is a worker: then it ends with the thread that started it, unless it is a keeper.
 pub(crate) fn task() -> Option<String> {
-    std::env::var(TASK).ok()
+    let task = std::env::var(TASK).ok()?;
+    if std::env::var(OUTLIVES).is_err() {
+        set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    }
+    Some(task)
 }
 
 /// Every process with that mark that is not dead.

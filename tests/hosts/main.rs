@@ -23,15 +23,11 @@ mod numbers;
 mod repair;
 mod watching;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
-
 /// Not a test: what this program does in the processes that the tests start. The first word of a task says whose it is.
 #[test]
 fn worker() {
     let Some(task) = common::processes::task() else { return };
     let task: Vec<&str> = task.split('\n').collect();
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task[0] {
         "forking" => forking::work(&task[1..]),
         "modes" => modes::processes::work(&task[1..]),

@@ -36,7 +36,6 @@ use std::sync::Arc;
 use leasehold::Lockspace;
 use leasehold::disk::{DirectDisk, Op};
 use leasehold::format::{AreaSize, DeltaRecord, Geometry, Leader, SectorSize};
-use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,8 +52,6 @@ const T: u64 = 1;
 #[test]
 fn worker() {
     let Some(task) = processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     contention::work(&task.split('\n').collect::<Vec<_>>());
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use leasehold::disk::{Access, DirectDisk};
 use leasehold::{FormatOptions, Profile, Timeouts};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use common::command::leasehold;
@@ -30,8 +30,6 @@ use node::{Model, Node};
 #[test]
 fn worker() {
     let Some(task) = processes::task() else { return };
-    // No worker outlives its test.
-    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     match task.split('\n').collect::<Vec<_>>()[..] {
         ["stuck", file] => write_beside(Path::new(file)),
         _ => panic!("no such task: {task}"),

@@ -27,17 +27,11 @@ mod requests;
 mod value;
 mod views;
 
-use rustix::process::{Signal, set_parent_process_death_signal};
-
 /// Not a test: what this program does in the processes that the tests start. The first word of a task says whose it is.
 #[test]
 fn worker() {
     let Some(task) = common::processes::task() else { return };
     let task: Vec<&str> = task.split('\n').collect();
-    // What cleans up outlives its test; no other does.
-    if !task.starts_with(&["faults", "keeper"]) {
-        set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-    }
     match task[0] {
         "control" => control::work(&task[1..]),
         "faults" => faults::work(&task[1..]),

@@ -1,11 +1,12 @@
 //! What sanlock hosts ask of ours, and tell them.
 
 use leasehold::{HostEvent, JoinOptions};
+use rustix::process::Signal;
 
 use super::common::processes::calmly;
 use super::common::sanlock::{Sanlock, direct};
 use super::common::until;
-use super::{Device, Lockspace, Signal, T, id};
+use super::{Device, Lockspace, T, id};
 
 /// What sanlock asks of an owner it writes beside the leader, and calls that host.
 #[test]
