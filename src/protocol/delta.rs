@@ -473,7 +473,7 @@ impl Tenure {
         self.lost.get_or_insert_with(|| Loss::Gone(path.into()));
     }
 
-    /// The records of all ids show another lockspace, with this nonce.
+    /// A scan has found another lockspace on the device, with this nonce.
     pub fn formatted_over(&mut self, now: Time, nonce: u32) {
         self.tick(now);
         self.lost.get_or_insert(Loss::FormattedOver(nonce));

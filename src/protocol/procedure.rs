@@ -130,6 +130,11 @@ impl Sectors {
         Sectors { size, bytes, unreadable: BTreeSet::new() }
     }
 
+    /// All of them, one after the other; zeros stand for one that can't be read.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// How many there are.
     pub fn len(&self) -> u64 {
         (self.bytes.len() / self.size) as u64

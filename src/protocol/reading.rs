@@ -4,8 +4,6 @@
 //! but for the nonce. So what has another nonce is bad: it was perhaps put over a record of this lockspace, of which it
 //! says nothing. A record without an extension, which a sanlock host wrote, is told by the lockspace's name alone.
 
-use std::collections::BTreeMap;
-
 use super::procedure::Sectors;
 use super::rules::Rule;
 use super::{Defect, Seen};
@@ -34,19 +32,11 @@ pub fn highest_used(records: &[(HostId, Seen<DeltaRecord>)]) -> u64 {
     records.iter().rev().find(|(_, seen)| used(seen)).map_or(0, |(host, _)| host.get())
 }
 
-/// The nonce of another formatting of the device, if more of the records of all ids are of that one than can be of this
-/// lockspace: that is what stands there.
-pub fn formatted_over(records: &[(HostId, Seen<DeltaRecord>)]) -> Option<u32> {
-    let mut others: BTreeMap<u32, usize> = BTreeMap::new();
-    for (_, seen) in records {
-        if let Seen::Bad(Defect::OtherFormatting { nonce, .. }) = seen {
-            *others.entry(*nonce).or_default() += 1;
-        }
-    }
+/// Whether more of the records of all ids are nothing that this lockspace has written than may be its own.
+pub fn mostly_foreign(records: &[(HostId, Seen<DeltaRecord>)]) -> bool {
     let may_be_own = |seen: &Seen<DeltaRecord>| matches!(seen, Seen::Good(_) | Seen::Bad(Defect::Unreadable));
     let own = records.iter().filter(|(_, seen)| may_be_own(seen)).count();
-    let (nonce, count) = others.into_iter().max_by_key(|(_, count)| *count)?;
-    (count > own).then_some(nonce)
+    records.len() - own > own
 }
 
 /// The leader in a sector at byte `at` of its device.
@@ -101,19 +91,17 @@ mod tests {
     use crate::types::Name;
 
     #[test]
-    fn the_lockspace_is_the_one_that_most_records_show() {
-        let stranger = |nonce| Seen::Bad(Defect::OtherFormatting { nonce, number: 1 });
+    fn what_can_not_be_read_may_be_own() {
+        let foreign = || Seen::Bad(Defect::OtherFormatting { nonce: 8, number: 1 });
         let own = || Seen::Good(DeltaRecord::free(Geometry::default(), Name::EMPTY, 7, Profile::Fast.timeouts()));
-        let shown = |records: &[Seen<DeltaRecord>]| {
+        let unreadable = || Seen::Bad(Defect::Unreadable);
+        let foreign_to = |records: &[Seen<DeltaRecord>]| {
             let records: Vec<_> = (1..).filter_map(HostId::new).zip(records.iter().cloned()).collect();
-            formatted_over(&records)
+            mostly_foreign(&records)
         };
-        assert_eq!(shown(&[]), None);
-        assert_eq!(shown(&[Seen::Bad(Defect::Unreadable)]), None, "damage is nobody's");
-        assert_eq!(shown(&[own(), stranger(8)]), None);
-        assert_eq!(shown(&[own(), stranger(8), stranger(8)]), Some(8));
-        assert_eq!(shown(&[own(), Seen::Bad(Defect::Unreadable), stranger(8), stranger(8)]), None, "nobody saw it");
-        assert_eq!(shown(&[own(), stranger(9), stranger(8), stranger(8)]), Some(8));
-        assert_eq!(shown(&[own(), own(), stranger(9), stranger(8), stranger(8)]), None);
+        assert!(!foreign_to(&[]));
+        assert!(!foreign_to(&[own(), foreign()]));
+        assert!(foreign_to(&[own(), foreign(), foreign()]));
+        assert!(!foreign_to(&[own(), unreadable(), foreign(), foreign()]));
     }
 }

@@ -158,16 +158,21 @@ fn a_host_that_joins_while_the_device_is_formatted_does_not_get_through() {
     }
 }
 
-/// A host joins as the first id while the records of the others up to this one are those of another lockspace, with
-/// that nonce; and what it is told then when it acquires.
-fn acquire_beside(highest: usize) -> (Membership, u32, Result<Lease, AcquireError>) {
+/// A host joins while the first bytes of the device, but for its record, are those of another lockspace with sectors of
+/// this size and that nonce; and what it is told then when it acquires.
+fn acquire_in(size: SectorSize, bytes: usize) -> (Membership, u32, Result<Lease, AcquireError>) {
     let (disk, resource) = with_resource(steady());
     let lockspace = Lockspace::open(Arc::new(disk.reopen())).unwrap();
-    let another = formatted(steady());
-    let nonce = Lockspace::open(Arc::new(another.reopen())).unwrap().nonce();
-    let others = 512..highest * 512;
-    disk.edit(|bytes| bytes[others.clone()].copy_from_slice(&another.bytes()[others]));
-    let membership = join(&lockspace, || JoinOptions::new().host_id(id(1)));
+    let another = MemoryDisk::new(40 << 20, Some(size));
+    let options = FormatOptions { timeouts: steady(), ..FormatOptions::default() };
+    let nonce = format(Arc::new(another.reopen()), &options).unwrap().nonce();
+    // Not where the marks of a format stand, in sectors of any size.
+    let host = id(100);
+    let own = lockspace.geometry().delta_offset(host);
+    let record = sector(&disk, own);
+    disk.edit(|all| all[..bytes].copy_from_slice(&another.bytes()[..bytes]));
+    edit_sector(&disk, own, |now| now.copy_from_slice(&record));
+    let membership = join(&lockspace, || JoinOptions::new().host_id(host));
     let acquired = membership.acquire(&resource, Wait::For(PATIENCE));
     (membership, nonce, acquired)
 }
@@ -177,15 +182,19 @@ fn acquire_beside(highest: usize) -> (Membership, u32, Result<Lease, AcquireErro
 /// may rebuild what is another's here.
 #[test]
 fn scenario_54_whoever_joined_a_lockspace_that_was_formatted_over_acquires_nothing() {
-    let (membership, nonce, acquired) = acquire_beside(2_000);
-    let lost = LossReason::FormattedOver { nonce };
-    assert!(matches!(&acquired, Err(AcquireError::Lost(reason)) if *reason == lost), "{acquired:?}");
-    assert_eq!(membership.status(), Status::Lost { reason: lost });
+    for size in [SectorSize::B512, SectorSize::B4096] {
+        let (membership, nonce, acquired) = acquire_in(size, 1 << 20);
+        let lost = LossReason::FormattedOver { nonce };
+        assert!(matches!(&acquired, Err(AcquireError::Lost(reason)) if *reason == lost), "{acquired:?}");
+        assert_eq!(membership.status(), Status::Lost { reason: lost });
+    }
 }
 
 /// A piece of a format that was given up may land at any time.
 #[test]
 fn scenario_54_a_late_piece_of_a_format_costs_no_other_host_its_id() {
-    let (_membership, _, acquired) = acquire_beside(500);
-    acquired.unwrap().release().unwrap();
+    for size in [SectorSize::B512, SectorSize::B4096] {
+        let (_membership, _, acquired) = acquire_in(size, 256 << 10);
+        acquired.unwrap().release().unwrap();
+    }
 }

@@ -55,6 +55,8 @@ pub(super) struct Checker {
     /// Of these, those whose record a write of the holder before the race has hit since: its machine may take the id at
     /// once, which is a known limit (docs/design/limits.md).
     misnamed: BTreeSet<HostId>,
+    /// Ids whose record a late write of a former lockspace has hit.
+    revived: BTreeSet<HostId>,
     resources: BTreeMap<Area, Resource>,
     /// What hosts say to each other.
     pub(super) messages: Messages,
@@ -75,6 +77,7 @@ impl Checker {
             put_back: BTreeMap::new(),
             jumped: BTreeSet::new(),
             raced: BTreeSet::new(),
+            revived: BTreeSet::new(),
             misnamed: BTreeSet::new(),
             resources: BTreeMap::new(),
             messages: Messages::default(),

@@ -355,14 +355,17 @@ impl Env {
         let area = Area::at(offset);
         let leads = area.filter(|area| area.offset() == offset);
         let decides = area.filter(|area| area.decides(offset));
-        let is_strange = || nonce_of(offset, &bytes).is_some_and(|nonce| nonce != self.storage.nonce);
-        let strays = decides.is_some() && is_strange();
+        let is_strange = nonce_of(offset, &bytes).is_some_and(|nonce| nonce != self.storage.nonce);
+        let strays = decides.is_some() && is_strange;
         let hides_others = strays && (late || self.rotted) || leads.is_some() && self.rotted;
         if hides_others && self.would_forget(disk, offset, &bytes) {
             return;
         }
         // To those whose sector it is that is damage.
         self.rotted |= strays && late;
+        if late && area.is_none() && is_strange {
+            HostId::new(offset / SECTOR + 1).into_iter().for_each(|id| self.check.revives(id));
+        }
         if area.is_none()
             && let Seen::Good(after) = reading::record(readable(&bytes), offset, self.storage.nonce)
             && self.storage.delta(offset).good().is_none_or(|before| after.generation < before.generation)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::account::{Pending, Purpose};
 use super::{Happened, JobId, Member, Timer};
+use crate::protocol::catalog::Found;
 use crate::protocol::delta::Tenure;
 use crate::protocol::liveness::Observer;
 use crate::protocol::procedure::{Extent, Sectors};
@@ -141,13 +142,12 @@ impl Member {
         let mine = self.me().host;
         let own = records.iter().find(|(host, _)| *host == mine).and_then(|(_, seen)| seen.good());
         let content = own.and_then(|record| before.recognises(record).or_else(|| self.tenure.recognises(record)));
-        // The own record stays where it was set back by a late write, and taken then.
-        if all
-            && content.is_some()
-            && Rule::LockspaceStands.is_in_force()
-            && let Some(nonce) = reading::formatted_over(&records)
-        {
-            return self.tenure.formatted_over(self.now, nonce);
+        // Only a format writes over most of them: what lockspace there is then is found as by whoever opens the device.
+        if all && content.is_some() && reading::mostly_foreign(&records) && Rule::LockspaceStands.is_in_force() {
+            let found = Found::search(sectors.bytes()).map(|found| found.terms.nonce);
+            if let Some(nonce) = found.filter(|nonce| *nonce != self.terms.nonce) {
+                return self.tenure.formatted_over(self.now, nonce);
+            }
         }
         let highest = reading::highest_used(&records);
         let coverage = &mut self.scans.coverage;

@@ -15,7 +15,10 @@ impl Checker {
     pub(crate) fn joined(&mut self, host: usize, (me, nonce): (Owner, u32), now: Time, until: Time) {
         self.counters.joins += 1;
         // What a late write has put back nobody can tell from what it was, who reads nothing else.
-        let strays = (nonce != self.nonce).then(|| until + until.since(now));
+        let strays = (nonce != self.nonce && self.revived.contains(&me.host)).then(|| until + until.since(now));
+        if nonce != self.nonce && strays.is_none() && until > now {
+            self.fail(format!("S3: machine {host} holds {me} of a former lockspace"));
+        }
         let holds = |tenure: &Option<Right<Tenure>>| tenure.is_some_and(|it| it.what.id == me.host && it.until > now);
         if let Some(other) = self.tenures.iter().position(holds).filter(|_| !self.misnamed.contains(&me.host)) {
             self.fail(format!("S3: machine {host} holds {me} while machine {other} does"));
@@ -44,10 +47,16 @@ impl Checker {
         // Generations go on beyond all of these.
         self.put_back.clear();
         self.raced.clear();
+        self.revived.clear();
         let former = |tenure: &Option<Right<Tenure>>| tenure.is_some_and(|it| it.what.nonce != nonce && it.until > now);
         if let Some(other) = self.tenures.iter().position(former) {
             self.fail(format!("S3: machine {other} holds an id of the lockspace that was formatted over"));
         }
+    }
+
+    /// A late write has put a record of a former lockspace on this id.
+    pub(crate) fn revives(&mut self, id: HostId) {
+        self.revived.insert(id);
     }
 
     /// Whether the lockspace that there is was complete after `started`, and all records were of it.

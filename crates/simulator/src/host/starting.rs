@@ -383,6 +383,7 @@ impl Member {
         let bound = |owner: &Owner| env.machines[index].clock.world(observer.acts_until(owner.host, now));
         let told = passed.iter().map(|owner| (*owner, bound(owner))).collect();
         let me = self.machine.me();
+        env.check.acts(index);
         env.check.of(area).took_up(index, me, (mode, version), &told, env.now, until, &env.storage);
         self.program.holds(area, (mode, version));
         self.program.extends(area, until);
